@@ -1,0 +1,36 @@
+# Everything runs inside .venv, which the first target that needs it makes. PYTHON picks the interpreter to make it with.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help install quickstart test lint format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kpac needs Python 3.10 or newer, found " + sys.version.split()[0] + "; name another with: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed  ## make .venv with the exact versions of constraints.txt
+
+quickstart: install  ## data, training, table and picture, in minutes, on a CPU
+	$(BIN)/kpac data synthesize --photos skimage --output data/quickstart
+	$(BIN)/kpac train configs/quickstart.yaml --overwrite
+	$(BIN)/kpac evaluate runs/quickstart --data data/quickstart --split test --protocol dpdd-8bit --output runs/quickstart
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff: lint and format, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## ruff: fix and format in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and caches; runs and data stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

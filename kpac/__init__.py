@@ -1,0 +1,37 @@
+"""KPAC: single image defocus deblurring with kernel-sharing parallel atrous convolutions.
+
+    import kpac
+    model = kpac.load_model("runs/quickstart")
+    restored = model(views)  # (N, 3, H, W) -> (N, 3, H, W), in [0, 1]
+
+Names are imported on first use, so that `kpac --help` does not wait for PyTorch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "KPACBlock": "kpac.models",
+    "KPACNet": "kpac.models",
+    "ScaleAttention": "kpac.models",
+    "ShapeAttention": "kpac.models",
+    "create_model": "kpac.models",
+    "load_model": "kpac.models",
+    "register": "kpac.models",
+    "save_model": "kpac.models",
+    "load_config": "kpac.config",
+    "UserError": "kpac.errors",
+}
+__all__ = list(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'kpac' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,295 @@
+"""The schema of a YAML file: every section, `extends`, overrides from the command line, checks.
+
+A file states what it means to vary and takes the rest from the file it extends, or from the defaults below:
+
+    extends: paper/kpac_2level.yaml
+    name: two_blocks_wide
+    model: {width: 64}
+
+The `model` section is open: its keys besides `name` are the options of the network of that name, which
+`kpac.models.resolve_options` checks against the network's own signature.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from kpac.errors import UserError
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: typed, closed (a key that is not declared is an error), with documented keys."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class ModelConfig(Section):
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "kpac_2level"
+    """A registered network; the other keys of this section are its options."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys besides `name`."""
+        return dict(self.model_extra or {})
+
+
+class DataConfig(Section):
+    root: Path
+    """Folder of the data set; relative to the working directory."""
+    crop: Positive = 256
+    """Side of the square training crops, in pixels."""
+    flip: bool = False
+    """Mirror crops left-right (single view only) and top-bottom, each with probability one half."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that prepare batches; 0 prepares them in the training process."""
+    cache: Path | None = None
+    """Folder for decoded images; by default `.kpac-cache` inside `root`."""
+
+
+class OptimizerConfig(Section):
+    name: Literal["adam"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+
+
+class ScheduleConfig(Section):
+    name: Literal["constant", "cosine"] = "cosine"
+    """How the learning rate goes from its start to the end of the training."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Iterations of linear growth from zero."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Last learning rate of the cosine, as a fraction of the first."""
+
+
+class TrainConfig(Section):
+    iterations: Positive
+    """Optimizer steps."""
+    batch_size: Positive = 8
+    """Crops a step, over all devices together."""
+    losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
+    """Terms of the training loss and their weights; see `kpac.training.losses`."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    initial_weights: Path | None = None
+    """A .safetensors file of the same network to start from."""
+    log_every: Positive = 100
+    """Iterations between two lines of metrics.jsonl."""
+
+
+class ValidationConfig(Section):
+    every: Positive = 5000
+    """Iterations between two validations; the last iteration always validates."""
+    protocol: str = "dpdd-8bit"
+    """How the validation numbers are computed; see `kpac.evaluation.protocols`."""
+    samples: Annotated[int, Field(ge=0)] = 2
+    """Validation scenes whose images are shown in TensorBoard."""
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run; its folder is `runs/NAME`."""
+    runs: Path = Path("runs")
+    """Folder of all runs; relative to the working directory."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes the initial weights, the order of the scenes and every random draw."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto" takes a CUDA device when there is one."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.runs / self.name
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML file, what it extends, and overrides, and checks the whole.
+
+    Args:
+        path: the YAML file. `extends: other.yaml` inside is relative to the file that says it.
+        overrides: dotted assignments, `train.iterations=500`; values are YAML.
+
+    Raises:
+        UserError: a file is missing or not YAML, a key is unknown (the nearest valid one is named), a value has the wrong
+            type or range. The message names the file, or the override, that said it.
+    """
+    sources = [*_read_chain(Path(path)), *(_parse_override(text) for text in overrides)]
+    merged: dict[str, Any] = {}
+    for _, tree in sources:
+        _merge(merged, tree)
+    return validate(Config, merged, sources)
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes the resolved configuration, defaults included, as a YAML file that `load_config` reads back."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
+Source = tuple[str, dict[str, Any]]
+
+
+def validate(schema: type[SectionType], values: dict[str, Any], sources: Iterable[Source], under: str = "") -> SectionType:
+    """Checks values against a schema and turns what pydantic finds into one line.
+
+    Args:
+        schema: the section's class.
+        values: what was read.
+        sources: (name, tree) of every place that contributed, the last one strongest; errors name the place.
+        under: dotted prefix of the section, for messages.
+
+    Raises:
+        UserError: the first problem, and how many there are besides.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors()
+    first = problems[0]
+    key, message = _describe(schema, first)
+    key = ".".join(filter(None, [under, key]))
+    where = next((name for name, tree in reversed(list(sources)) if _has(tree, key)), None)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise UserError(f"{where + ': ' if where else ''}{message.format(key=key)}{more}") from None
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the choice nearest to a mistyped word, else the list of choices."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else f"; expected one of: {', '.join(choices)}"
+
+
+def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]:
+    """The dotted key of a pydantic problem, and a sentence with a place for it."""
+    location = [part for part in problem["loc"] if not _is_branch(part)]
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        valid = _fields(schema, location[:-1])
+        hint = nearest(str(location[-1]), valid)
+        if hint.startswith("; did") and len(location) > 1:
+            hint = hint.replace("'", "'" + ".".join(map(str, location[:-1])) + ".", 1)
+        return key, f"unknown key '{{key}}'{hint}"
+    if problem["type"] == "missing":
+        return key, "the key '{key}' is missing, and has no default"
+    expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    found = str(problem["input"]).replace("{", "{{").replace("}", "}}")
+    return key, f"'{{key}}' {expected}, found {found!r}" if isinstance(problem["input"], str) else (
+        f"'{{key}}' {expected}, found {found}"
+    )
+
+
+def _is_branch(part: str | int) -> bool:
+    """Whether a piece of pydantic's location names an alternative of a union rather than a key."""
+    return isinstance(part, str) and not re.fullmatch(r"[\w-]+", part)
+
+
+def _fields(schema: type[BaseModel], location: Sequence[str | int]) -> Iterable[str]:
+    for part in location:
+        schema = schema.model_fields[str(part)].annotation
+    return schema.model_fields
+
+
+def _has(tree: Any, key: str) -> bool:
+    """Whether a tree says something about a dotted key."""
+    for part in key.split("."):
+        if isinstance(tree, dict) and part in tree:
+            tree = tree[part]
+        else:
+            return isinstance(tree, list)
+    return True
+
+
+def _read_chain(path: Path) -> Iterator[Source]:
+    """The files that a file extends, farthest first, and the file itself."""
+    chain: list[Source] = []
+    seen: set[Path] = set()
+    while True:
+        if path.resolve() in seen:
+            raise UserError(f"{path}: 'extends' leads back to a file that extends this one; remove one of the two")
+        seen.add(path.resolve())
+        tree = _read_yaml(path)
+        parent = tree.pop("extends", None)
+        chain.append((str(path), tree))
+        if parent is None:
+            return reversed(chain)
+        path = path.parent / str(parent)
+
+
+def _parse_override(text: str) -> Source:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise UserError(f"override '{text}': expected key=value, such as train.iterations=500")
+    try:
+        tree: Any = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError:
+        raise UserError(f"override '{text}': the value is not YAML") from None
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return f"override '{text}'", tree
+
+
+def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
+    """Puts `update` into `base`. Mappings merge, anything else replaces; naming another model or term drops the old options."""
+    for key, value in update.items():
+        old = base.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and key not in _REPLACED and not _renames(old, value):
+            _merge(old, value)
+        else:
+            base[key] = dict(value) if isinstance(value, dict) else value
+
+
+_REPLACED = {"losses"}  # a list of terms, not a section: a child that states its own drops its parent's
+
+
+def _renames(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "name" in new and "name" in old and new["name"] != old["name"]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-4 as a number, as YAML 1.2 does, and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        siblings = [str(other) for other in path.parent.glob("*.yaml")]
+        hint = nearest(str(path), siblings) if siblings else ""
+        raise UserError(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a YAML file ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected sections such as 'model:' and 'train:', found {type(tree).__name__}")
+    return tree

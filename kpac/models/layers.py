@@ -1,0 +1,93 @@
+"""Convolutions with the paper's activation and the published graph's padding."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.2
+
+
+def activation(x: Tensor) -> Tensor:
+    """Leaky ReLU with slope 0.2, in place: `x` must be a fresh tensor, such as the output of a convolution."""
+    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+
+
+class Conv(nn.Conv2d):
+    """Stride-1 convolution, zero padding that keeps the size, leaky ReLU.
+
+    Shape: (N, in_channels, H, W) -> (N, out_channels, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1):
+        padding = dilation * (kernel_size // 2)
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation(super().forward(x))
+
+
+class DownConv(nn.Conv2d):
+    """3x3 convolution with stride 2, leaky ReLU; halves an even size.
+
+    TensorFlow's "SAME" padding puts the odd row of zeros below and the odd column at the right, where a symmetric padding
+    of 1 would put them above and at the left: the same kernel would see a grid moved by one pixel.
+
+    Shape: (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), H and W even.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation(super().forward(F.pad(x, (0, 1, 0, 1))))
+
+
+class UpConv(nn.ConvTranspose2d):
+    """4x4 transposed convolution with stride 2, leaky ReLU; doubles the size.
+
+    Shape: (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activation(super().forward(x))
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Extends an image at the bottom and the right until both sizes are multiples of `multiple`.
+
+    Mirrors the image (without repeating the border); an image too small to be mirrored repeats its last row or column.
+    A size that is a multiple already is returned as it is.
+
+    Shape: (N, C, H, W) -> (N, C, H', W').
+    """
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    for size, amount, sides in ((width, right, (0, right, 0, 0)), (height, bottom, (0, 0, 0, bottom))):
+        if amount:
+            image = F.pad(image, sides, mode="reflect" if amount < size else "replicate")
+    return image
+
+
+def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
+    """Draws the initial weights of `network` from torch's default generator; every bias is zero.
+
+    Args:
+        network: its convolutions and bare kernels are initialised in place.
+        scheme: "authors": normal with deviation 0.04 everywhere, as the published config says.
+            "he": normal with deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which keeps
+            the signal's size at any width, and `last` zero, so that training starts from the identity.
+        last: the convolution that produces the residual.
+    """
+    for parameter in network.parameters():
+        if parameter.dim() == 1:
+            nn.init.zeros_(parameter)
+        elif scheme == "authors":
+            nn.init.normal_(parameter, std=0.04)
+        else:
+            nn.init.kaiming_normal_(parameter, a=LEAKY_SLOPE)
+    if scheme == "he":
+        with torch.no_grad():
+            last.weight.zero_()

@@ -1,0 +1,112 @@
+"""KPACNet: an encoder, a chain of KPAC blocks, and a decoder that predicts a residual (paper, Sec. 3.3)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from kpac.models.kpac import KPACBlock
+from kpac.models.layers import Conv, DownConv, UpConv, initialize, pad_to_multiple
+
+View = Literal["center", "left", "right"]
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError("should be odd")
+    return size
+
+
+class DecoderStage(nn.Module):
+    """Doubles the size, then merges the encoder's features of that size.
+
+    Args:
+        in_channels: channels of the features to upsample.
+        out_channels: channels of the upsampled features and of the skip.
+        merge: the convolution that reads both, 2 * out_channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, merge: nn.Module):
+        super().__init__()
+        self.up = UpConv(in_channels, out_channels)
+        self.merge = merge
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.merge(torch.cat([self.up(x), skip], dim=1))
+
+
+class KPACNet(nn.Module):
+    """The network of the paper (Sec. 3.3), for one center view or for dual-pixel views.
+
+    `forward` takes and gives images in [0, 1]; the scaling to [-1, 1], in which the published network works, is inside.
+    The output is not clamped. Any height and width: an image whose size is no multiple of 2 ** levels is extended
+    by reflection and cropped back.
+
+    Args:
+        levels: times the encoder halves the size: 2 or 3 in the paper.
+        width: channels of the first level, 48 in the paper; the blocks have twice as many.
+        blocks: KPAC blocks in the chain, 2 in the paper's models.
+        kernel_size: side of the blocks' shared kernel, odd.
+        dilations: one parallel branch each.
+        views: ("center",), or ("center", "left", "right"): the encoder then reads the two dual-pixel views, and the
+            residual is added to the center view.
+        init: initial weights, "authors" (normal, deviation 0.04) or "he"; see `kpac.models.layers.initialize`.
+
+    Shape: (N, 3 * len(views), H, W) -> (N, 3, H, W).
+    """
+
+    def __init__(
+        self,
+        levels: Annotated[int, Field(ge=1, le=4)] = 2,
+        width: Annotated[int, Field(ge=4)] = 48,
+        blocks: Annotated[int, Field(ge=0)] = 2,
+        kernel_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 5,
+        dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3, 4, 5),
+        views: tuple[Literal["center"]] | tuple[Literal["center"], Literal["left"], Literal["right"]] = ("center",),
+        init: Literal["authors", "he"] = "authors",
+    ):
+        super().__init__()
+        self.views: tuple[View, ...] = tuple(views)
+        self.multiple = 2**levels
+        channels = [width, width] + [2 * width] * (levels - 1)  # at full size, half size, quarter size, ...
+        deep = channels[-1]
+        encoder_views = self.views[1:] or self.views
+        self.encoder = nn.ModuleList([nn.Sequential(Conv(3 * len(encoder_views), width, 5), Conv(width, width, 3))])
+        for shallow, deeper in zip(channels[:-1], channels[1:], strict=True):
+            self.encoder.append(nn.Sequential(DownConv(shallow, deeper), Conv(deeper, deeper, 3)))
+        self.blocks = nn.ModuleList(KPACBlock(deep, deep // 2, kernel_size, dilations) for _ in range(blocks))
+        self.fusion = nn.Sequential(Conv((blocks + 1) * deep, deep, 3), Conv(deep, deep, 3))
+        self.decoder = nn.ModuleList()
+        for level in reversed(range(levels)):
+            shallow = channels[level]
+            merge = Conv(2 * shallow, shallow, 3) if level else nn.Conv2d(2 * shallow, 3, 5, padding=2)
+            self.decoder.append(DecoderStage(channels[level + 1], shallow, merge))
+        initialize(self, init, last=self.decoder[-1].merge)
+
+    def forward(self, views: Tensor) -> Tensor:
+        expected = 3 * len(self.views)
+        if views.dim() != 4 or views.shape[1] != expected:
+            found = tuple(views.shape)
+            raise ValueError(f"expected views of shape (N, {expected}, H, W) for {', '.join(self.views)}, found {found}")
+        height, width = views.shape[-2:]
+        x = pad_to_multiple(views, self.multiple) * 2 - 1
+        output = x[:, :3] + self.residual(x[:, 3:] if len(self.views) > 1 else x)
+        return (output[..., :height, :width] + 1) / 2
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What the network adds to the center view, in [-1, 1] units; H and W are multiples of 2 ** levels.
+
+        Shape: (N, 3 or 6, H, W) -> (N, 3, H, W).
+        """
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        chain = [skips.pop()]
+        for block in self.blocks:
+            chain.append(block(chain[-1]))
+        x = self.fusion(torch.cat(chain, dim=1))
+        for stage in self.decoder:
+            x = stage(x, skips.pop())
+        return x

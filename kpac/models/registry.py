@@ -1,0 +1,216 @@
+"""Names -> networks: making, saving and loading them.
+
+Any `torch.nn.Module` takes part that reads views as (N, 3V, H, W), gives (N, 3, H, W), both in [0, 1], and has an
+attribute `views` with the V names. One decorator registers it; its constructor's typed arguments are its options.
+"""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+from pydantic import BaseModel, create_model as create_schema
+from torch import nn
+
+from kpac.config import Section, nearest, validate
+from kpac.errors import UserError
+
+NetworkClass = TypeVar("NetworkClass", bound=type[nn.Module])
+FORMAT = 1  # of the header of a weights file
+
+
+@dataclass(frozen=True)
+class Network:
+    """A registered name: a class, the arguments that the name fixes, and the schema of the remaining ones."""
+
+    cls: type[nn.Module]
+    fixed: dict[str, Any]
+    schema: type[BaseModel]
+
+
+_networks: dict[str, Network] = {}
+
+
+def register(name: str, defaults: dict[str, Any] | None = None, **fixed: Any) -> Callable[[NetworkClass], NetworkClass]:
+    """Class decorator: makes a network known under a name.
+
+    Args:
+        name: what `model.name` says in a config.
+        defaults: other defaults than the constructor's, for some of its arguments.
+        fixed: arguments that this name fixes; they are no options of it.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def decorate(cls: NetworkClass) -> NetworkClass:
+        if name in _networks:
+            raise ValueError(f"a network named '{name}' is registered already: {_networks[name].cls.__qualname__}")
+        _networks[name] = Network(cls, fixed, _schema(cls, name, defaults or {}, fixed))
+        return cls
+
+    return decorate
+
+
+def model_names() -> list[str]:
+    """The registered names, sorted."""
+    return sorted(_networks)
+
+
+def options_schema(name: str) -> type[BaseModel]:
+    """The schema of a registered network's options.
+
+    Raises:
+        UserError: no network has that name.
+    """
+    return _find(name).schema
+
+
+def resolve_options(name: str, options: dict[str, Any], source: str = "") -> dict[str, Any]:
+    """Checks a network's options and fills in the defaults.
+
+    Args:
+        name: a registered name.
+        options: some of the network's options.
+        source: where they were written, for messages.
+
+    Raises:
+        UserError: unknown name or option (the nearest valid one is named), or a value of the wrong type or range.
+    """
+    sources = [(source, {"model": options})] if source else []
+    return validate(_find(name).schema, options, sources, under="model").model_dump()
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Makes a network with fresh weights, drawn from torch's default generator.
+
+    Args:
+        name: a registered name: "kpac_2level", "kpac_3level", "kpac_dual", or your own.
+        options: see the network's class, `kpac.KPACNet` for ours.
+
+    Raises:
+        UserError: unknown name or option, or a value of the wrong type or range.
+    """
+    network = _find(name)
+    resolved = resolve_options(name, options)
+    model = network.cls(**resolved, **network.fixed)
+    model.config = {"name": name, **resolved}
+    return model
+
+
+def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
+    """Writes the weights as safetensors, with the network's name and options in the header.
+
+    Args:
+        model: made by `create_model` or `load_model`.
+        path: a .safetensors file; replaced at once, never half-written.
+        facts: what else the header shall say, such as the iteration; must be JSON.
+    """
+    path = Path(path)
+    header = {"format": FORMAT, "model": model.config, **facts}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    safetensors.torch.save_file(tensors, partial, metadata={"kpac": json.dumps(header)})
+    partial.replace(path)
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a weights file: `model` (name and options) and whatever facts were saved.
+
+    Raises:
+        UserError: no such file, or not one that `save_model` wrote.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: not a whole .safetensors file ({error}); copy or train it again") from None
+    if "kpac" not in metadata:
+        raise UserError(f"{path}: a .safetensors file without a 'kpac' header; expected one that save_model wrote")
+    return json.loads(metadata["kpac"])
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """Makes the network that a weights file describes and fills it; nothing in the file is executed.
+
+    Args:
+        path: a .safetensors file, or the folder of a run, whose best weights are taken.
+
+    Returns:
+        The network on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: missing, damaged or foreign file; an unknown network; tensors that do not fit.
+    """
+    path = weights_file(path)
+    model_config = dict(read_header(path)["model"])
+    model = create_model(model_config.pop("name"), **model_config)
+    load_weights(model, path)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Fills a network from a weights file of the same architecture.
+
+    Raises:
+        UserError: the first tensor that is missing, superfluous or of another shape, with both shapes.
+    """
+    read_header(path)  # for its checks
+    found = safetensors.torch.load_file(path)
+    expected = model.state_dict()
+    for key in [*expected, *found]:
+        wanted, got = (tuple(tensors[key].shape) if key in tensors else "nothing" for tensors in (expected, found))
+        if wanted != got:
+            raise UserError(
+                f"{path}: weights of another network: '{key}' should be {wanted}, found {got}; "
+                f"the file holds {_summary(read_header(path)['model'])}, the model is {_summary(model.config)}"
+            )
+    model.load_state_dict(found)
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights file that a path means: itself, or the best weights of a run's folder.
+
+    Raises:
+        UserError: nothing there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; expected a .safetensors file or the folder of a run")
+    if not path.is_dir():
+        return path
+    best = path / "checkpoints" / "best.safetensors"
+    if not best.is_file():
+        raise UserError(f"{path}: no {best.relative_to(path)} in this folder; expected the folder of a run that has validated")
+    return best
+
+
+def _find(name: str) -> Network:
+    if name not in _networks:
+        raise UserError(f"no network is called '{name}'{nearest(name, _networks)}")
+    return _networks[name]
+
+
+def _schema(cls: type[nn.Module], name: str, defaults: dict[str, Any], fixed: dict[str, Any]) -> type[BaseModel]:
+    """The options of a network as a pydantic model, from its constructor's signature."""
+    parameters = list(inspect.signature(cls.__init__, eval_str=True).parameters.values())[1:]
+    fields = {}
+    for parameter in parameters:
+        if parameter.name in fixed:
+            continue
+        default = defaults.get(parameter.name, ... if parameter.default is parameter.empty else parameter.default)
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        fields[parameter.name] = (annotation, default)
+    return create_schema(name, __base__=Section, **fields)
+
+
+def _summary(model_config: dict[str, Any]) -> str:
+    options = ", ".join(f"{key} {model_config[key]}" for key in ("width", "blocks") if key in model_config)
+    return f"{model_config['name']} ({options})" if options else model_config["name"]
