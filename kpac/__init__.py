@@ -24,7 +24,7 @@ _HOMES = {
     "load_config": "kpac.config",
     "UserError": "kpac.errors",
 }
-__all__ = list(_HOMES)  # noqa: PLE0605
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

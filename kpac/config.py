@@ -7,7 +7,7 @@ A file states what it means to vary and takes the rest from the file it extends,
     model: {width: 64}
 
 The `model` section is open: its keys besides `name` are the options of the network of that name, which
-`kpac.models.resolve_options` checks against the network's own signature.
+`kpac.models.resolve_model` checks against the network's own signature.
 """
 
 import difflib
@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from kpac.errors import UserError
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
+Source = tuple[str, dict[str, Any]]  # where values were written, and the values
 
 
 class Section(BaseModel):
@@ -80,6 +84,8 @@ class TrainConfig(Section):
     """Terms of the training loss and their weights; see `kpac.training.losses`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    gradient_norm: Annotated[float, Field(gt=0)] = 0.5
+    """Longer gradients are scaled down to this norm."""
     initial_weights: Path | None = None
     """A .safetensors file of the same network to start from."""
     log_every: Positive = 100
@@ -109,6 +115,13 @@ class Config(Section):
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()
 
+    _sources: list[Source] = PrivateAttr(default_factory=list)
+
+    @property
+    def sources(self) -> list[Source]:
+        """The files and overrides that this configuration was read from, the strongest last; for messages."""
+        return self._sources
+
     @property
     def folder(self) -> Path:
         """Folder of the run."""
@@ -123,32 +136,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: dotted assignments, `train.iterations=500`; values are YAML.
 
     Raises:
-        UserError: a file is missing or not YAML, a key is unknown (the nearest valid one is named), a value has the wrong
+        UserError: a file is missing or not YAML, a key is unknown (the nearest valid one is named), a value has the
+        wrong
             type or range. The message names the file, or the override, that said it.
     """
     sources = [*_read_chain(Path(path)), *(_parse_override(text) for text in overrides)]
     merged: dict[str, Any] = {}
     for _, tree in sources:
         _merge(merged, tree)
-    return validate(Config, merged, sources)
+    config = validate(Config, merged, sources)
+    config._sources = sources
+    return config
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Writes the resolved configuration, defaults included, as a YAML file that `load_config` reads back."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+def dump_config(config: Config) -> str:
+    """The configuration, defaults included, as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-SectionType = TypeVar("SectionType", bound=BaseModel)
-Source = tuple[str, dict[str, Any]]
-
-
-def validate(schema: type[SectionType], values: dict[str, Any], sources: Iterable[Source], under: str = "") -> SectionType:
+def validate(
+    schema: type[SectionType], values: dict[str, Any], sources: Iterable[Source] = (), under: str = ""
+) -> SectionType:
     """Checks values against a schema and turns what pydantic finds into one line.
 
     Args:
         schema: the section's class.
         values: what was read.
-        sources: (name, tree) of every place that contributed, the last one strongest; errors name the place.
+        sources: every place that contributed, the strongest last; errors name the place.
         under: dotted prefix of the section, for messages.
 
     Raises:
@@ -158,43 +172,48 @@ def validate(schema: type[SectionType], values: dict[str, Any], sources: Iterabl
         return schema.model_validate(values)
     except ValidationError as error:
         problems = error.errors()
-    first = problems[0]
-    key, message = _describe(schema, first)
-    key = ".".join(filter(None, [under, key]))
-    where = next((name for name, tree in reversed(list(sources)) if _has(tree, key)), None)
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    raise UserError(f"{where + ': ' if where else ''}{message.format(key=key)}{more}") from None
+    location, problem = _sentence(schema, problems[0])
+    key = ".".join([*([under] if under else []), *map(str, location)])
+    prefix = key[: -len(str(location[-1]))] if location else ""
+    where = next((f"{name}: " for name, tree in reversed(list(sources)) if _has(tree, key)), "")
+    keys = {".".join(map(str, _keys(other))) for other in problems}
+    more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+    raise UserError(where + problem.replace("{key}", key).replace("{prefix}", prefix) + more)
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" for the choice nearest to a mistyped word, else the list of choices."""
+def nearest(word: str, choices: Iterable[str], prefix: str = "") -> str:
+    """What to say after a mistyped word: "; did you mean 'x'?" for the nearest choice, else the list of them.
+
+    Args:
+        word: what was found.
+        choices: what is valid.
+        prefix: put before the nearest choice.
+    """
     choices = sorted(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else f"; expected one of: {', '.join(choices)}"
+    return f"; did you mean '{prefix}{close[0]}'?" if close else f"; expected one of: {', '.join(choices)}"
 
 
-def _describe(schema: type[BaseModel], problem: ErrorDetails) -> tuple[str, str]:
-    """The dotted key of a pydantic problem, and a sentence with a place for it."""
-    location = [part for part in problem["loc"] if not _is_branch(part)]
-    key = ".".join(str(part) for part in location)
+def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str | int], str]:
+    """A pydantic problem: its location, and a sentence with places for the dotted key and its siblings' prefix."""
+    location = _keys(problem)
     if problem["type"] == "extra_forbidden":
-        valid = _fields(schema, location[:-1])
-        hint = nearest(str(location[-1]), valid)
-        if hint.startswith("; did") and len(location) > 1:
-            hint = hint.replace("'", "'" + ".".join(map(str, location[:-1])) + ".", 1)
-        return key, f"unknown key '{{key}}'{hint}"
+        return (
+            location,
+            f"unknown key '{{key}}'{nearest(str(location[-1]), _fields(schema, location[:-1]), '{prefix}')}",
+        )
     if problem["type"] == "missing":
-        return key, "the key '{key}' is missing, and has no default"
+        return location, "the key '{key}' is missing, and has no default"
+    if problem["type"] == "value_error" and not location:
+        return location, problem["msg"].removeprefix("Value error, ")
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    found = str(problem["input"]).replace("{", "{{").replace("}", "}}")
-    return key, f"'{{key}}' {expected}, found {found!r}" if isinstance(problem["input"], str) else (
-        f"'{{key}}' {expected}, found {found}"
-    )
+    found = "nothing" if problem["input"] is None else repr(problem["input"])
+    return location, f"'{{key}}' {expected}, found {found}"
 
 
-def _is_branch(part: str | int) -> bool:
-    """Whether a piece of pydantic's location names an alternative of a union rather than a key."""
-    return isinstance(part, str) and not re.fullmatch(r"[\w-]+", part)
+def _keys(problem: ErrorDetails) -> list[str | int]:
+    """The keys in a problem's location, without the alternatives of unions that pydantic names among them."""
+    return [part for part in problem["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z]\w*", part)]
 
 
 def _fields(schema: type[BaseModel], location: Sequence[str | int]) -> Iterable[str]:
@@ -243,7 +262,7 @@ def _parse_override(text: str) -> Source:
 
 
 def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
-    """Puts `update` into `base`. Mappings merge, anything else replaces; naming another model or term drops the old options."""
+    """Puts `update` into `base`: mappings merge, unless they name another thing; anything else replaces."""
     for key, value in update.items():
         old = base.get(key)
         if isinstance(old, dict) and isinstance(value, dict) and key not in _REPLACED and not _renames(old, value):

@@ -12,8 +12,8 @@ from kpac.models.layers import Conv, activation
 class ScaleAttention(nn.Module):
     """Per-pixel weights of the parallel branches (paper, Sec. 3.2).
 
-    Five 5x5 convolutions, the first four dilated by 2, see 37 positions around each feature: enough to tell how large the
-    blur is there.
+    Five 5x5 convolutions, the first four dilated by 2, see 37 positions around each feature: enough to tell how large
+    the blur is there.
 
     Args:
         channels: channels of the input features.
@@ -62,8 +62,9 @@ class ShapeAttention(nn.Module):
 class KPACBlock(nn.Module):
     """One kernel bank at several dilations in parallel, weighed per pixel and per filter, and fused (paper, Sec. 3.2).
 
-    A defocus blur keeps its shape and changes its size over the image; so does its inverse kernel. Applying one kernel at
-    several dilations gives its scales; scale attention picks among them at each pixel, shape attention among the filters.
+    A defocus blur keeps its shape and changes its size over the image; so does its inverse kernel. Applying one kernel
+    at several dilations gives its scales; scale attention picks among them at each pixel, shape attention among the
+    filters.
 
     Args:
         channels: channels of the input and the output.

@@ -29,8 +29,8 @@ class Conv(nn.Conv2d):
 class DownConv(nn.Conv2d):
     """3x3 convolution with stride 2, leaky ReLU; halves an even size.
 
-    TensorFlow's "SAME" padding puts the odd row of zeros below and the odd column at the right, where a symmetric padding
-    of 1 would put them above and at the left: the same kernel would see a grid moved by one pixel.
+    TensorFlow's "SAME" padding puts the odd row of zeros below and the odd column at the right, where a symmetric
+    padding of 1 would put them above and at the left: the same kernel would see a grid moved by one pixel.
 
     Shape: (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), H and W even.
     """

@@ -1,5 +1,6 @@
 """KPACNet: an encoder, a chain of KPAC blocks, and a decoder that predicts a residual (paper, Sec. 3.3)."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -73,7 +74,7 @@ class KPACNet(nn.Module):
         deep = channels[-1]
         encoder_views = self.views[1:] or self.views
         self.encoder = nn.ModuleList([nn.Sequential(Conv(3 * len(encoder_views), width, 5), Conv(width, width, 3))])
-        for shallow, deeper in zip(channels[:-1], channels[1:], strict=True):
+        for shallow, deeper in pairwise(channels):
             self.encoder.append(nn.Sequential(DownConv(shallow, deeper), Conv(deeper, deeper, 3)))
         self.blocks = nn.ModuleList(KPACBlock(deep, deep // 2, kernel_size, dilations) for _ in range(blocks))
         self.fusion = nn.Sequential(Conv((blocks + 1) * deep, deep, 3), Conv(deep, deep, 3))
@@ -88,7 +89,9 @@ class KPACNet(nn.Module):
         expected = 3 * len(self.views)
         if views.dim() != 4 or views.shape[1] != expected:
             found = tuple(views.shape)
-            raise ValueError(f"expected views of shape (N, {expected}, H, W) for {', '.join(self.views)}, found {found}")
+            raise ValueError(
+                f"expected views of shape (N, {expected}, H, W) for {', '.join(self.views)}, found {found}"
+            )
         height, width = views.shape[-2:]
         x = pad_to_multiple(views, self.multiple) * 2 - 1
         output = x[:, :3] + self.residual(x[:, 3:] if len(self.views) > 1 else x)

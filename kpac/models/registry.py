@@ -6,18 +6,20 @@ attribute `views` with the V names. One decorator registers it; its constructor'
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
-from pydantic import BaseModel, create_model as create_schema
+from pydantic import BaseModel
+from pydantic import create_model as create_schema
 from torch import nn
 
-from kpac.config import Section, nearest, validate
+from kpac.config import Config, ModelConfig, Section, Source, nearest, validate
 from kpac.errors import UserError
+from kpac.files import whole_file
 
 NetworkClass = TypeVar("NetworkClass", bound=type[nn.Module])
 FORMAT = 1  # of the header of a weights file
@@ -61,28 +63,32 @@ def model_names() -> list[str]:
     return sorted(_networks)
 
 
-def options_schema(name: str) -> type[BaseModel]:
-    """The schema of a registered network's options.
-
-    Raises:
-        UserError: no network has that name.
-    """
-    return _find(name).schema
-
-
-def resolve_options(name: str, options: dict[str, Any], source: str = "") -> dict[str, Any]:
-    """Checks a network's options and fills in the defaults.
-
-    Args:
-        name: a registered name.
-        options: some of the network's options.
-        source: where they were written, for messages.
+def resolve_model(config: Config) -> Config:
+    """Checks a configuration's `model` section against the network that it names, and fills in that network's defaults.
 
     Raises:
         UserError: unknown name or option (the nearest valid one is named), or a value of the wrong type or range.
     """
-    sources = [(source, {"model": options})] if source else []
-    return validate(_find(name).schema, options, sources, under="model").model_dump()
+    name = config.model.name
+    options = _resolve(name, config.model.options, config.sources)
+    return config.model_copy(update={"model": ModelConfig(name=name, **options)})
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of a YAML file, with the options of every registered network."""
+    schema = Config.model_json_schema()
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "A YAML file to build on, relative to this one.",
+    }
+    schema["required"] = []  # what a file leaves out may come from the file that it extends
+    choices = []
+    for name in model_names():
+        options = _networks[name].schema.model_json_schema()
+        options["properties"]["name"] = {"const": name}
+        choices.append(options)
+    schema["$defs"]["ModelConfig"] = {"anyOf": choices}
+    return schema
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
@@ -96,7 +102,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
         UserError: unknown name or option, or a value of the wrong type or range.
     """
     network = _find(name)
-    resolved = resolve_options(name, options)
+    resolved = _resolve(name, options)
     model = network.cls(**resolved, **network.fixed)
     model.config = {"name": name, **resolved}
     return model
@@ -110,12 +116,10 @@ def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
         path: a .safetensors file; replaced at once, never half-written.
         facts: what else the header shall say, such as the iteration; must be JSON.
     """
-    path = Path(path)
     header = {"format": FORMAT, "model": model.config, **facts}
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    safetensors.torch.save_file(tensors, partial, metadata={"kpac": json.dumps(header)})
-    partial.replace(path)
+    with whole_file(path) as partial:
+        safetensors.torch.save_file(tensors, partial, metadata={"kpac": json.dumps(header)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -188,7 +192,9 @@ def weights_file(path: str | Path) -> Path:
         return path
     best = path / "checkpoints" / "best.safetensors"
     if not best.is_file():
-        raise UserError(f"{path}: no {best.relative_to(path)} in this folder; expected the folder of a run that has validated")
+        raise UserError(
+            f"{path}: no {best.relative_to(path)} in this folder; expected the folder of a run that has validated"
+        )
     return best
 
 
@@ -196,6 +202,10 @@ def _find(name: str) -> Network:
     if name not in _networks:
         raise UserError(f"no network is called '{name}'{nearest(name, _networks)}")
     return _networks[name]
+
+
+def _resolve(name: str, options: dict[str, Any], sources: Iterable[Source] = ()) -> dict[str, Any]:
+    return validate(_find(name).schema, options, sources, under="model").model_dump()
 
 
 def _schema(cls: type[nn.Module], name: str, defaults: dict[str, Any], fixed: dict[str, Any]) -> type[BaseModel]:

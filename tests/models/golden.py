@@ -15,7 +15,7 @@ PARAMETER_ORDER = json.loads((DATA / "cases.json").read_text())["parameter_order
 def draw(name: str) -> tuple[Tensor, list[tuple[str, np.ndarray]]]:
     """The inputs of a case as views in [-1, 1], (1, 3V, H, W), and its weights in the authors' order and layout."""
     case = CASES[name]
-    generator = np.random.RandomState(case["seed"])  # noqa: NPY002 - the cases were drawn with it
+    generator = np.random.RandomState(case["seed"])
     size = (1, case["height"], case["width"], 3)
     inputs = [generator.uniform(-1, 1, size).astype("float32") for _ in case["inputs"]]
     weights = []

@@ -1,0 +1,7 @@
+"""`python -m kpac` is the `kpac` command."""
+
+import sys
+
+from kpac.cli import main
+
+sys.exit(main())

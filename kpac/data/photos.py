@@ -1,0 +1,155 @@
+"""Sharp photographs to synthesize from: a folder, or the ones that ship inside scikit-image."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kpac.data.images import list_images, read_pixels
+from kpac.data.optics import fill_holes
+from kpac.errors import UserError
+
+SKIMAGE_SPLITS = {
+    # The motorcycle's right view shows the same scene and belongs to no split.
+    "test": ("chelsea", "coffee", "motorcycle_left"),
+    "val": ("rocket",),
+    "train": (
+        "astronaut",
+        "brick",
+        "camera",
+        "coins",
+        "grass",
+        "gravel",
+        "hubble_deep_field",
+        "ihc",
+        "page",
+        "retina",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A sharp photograph, read on demand.
+
+    Args:
+        name: unique within a set.
+        split: "train", "val" or "test".
+        path: the image file.
+        depth: gives the depth map in metres, H x W; None where there is none.
+    """
+
+    name: str
+    split: str
+    path: Path
+    depth: Callable[[], np.ndarray] | None = None
+
+    def pixels(self, longest_side: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The photograph, H x W x 3 integers, and its depth map in metres, reduced to a longest side."""
+        pixels = read_pixels(self.path)
+        depth = self.depth() if self.depth else None
+        height, width = pixels.shape[:2]
+        if depth is not None and depth.shape != (height, width):
+            found = f"{depth.shape[1]}x{depth.shape[0]}"
+            raise UserError(f"{self.path}: is {width}x{height}, its depth map {found}; expected the same size")
+        scale = longest_side / max(height, width)
+        if scale < 1:
+            size = (round(width * scale), round(height * scale))
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            depth = None if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+        return pixels, depth
+
+
+def skimage_photos() -> list[Photo]:
+    """The photographs that ship inside scikit-image, nothing downloaded; the motorcycle comes with its measured depth."""
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    files = {path.stem: path for path in list_images(folder)}
+    photos = []
+    for split, names in SKIMAGE_SPLITS.items():
+        for name in names:
+            if name not in files:
+                raise UserError(
+                    f"{folder}: this scikit-image ships no '{name}'; install the version of constraints.txt"
+                )
+            depth = partial(_motorcycle_depth, folder) if name == "motorcycle_left" else None
+            photos.append(Photo(name, split, files[name], depth))
+    return photos
+
+
+def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: float, seed: int) -> list[Photo]:
+    """The photographs of a folder, divided at random into splits.
+
+    Two files with the same bytes are one photograph, so that none appears in two splits.
+
+    Args:
+        folder: holds the photographs.
+        depth_folder: holds a depth map for some of them, under the same stem: `.npy` in metres, or 16-bit `.png` in
+            millimetres, 0 for unknown.
+        val, test: the fractions of the photographs for these splits; each gets at least one.
+        seed: fixes the division.
+
+    Raises:
+        UserError: no folder, or too few photographs for three splits.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with sharp photographs")
+    by_content: dict[str, Path] = {}
+    for path in list_images(folder):
+        by_content.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
+    paths = sorted(by_content.values())
+    if len(paths) < 3:
+        raise UserError(f"{folder}: holds {len(paths)} different photographs; expected 3 or more, one a split at least")
+    stems = [path.stem for path in paths]
+    for path in paths:
+        if stems.count(path.stem) > 1:
+            raise UserError(f"{path}: another photograph has this name and another suffix; rename one of the two")
+    counts = {"test": max(1, round(test * len(paths))), "val": max(1, round(val * len(paths)))}
+    if sum(counts.values()) >= len(paths):
+        raise UserError(f"{folder}: of {len(paths)} photographs none is left for training; reduce --val or --test")
+    order = np.random.default_rng([seed, 1]).permutation(len(paths))
+    splits = ["test"] * counts["test"] + ["val"] * counts["val"]
+    splits += ["train"] * (len(paths) - len(splits))
+    return [
+        Photo(paths[i].stem, split, paths[i], _depth_reader(depth_folder, paths[i].stem))
+        for i, split in sorted(zip(order, splits, strict=True))
+    ]
+
+
+def _depth_reader(folder: Path | None, stem: str) -> Callable[[], np.ndarray] | None:
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected depth maps, NAME.npy in metres or NAME.png in millimetres")
+    for suffix in (".npy", ".png"):
+        path = folder / (stem + suffix)
+        if path.is_file():
+            return partial(_read_depth, path)
+    return None
+
+
+def _read_depth(path: Path) -> np.ndarray:
+    if path.suffix == ".npy":
+        try:
+            depth = np.load(path, allow_pickle=False).astype(np.float32)
+        except (ValueError, OSError):
+            raise UserError(f"{path}: not a NumPy array file; expected depth in metres, H x W") from None
+    else:
+        depth = read_pixels(path)[..., 0].astype(np.float32) / 1000
+    known = np.isfinite(depth) & (depth > 0)
+    if depth.ndim != 2 or not known.any():
+        raise UserError(f"{path}: expected depth in metres, H x W, somewhere above 0; found shape {depth.shape}")
+    return fill_holes(np.where(known, depth, np.nan))
+
+
+def _motorcycle_depth(folder: Path) -> np.ndarray:
+    """Depth from disparity, with the calibration that scikit-image's documentation of `stereo_motorcycle` gives."""
+    focal_length_px, offset_px, baseline_mm = 994.978, 31.086, 193.001
+    with np.load(folder / "motorcycle_disp.npz", allow_pickle=False) as file:
+        disparity = fill_holes(file["arr_0"])
+    return (baseline_mm * focal_length_px / (disparity + offset_px) / 1000).astype(np.float32)

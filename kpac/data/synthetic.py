@@ -1,0 +1,176 @@
+"""Sharp photographs -> a data set in DPDD's published layout: defocus and dual-pixel views through a thin lens.
+
+    {train,val,test}_c/source/NAME.png   defocused center view, 16 bits
+    {train,val,test}_c/target/NAME.png   the photograph
+    {train,val,test}_l/source/NAME.png   left dual-pixel view
+    {train,val,test}_r/source/NAME.png   right dual-pixel view
+    {train,val,test}_c/blur/NAME.tiff    signed blur radius in pixels, float32
+    synthesis.json                       settings, versions, and where each scene comes from
+
+The two dual-pixel views see the two halves of the aperture, and the center view is their mean in linear light, as on a
+sensor whose pixels are divided in two.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from kpac.data import optics
+from kpac.data.camera import SynthesisSettings
+from kpac.data.images import from_float, to_float, write_pixels
+from kpac.data.photos import Photo
+from kpac.errors import UserError
+
+MANIFEST = "synthesis.json"
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One synthetic scene: sRGB images in [0, 1], H x W x 3, and the signed blur radius in pixels, H x W."""
+
+    center: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    target: np.ndarray
+    blur_radius: np.ndarray
+    focus_distance_m: float
+
+
+def render(
+    photo: np.ndarray, depth_m: np.ndarray | None, settings: SynthesisSettings, seed: Sequence[int]
+) -> Rendering:
+    """Renders one scene; the same arguments give the same bits.
+
+    Args:
+        photo: H x W x 3 sRGB in [0, 1].
+        depth_m: H x W distances in metres; None draws a smooth random map.
+        settings: the camera.
+        seed: of every draw of this scene.
+
+    Raises:
+        UserError: the plane in focus is not beyond the focal length.
+    """
+    generator = np.random.default_rng(seed)
+    height, width = photo.shape[:2]
+    if depth_m is None:
+        depth_m = optics.random_depth(height, width, settings.near_m, settings.far_m, generator)
+    row, column = generator.integers(height), generator.integers(width)
+    focus = settings.focus_distance_m or float(depth_m[row, column])
+    if focus * 1000 <= settings.focal_length_mm:
+        raise UserError(
+            f"focus distance {focus:g} m: expected more than the focal length, {settings.focal_length_mm:g} mm; "
+            "raise focus_distance_m or near_m"
+        )
+    lens = optics.Lens(
+        settings.focal_length_mm, settings.f_number, focus, settings.sensor_width_mm, settings.aperture_blades
+    )
+    radius = lens.blur_radius(depth_m, max(height, width)).astype(np.float32)
+    linear = optics.to_linear(photo).astype(np.float32)
+    views = []
+    for side in ("left", "right"):
+        seen = optics.render_view(linear, radius, settings.aperture_blades, side)
+        noisy = optics.add_sensor_noise(
+            seen, settings.full_well_electrons / 2, settings.read_noise_electrons, generator
+        )
+        views.append(np.clip(noisy, 0, 1))
+    left, right = views
+    return Rendering(
+        center=optics.to_srgb((left + right) / 2),
+        left=optics.to_srgb(left),
+        right=optics.to_srgb(right),
+        target=photo,
+        blur_radius=radius,
+        focus_distance_m=focus,
+    )
+
+
+def synthesize(
+    photos: Sequence[Photo], output: Path, settings: SynthesisSettings, workers: int = 2, overwrite: bool = False
+) -> Path:
+    """Builds a data set; nothing is left under `output` until it is whole.
+
+    Args:
+        photos: where the scenes come from, each with its split.
+        output: the folder to make.
+        settings: the camera and the seed. The result does not depend on the number of workers.
+        workers: processes.
+        overwrite: replaces an earlier data set under `output`.
+
+    Returns:
+        `output`. A data set that is there already, made of the same photographs with the same settings, is kept.
+
+    Raises:
+        UserError: `output` holds something else, or a photograph cannot be read.
+    """
+    recipe = {"settings": settings.model_dump(), "photos": [_fingerprint(photo) for photo in photos]}
+    if _is_made(output, recipe) and not overwrite:
+        return output
+    if output.exists() and any(output.iterdir()):
+        if not (overwrite and (output / MANIFEST).is_file()):
+            hint = "--overwrite replaces it" if (output / MANIFEST).is_file() else "name another folder"
+            raise UserError(f"{output}: holds something other than this data set; {hint}")
+        shutil.rmtree(output)
+    partial_output = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial_output, ignore_errors=True)
+    jobs = [(photo, index, rank) for rank, photo in enumerate(photos) for index in range(settings.scenes_per_photo)]
+    try:
+        for split in sorted({photo.split for photo in photos}):
+            for folder in ("c/source", "c/target", "c/blur", "l/source", "r/source"):
+                (partial_output / f"{split}_{folder}").mkdir(parents=True)
+        with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            work = pool.map(partial(_make_scene, partial_output, settings), *zip(*jobs, strict=True))
+            scenes = list(tqdm(work, total=len(jobs), desc=f"rendering {output}", unit="scene", disable=None))
+        manifest = {
+            "recipe": recipe,
+            "scenes": scenes,
+            "versions": {"opencv": cv2.__version__, "numpy": np.__version__},
+        }
+        (partial_output / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if output.exists():
+            output.rmdir()
+        partial_output.rename(output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(partial_output, ignore_errors=True)
+    return output
+
+
+def _make_scene(root: Path, settings: SynthesisSettings, photo: Photo, index: int, rank: int) -> dict[str, Any]:
+    pixels, depth = photo.pixels(settings.longest_side)
+    scene = render(to_float(pixels), depth, settings, seed=(settings.seed, rank, index))
+    name = f"{photo.name}_{index}"
+    folders = {"c/source": scene.center, "c/target": scene.target, "l/source": scene.left, "r/source": scene.right}
+    for folder, image in folders.items():
+        write_pixels(root / f"{photo.split}_{folder}" / f"{name}.png", from_float(image, 16))
+    cv2.imwrite(str(root / f"{photo.split}_c/blur/{name}.tiff"), scene.blur_radius)
+    return {
+        "name": name,
+        "split": photo.split,
+        "photo": photo.name,
+        "depth": "measured" if depth is not None else "random",
+        "focus_distance_m": round(scene.focus_distance_m, 4),
+        "blur_radius_px": [round(float(value), 3) for value in (scene.blur_radius.min(), scene.blur_radius.max())],
+    }
+
+
+def _fingerprint(photo: Photo) -> dict[str, str]:
+    digest = hashlib.sha256(photo.path.read_bytes()).hexdigest()
+    return {"name": photo.name, "split": photo.split, "sha256": digest}
+
+
+def _is_made(output: Path, recipe: dict[str, Any]) -> bool:
+    try:
+        return json.loads((output / MANIFEST).read_text())["recipe"] == recipe
+    except (OSError, ValueError, KeyError):
+        return False

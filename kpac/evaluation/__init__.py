@@ -1,0 +1,1 @@
+"""Evaluation: metrics, named protocols, results, tables and pictures."""

@@ -1,0 +1,79 @@
+"""Results as tables that people read."""
+
+from typing import Any
+
+from kpac.evaluation.metrics import METRICS
+from kpac.models.cost import Cost
+
+DIGITS = {"psnr": 2, "ssim": 4, "mae": 4}
+TITLES = {"psnr": "PSNR [dB]", "ssim": "SSIM", "mae": "MAE"}
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns line up as plain text, too; all columns but the first align right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = (
+        "|" + "|".join("-" * (width + 2) if not i else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
+    )
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def summary_table(results: dict[str, Any]) -> str:
+    """Means of the blurred input, of the restored output, and the gain."""
+    before, after = results["input_mean"], results["mean"]
+    gain = {name: after[name] - before[name] for name in METRICS}
+    return markdown_table(
+        [f"mean of {len(results['images'])} images", *TITLES.values()],
+        [
+            ["blurred input", *_cells(before)],
+            ["restored", *_cells(after)],
+            ["gain", *_cells(gain, sign="+")],
+        ],
+    )
+
+
+def image_table(results: dict[str, Any]) -> str:
+    """One row an image: input -> output of every metric."""
+    rows = [
+        [record["name"], *(f"{b} → {a}" for b, a in zip(_cells(record["input"]), _cells(record), strict=True))]
+        for record in results["images"]
+    ]
+    return markdown_table(["image", *TITLES.values()], rows)
+
+
+def report(results: dict[str, Any], protocol_summary: str, cost: Cost, picture: str | None) -> str:
+    """The whole of report.md: what was measured, on what, how, at what cost, with which versions."""
+    model, environment = results["model"], results["environment"]
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version)
+    git = environment["git"]
+    revision = (
+        f"{git['revision'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "not a checkout"
+    )
+    seconds = sorted(record["seconds"] for record in results["images"])
+    options = ", ".join(f"{key} {value}" for key, value in model["options"].items())
+    parts = [
+        f"# {model['name']} on {results['data']}, {results['split']} split",
+        summary_table(results),
+        f"![blurred, restored and sharp]({picture})" if picture else "",
+        "## How these numbers were made",
+        f"- Protocol {protocol_summary}.\n"
+        f"- Model: {model['name']} ({options}), weights `{model['weights']}`, SHA-256 `{model['sha256'][:16]}`.\n"
+        f"- Cost: {cost.parameters:,} parameters; {cost.macs / 1e9:.2f} G multiply-accumulates for an image of "
+        f"{cost.width}x{cost.height}; {seconds[len(seconds) // 2]:.3f} s an image (median) on {results['device']}.\n"
+        f"- Versions: Python {environment['python']}, {packages}; code {revision}.",
+        "## Every image",
+        image_table(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _cells(scores: dict[str, float], sign: str = "") -> list[str]:
+    return [f"{scores[name]:{sign}.{digits}f}" for name, digits in DIGITS.items()]

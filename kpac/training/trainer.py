@@ -1,0 +1,175 @@
+"""The training loop, and nothing but the loop."""
+
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kpac.config import Config, dump_config
+from kpac.data.cache import DecodedCache
+from kpac.data.dataset import CropDataset, SceneDataset, training_loader
+from kpac.data.layouts import find_scenes
+from kpac.environment import device_name
+from kpac.errors import UserError
+from kpac.evaluation.evaluator import evaluate, mean_scores
+from kpac.evaluation.protocols import find_protocol
+from kpac.models.registry import create_model, load_weights, resolve_model, save_model
+from kpac.training.distributed import Processes, processes
+from kpac.training.logging import RunLog
+from kpac.training.losses import WeightedLoss
+from kpac.training.optim import make_optimizer, make_schedule
+
+
+def train(config: Config, overwrite: bool = False) -> Path:
+    """Trains a network as a configuration says, and leaves a folder that explains itself.
+
+    `runs/NAME` gets config.yaml (resolved), run.json (versions, revision, device), metrics.jsonl, TensorBoard events,
+    and checkpoints/last.safetensors and best.safetensors (by validation PSNR).
+
+    Args:
+        config: from `kpac.load_config`.
+        overwrite: replaces an earlier run of this name.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: something in the configuration, the data or the folder is not as expected. Everything is checked
+        before
+            the folder is touched.
+    """
+    config = resolve_model(config)
+    with processes(config.device) as here:
+        trainer = Trainer(config, here)
+        if here.is_first:
+            _prepare_folder(config.folder, overwrite)
+            (config.folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        here.barrier()
+        trainer.fit()
+    return config.folder
+
+
+class Trainer:
+    """Everything that one training needs, checked and made; `fit` runs it.
+
+    Args:
+        config: resolved.
+        here: this process among all.
+    """
+
+    def __init__(self, config: Config, here: Processes):
+        self.config = config
+        self.here = here
+        here.share(config.train.batch_size)
+        find_protocol(config.validation.protocol)
+        torch.manual_seed(config.seed)
+        self.model = create_model(config.model.name, **config.model.options)
+        if config.train.initial_weights:
+            load_weights(self.model, config.train.initial_weights)
+        self.loss = WeightedLoss(config.train.losses).to(here.device)
+        data = config.data
+        cache = DecodedCache(data.cache or data.root / ".kpac-cache")
+        self.val_scenes = find_scenes(data.root, "val", self.model.views)
+        train_scenes = find_scenes(data.root, "train", self.model.views)
+        self.train_data = CropDataset(train_scenes, cache, data.crop, data.flip, config.seed)
+        self.model.to(here.device)
+        self.parallel = here.parallel(self.model)
+        self.optimizer = make_optimizer(self.model, config.train.optimizer)
+        self.schedule = make_schedule(self.optimizer, config.train.schedule, config.train.iterations)
+        self.best_psnr = float("-inf")
+
+    def fit(self) -> None:
+        """Trains from the first iteration to the last."""
+        config, here = self.config, self.here
+        log = RunLog(config.folder, config.train.iterations, device_name(here.device)) if here.is_first else None
+        loader = training_loader(
+            self.train_data,
+            config.train.batch_size,
+            steps=(0, config.train.iterations),
+            workers=config.data.workers,
+            rank=here.rank,
+            world_size=here.world_size,
+            pin_memory=here.device.type == "cuda",
+        )
+        try:
+            logged_at = time.perf_counter()
+            for iteration, batch in enumerate(loader, start=1):
+                loss, terms = self.step(batch["views"], batch["target"])
+                last = iteration == config.train.iterations
+                if log:
+                    log.advance()
+                    if iteration % config.train.log_every == 0 or last:
+                        now, steps = time.perf_counter(), (iteration - 1) % config.train.log_every + 1
+                        rate = steps * config.train.batch_size / (now - logged_at)
+                        logged_at = now
+                        log.scalars(iteration, "train", self._numbers(loss, terms, rate))
+                if iteration % config.validation.every == 0 or last:
+                    if log:
+                        self.validate(iteration, log)
+                        logged_at = time.perf_counter()
+                    here.barrier()
+        finally:
+            if log:
+                log.close()
+
+    def step(self, views: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One optimizer step.
+
+        Args:
+            views: (n, 3V, crop, crop) in [0, 1], this process's share of the batch.
+            target: (n, 3, crop, crop) in [0, 1].
+
+        Returns:
+            The loss and its terms, still on the device.
+        """
+        device = self.here.device
+        output = self.parallel(views.to(device, non_blocking=True))
+        loss, terms = self.loss(output, target.to(device, non_blocking=True))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.gradient_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.detach(), terms
+
+    def validate(self, iteration: int, log: RunLog) -> None:
+        """Scores the validation split, shows a few of its images, and saves the last and the best weights."""
+        protocol = find_protocol(self.config.validation.protocol)
+        dataset = SceneDataset(self.val_scenes, protocol.bit_depth)
+        scenes = (dataset[index] for index in range(len(dataset)))
+        records = []
+        for index, evaluated in enumerate(evaluate(self.model, scenes, self.here.device)):
+            records.append(evaluated.record())
+            if index < self.config.validation.samples:
+                panels = [evaluated.input, evaluated.output, evaluated.scene.target]
+                log.images(iteration, f"val/{evaluated.scene.name}", panels)
+        scores = mean_scores(records)
+        log.scalars(iteration, "val", scores)
+        checkpoints = self.config.folder / "checkpoints"
+        facts = {"iteration": iteration, "validation": scores, "protocol": protocol.name}
+        save_model(self.model, checkpoints / "last.safetensors", **facts)
+        if scores["psnr"] > self.best_psnr:
+            self.best_psnr = scores["psnr"]
+            save_model(self.model, checkpoints / "best.safetensors", **facts)
+
+    def _numbers(self, loss: Tensor, terms: dict[str, Tensor], images_per_second: float) -> dict[str, float]:
+        return {
+            "loss": loss.item(),
+            **{name: value.item() for name, value in terms.items()},
+            "learning_rate": self.schedule.get_last_lr()[0],
+            "images_per_second": images_per_second,
+        }
+
+
+def _prepare_folder(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise UserError(
+                f"{folder}: a run of this name is there; choose another with name=..., or replace it with --overwrite"
+            )
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"{folder}: --overwrite replaces runs only, and this folder holds no config.yaml")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)

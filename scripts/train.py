@@ -1,0 +1,7 @@
+"""Launcher for torchrun, which wants a file: torchrun --nproc-per-node 8 scripts/train.py CONFIG [key=value ...]"""
+
+import sys
+
+from kpac.cli import main
+
+sys.exit(main(["train", *sys.argv[1:]]))
