@@ -176,8 +176,8 @@ def validate(
     key = ".".join([*([under] if under else []), *map(str, location)])
     prefix = key[: -len(str(location[-1]))] if location else ""
     where = next((f"{name}: " for name, tree in reversed(list(sources)) if _has(tree, key)), "")
-    keys = {".".join(map(str, _keys(other))) for other in problems}
-    more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+    others = {".".join(map(str, keys)) for keys in map(_keys, problems) if keys != location[: len(keys)]}
+    more = f" (and {len(others)} more)" if others else ""
     raise UserError(where + problem.replace("{key}", key).replace("{prefix}", prefix) + more)
 
 
@@ -282,10 +282,13 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that reads 1e-4 as a number, as YAML 1.2 does, and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                problem = f"the key '{key}' is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

@@ -11,7 +11,11 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
 class SynthesisSettings(Section):
-    """What is rendered and how; lengths carry their unit in their name."""
+    """What is rendered and how; lengths carry their unit in their name.
+
+    The default noise is that of a full-frame camera whose image was reduced to a few hundred pixels: about 60,000 electrons
+    in each pixel of the sensor, and dozens of those in each pixel of the image.
+    """
 
     scenes_per_photo: Annotated[int, Field(ge=1)] = 2
     """Renderings of each photograph, each with its own plane in focus and, where none is given, its own depth."""
@@ -25,13 +29,13 @@ class SynthesisSettings(Section):
     """Width of the sensor, which the image's longest side fills."""
     focus_distance_m: PositiveFloat | None = None
     """Distance of the plane in focus, the same in every scene."""
-    near_m: PositiveFloat = 1.5
+    near_m: PositiveFloat = 1.0
     """Nearest distance of random depth maps."""
-    far_m: PositiveFloat = 6.0
+    far_m: PositiveFloat = 10.0
     """Farthest distance of random depth maps."""
     aperture_blades: Annotated[int, Field(ge=0)] = 0
     """Straight sides of the aperture, 3 or more; 0 for a disc."""
-    full_well_electrons: NonNegativeFloat = 60000.0
+    full_well_electrons: NonNegativeFloat = 1e6
     """Electrons of a full pixel, which set the photon noise; 0 for no noise at all."""
     read_noise_electrons: NonNegativeFloat = 3.0
     """Deviation of the read-out."""

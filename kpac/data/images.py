@@ -16,6 +16,10 @@ import numpy as np
 from kpac.errors import UserError
 from kpac.files import whole_file
 
+cv2.setNumThreads(
+    0
+)  # its thread pool would hang the workers that a data loader forks; files are read in parallel anyway
+
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 BitDepth = Literal[8, 16]
 

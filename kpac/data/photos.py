@@ -65,7 +65,7 @@ class Photo:
 
 
 def skimage_photos() -> list[Photo]:
-    """The photographs that ship inside scikit-image, nothing downloaded; the motorcycle comes with its measured depth."""
+    """The photographs that ship inside scikit-image; the motorcycle comes with its measured depth."""
     import skimage.data
 
     folder = Path(skimage.data.__file__).parent

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def synthesize(
         for split in sorted({photo.split for photo in photos}):
             for folder in ("c/source", "c/target", "c/blur", "l/source", "r/source"):
                 (partial_output / f"{split}_{folder}").mkdir(parents=True)
-        with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        # Spawned, not forked: OpenCV's and PyTorch's threads do not survive a fork.
+        with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
             work = pool.map(partial(_make_scene, partial_output, settings), *zip(*jobs, strict=True))
             scenes = list(tqdm(work, total=len(jobs), desc=f"rendering {output}", unit="scene", disable=None))
         manifest = {

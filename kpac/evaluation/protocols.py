@@ -27,7 +27,7 @@ class Protocol:
     def summary(self) -> str:
         """One sentence for a report."""
         return (
-            f"`{self.name}`: inputs and targets read as {self.bit_depth} bits, output clamped to [0, 1] and not rounded, "
+            f"`{self.name}`: inputs and targets read as {self.bit_depth} bits, output clamped to [0, 1], not rounded, "
             f"full size, metrics on float images in [0, 1], mean over images; as in {self.source}"
         )
 

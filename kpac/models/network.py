@@ -19,6 +19,12 @@ def _odd(size: int) -> int:
     return size
 
 
+def _known_views(views: tuple[View, ...]) -> tuple[View, ...]:
+    if views not in (("center",), ("center", "left", "right")):
+        raise ValueError("should be [center] or [center, left, right]")
+    return views
+
+
 class DecoderStage(nn.Module):
     """Doubles the size, then merges the encoder's features of that size.
 
@@ -64,7 +70,7 @@ class KPACNet(nn.Module):
         blocks: Annotated[int, Field(ge=0)] = 2,
         kernel_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 5,
         dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3, 4, 5),
-        views: tuple[Literal["center"]] | tuple[Literal["center"], Literal["left"], Literal["right"]] = ("center",),
+        views: Annotated[tuple[View, ...], AfterValidator(_known_views)] = ("center",),
         init: Literal["authors", "he"] = "authors",
     ):
         super().__init__()

@@ -200,7 +200,7 @@ def weights_file(path: str | Path) -> Path:
 
 def _find(name: str) -> Network:
     if name not in _networks:
-        raise UserError(f"no network is called '{name}'{nearest(name, _networks)}")
+        raise UserError(f"model.name: no network is called '{name}'{nearest(name, _networks)}")
     return _networks[name]
 
 

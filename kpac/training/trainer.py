@@ -94,27 +94,27 @@ class Trainer:
             pin_memory=here.device.type == "cuda",
         )
         try:
-            logged_at = time.perf_counter()
+            since_log = _Means()
             for iteration, batch in enumerate(loader, start=1):
-                loss, terms = self.step(batch["views"], batch["target"])
+                since_log.add(self.step(batch["views"], batch["target"]))
                 last = iteration == config.train.iterations
                 if log:
                     log.advance()
-                    if iteration % config.train.log_every == 0 or last:
-                        now, steps = time.perf_counter(), (iteration - 1) % config.train.log_every + 1
-                        rate = steps * config.train.batch_size / (now - logged_at)
-                        logged_at = now
-                        log.scalars(iteration, "train", self._numbers(loss, terms, rate))
+                if iteration % config.train.log_every == 0 or last:
+                    numbers = since_log.take(config.train.batch_size)
+                    numbers["learning_rate"] = self.schedule.get_last_lr()[0]
+                    if log:
+                        log.scalars(iteration, "train", numbers)
                 if iteration % config.validation.every == 0 or last:
                     if log:
                         self.validate(iteration, log)
-                        logged_at = time.perf_counter()
                     here.barrier()
+                    since_log.restart_clock()
         finally:
             if log:
                 log.close()
 
-    def step(self, views: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, views: Tensor, target: Tensor) -> dict[str, Tensor]:
         """One optimizer step.
 
         Args:
@@ -122,7 +122,7 @@ class Trainer:
             target: (n, 3, crop, crop) in [0, 1].
 
         Returns:
-            The loss and its terms, still on the device.
+            The "loss" and its terms by name, still on the device.
         """
         device = self.here.device
         output = self.parallel(views.to(device, non_blocking=True))
@@ -132,7 +132,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.gradient_norm)
         self.optimizer.step()
         self.schedule.step()
-        return loss.detach(), terms
+        return {"loss": loss.detach(), **terms}
 
     def validate(self, iteration: int, log: RunLog) -> None:
         """Scores the validation split, shows a few of its images, and saves the last and the best weights."""
@@ -154,13 +154,32 @@ class Trainer:
             self.best_psnr = scores["psnr"]
             save_model(self.model, checkpoints / "best.safetensors", **facts)
 
-    def _numbers(self, loss: Tensor, terms: dict[str, Tensor], images_per_second: float) -> dict[str, float]:
-        return {
-            "loss": loss.item(),
-            **{name: value.item() for name, value in terms.items()},
-            "learning_rate": self.schedule.get_last_lr()[0],
-            "images_per_second": images_per_second,
-        }
+
+class _Means:
+    """Means of what the steps since the last log line gave, read from the device only when they are taken."""
+
+    def __init__(self):
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.seconds = 0.0
+        self.started = time.perf_counter()
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        self.sums = {name: value + self.sums.get(name, 0) for name, value in values.items()}
+        self.steps += 1
+        self.seconds += time.perf_counter() - self.started
+        self.started = time.perf_counter()
+
+    def take(self, batch_size: int) -> dict[str, float]:
+        means = {name: value.item() / self.steps for name, value in self.sums.items()}
+        self.seconds += time.perf_counter() - self.started  # the device catches up while it is read
+        means["images_per_second"] = self.steps * batch_size / self.seconds
+        self.__init__()
+        return means
+
+    def restart_clock(self) -> None:
+        """Leaves out the time of something that is no step."""
+        self.started = time.perf_counter()
 
 
 def _prepare_folder(folder: Path, overwrite: bool) -> None:

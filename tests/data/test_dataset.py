@@ -1,0 +1,127 @@
+"""Scenes and crops are what the files hold, in an order that a seed fixes."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from kpac.data.cache import DecodedCache
+from kpac.data.dataset import CropDataset, SceneDataset, training_loader
+from kpac.data.images import read_pixels, to_float, write_pixels
+from kpac.data.layouts import find_scenes
+from kpac.data.transforms import Geometry
+from kpac.errors import UserError
+
+DUAL = ("center", "left", "right")
+
+
+@pytest.fixture
+def crops(data_root, tmp_path) -> CropDataset:
+    return CropDataset(find_scenes(data_root, "train", DUAL), DecodedCache(tmp_path / "cache"), 32, flip=True, seed=1)
+
+
+def test_whole_scene_holds_the_files_16_bits(data_root):
+    files = find_scenes(data_root, "test", DUAL)
+    scene = SceneDataset(files)[0]
+    assert (scene.bit_depth, scene.views.shape[0], scene.views.dtype) == (16, 9, torch.float32)
+    right = to_float(read_pixels(files[0].views["right"]))
+    np.testing.assert_array_equal(scene.views[6:].permute(1, 2, 0), right)
+    assert not torch.equal(scene.target * 255, (scene.views[:3] * 255).round())
+    assert SceneDataset(files, bit_depth=8)[0].bit_depth == 8
+
+
+def test_crop_depends_on_seed_and_position_alone(crops, data_root, tmp_path):
+    again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, flip=True, seed=1)
+    other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, flip=True, seed=2)
+    assert torch.equal(crops[123]["views"], again[123]["views"])
+    assert not torch.equal(crops[123]["views"], other[123]["views"])
+
+
+def test_every_scene_comes_once_a_round(crops):
+    count = len(crops.scenes)
+    names = [crops[position]["name"] for position in range(2 * count)]
+    assert len(set(names[:count])) == len(set(names[count:])) == count
+    assert names[:count] != names[count:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_for_any_workers_start_and_number_of_devices(crops, workers):
+    whole = [batch["target"] for batch in training_loader(crops, 4, (0, 5), workers=0)]
+    resumed = [batch["target"] for batch in training_loader(crops, 4, (3, 5), workers=workers)]
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+    halves = [training_loader(crops, 4, (0, 5), workers, rank, world_size=2) for rank in (0, 1)]
+    for batch, first, second in zip(whole, *halves, strict=True):
+        assert torch.equal(batch[0::2], first["target"])
+        assert torch.equal(batch[1::2], second["target"])
+
+
+def test_views_and_target_are_cut_at_the_same_place(crops):
+    for position in range(24):
+        sample = crops[position]
+        differences = (sample["views"].view(3, 3, 32, 32) - sample["target"]).abs().mean(dim=(1, 2, 3))
+        assert differences.max() < 0.1, position  # another place of these textures differs by 0.2
+
+
+def test_mirrored_dual_pixel_views_change_places():
+    geometry = Geometry(top=0, left=0, size=4, mirror=True, flip=False)
+    assert geometry.order(DUAL) == ["center", "right", "left"]
+    assert Geometry(0, 0, 4, mirror=False, flip=True).order(DUAL) == list(DUAL)
+    image = np.arange(16).reshape(4, 4, 1)
+    np.testing.assert_array_equal(geometry.apply(image)[0, :, 0], [3, 2, 1, 0])
+
+
+def test_mirrored_scene_is_the_scene_that_a_mirrored_world_gives():
+    """A point behind the focus plane moves left in the left view; it must do so after mirroring, too."""
+    from kpac.data.optics import render_view
+
+    photo = np.zeros((21, 21, 3), np.float32)
+    photo[10, 6] = 1
+    radius = np.full((21, 21), 3.0, np.float32)
+    views = {side: render_view(photo, radius, 0, side) for side in ("left", "right")}
+    world = {side: render_view(photo[:, ::-1].copy(), radius, 0, side) for side in ("left", "right")}
+    geometry = Geometry(0, 0, 21, mirror=True, flip=False)
+    for side, source in zip(("left", "right"), geometry.order(("left", "right")), strict=True):
+        np.testing.assert_allclose(geometry.apply(views[source]), world[side], atol=1e-7)
+
+
+def test_flips_are_off_unless_asked_for():
+    generator = np.random.default_rng(0)
+    drawn = [Geometry.draw(40, 50, 8, False, generator) for _ in range(200)]
+    assert not any(geometry.mirror or geometry.flip for geometry in drawn)
+    assert {geometry.top for geometry in drawn} == set(range(33))
+    assert {geometry.left for geometry in drawn} == set(range(43))
+
+
+def test_photo_smaller_than_the_crop_is_named(data_root, tmp_path):
+    with pytest.raises(UserError, match=r"is 112x80, smaller than the training crop; .* data.crop to 80"):
+        CropDataset(find_scenes(data_root, "train"), DecodedCache(tmp_path), 96, flip=False, seed=0)
+
+
+def test_images_of_one_scene_that_differ_in_size_are_named(tmp_path):
+    for folder, width in (("source", 8), ("target", 9)):
+        (tmp_path / "train_c" / folder).mkdir(parents=True)
+        write_pixels(tmp_path / "train_c" / folder / "a.png", np.zeros((8, width, 3), np.uint16))
+    scenes = find_scenes(tmp_path, "train")
+    with pytest.raises(UserError, match=r"target/a.png: is 9x8, but .*source/a.png of the same scene is 8x8"):
+        CropDataset(scenes, DecodedCache(tmp_path / "cache"), 4, flip=False, seed=0)
+    with pytest.raises(UserError, match="9x8"):
+        SceneDataset(scenes)[0]
+
+
+def test_cache_gives_the_decoded_image_without_reading_it_whole(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (9, 7, 3), dtype=np.uint16)
+    write_pixels(tmp_path / "a.png", pixels)
+    cached = DecodedCache(tmp_path / "cache").open(tmp_path / "a.png")
+    assert isinstance(cached, np.memmap)
+    np.testing.assert_array_equal(cached, pixels)
+
+
+def test_cache_notices_a_changed_source(tmp_path):
+    cache = DecodedCache(tmp_path / "cache")
+    path = tmp_path / "a.png"
+    write_pixels(path, np.full((4, 4, 3), 1, np.uint8))
+    assert cache.open(path).max() == 1
+    write_pixels(path, np.full((4, 4, 3), 2, np.uint8))
+    os.utime(path, ns=(0, 1))
+    assert cache.open(path).max() == 2

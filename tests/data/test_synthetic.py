@@ -1,0 +1,118 @@
+"""A synthetic data set is whole, reproducible, and never shows a photograph in two splits."""
+
+import json
+import shutil
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from kpac.data.camera import SynthesisSettings
+from kpac.data.images import read_pixels, write_pixels
+from kpac.data.layouts import SPLITS, find_scenes
+from kpac.data.photos import folder_photos, skimage_photos
+from kpac.data.synthetic import synthesize
+from kpac.errors import UserError
+from tests.conftest import write_photos
+
+FAST = SynthesisSettings(scenes_per_photo=1, longest_side=32)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_data_set_has_dpdds_layout_with_three_views_in_16_bits(data_root):
+    views = ("center", "left", "right")
+    for split in SPLITS:
+        for scene in find_scenes(data_root, split, views):
+            assert [read_pixels(path).dtype for path in scene.paths] == [np.uint16] * 4
+    assert len(find_scenes(data_root, "train")) == 8
+
+
+def test_photograph_appears_in_one_split_only(tmp_path):
+    photos = write_photos(tmp_path / "photos", 9, 24, 24)
+    shutil.copy(photos / "photo 0.png", photos / "the same again.png")
+    splits = defaultdict(set)
+    for photo in folder_photos(photos, None, val=0.3, test=0.3, seed=4):
+        splits[photo.path.read_bytes()].add(photo.split)
+    assert len(splits) == 9
+    assert all(len(found) == 1 for found in splits.values())
+    root = synthesize(folder_photos(photos, None, 0.3, 0.3, 4), tmp_path / "set", FAST)
+    targets = {split: {path.read_bytes() for path in (root / f"{split}_c/target").iterdir()} for split in SPLITS}
+    assert not targets["train"] & targets["test"]
+    assert not targets["train"] & targets["val"]
+    assert not targets["val"] & targets["test"]
+
+
+def test_photographs_of_scikit_image_are_divided_without_overlap():
+    photos = skimage_photos()
+    assert len({photo.name for photo in photos}) == len(photos)
+    assert {photo.split for photo in photos} == set(SPLITS)
+    assert not any("motorcycle" in photo.name for photo in photos if photo.split != "test")
+    _, depth = next(photo for photo in photos if photo.depth).pixels(longest_side=2000)
+    assert depth.shape == (500, 741)
+    assert 2 < depth.min() < depth.max() < 6  # metres, the garage of the Middlebury scene
+
+
+def test_same_seed_gives_the_same_bits_with_any_number_of_workers(tmp_path):
+    photos = folder_photos(write_photos(tmp_path / "photos", 3), None, 0.1, 0.1, 0)
+    first = synthesize(photos, tmp_path / "a", FAST, workers=1)
+    second = synthesize(photos, tmp_path / "b", FAST, workers=3)
+    other = synthesize(photos, tmp_path / "c", FAST.model_copy(update={"seed": 1}), workers=1)
+    assert contents(first) == contents(second)
+    assert contents(first) != contents(other)
+
+
+def test_finished_data_set_is_kept_and_another_one_refused(tmp_path):
+    photos = folder_photos(write_photos(tmp_path / "photos", 3), None, 0.1, 0.1, 0)
+    root = synthesize(photos, tmp_path / "a", FAST)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    synthesize(photos, root, FAST)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    with pytest.raises(UserError, match="--overwrite"):
+        synthesize(photos, root, FAST.model_copy(update={"f_number": 8.0}))
+    synthesize(photos, root, FAST.model_copy(update={"f_number": 8.0}), overwrite=True)
+    assert json.loads((root / "synthesis.json").read_text())["recipe"]["settings"]["f_number"] == 8.0
+
+
+def test_foreign_folder_is_never_replaced(tmp_path):
+    photos = folder_photos(write_photos(tmp_path / "photos", 3), None, 0.1, 0.1, 0)
+    with pytest.raises(UserError, match="name another folder"):
+        synthesize(photos, tmp_path / "photos", FAST, overwrite=True)
+    assert len(list((tmp_path / "photos").iterdir())) == 3
+
+
+def test_failure_leaves_nothing_behind(tmp_path):
+    photos = folder_photos(write_photos(tmp_path / "photos", 3), None, 0.1, 0.1, 0)
+    (tmp_path / "photos" / "photo 2.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"photo 2.png: not a whole image"):
+        synthesize(photos, tmp_path / "set", FAST)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_given_depth_is_used_and_decides_the_blur(tmp_path):
+    folder = write_photos(tmp_path / "photos", 3, 24, 32)
+    (tmp_path / "depth").mkdir()
+    for index in range(3):
+        np.save(tmp_path / "depth" / f"photo {index}.npy", np.full((24, 32), 3.0))
+    photos = folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0)
+    root = synthesize(photos, tmp_path / "set", FAST)
+    scenes = json.loads((root / "synthesis.json").read_text())["scenes"]
+    assert {scene["depth"] for scene in scenes} == {"measured"}
+    assert {scene["focus_distance_m"] for scene in scenes} == {3.0}
+
+
+def test_depth_map_of_another_size_is_named(tmp_path):
+    folder = write_photos(tmp_path / "photos", 3, 24, 32)
+    write_pixels(folder / "photo 0.png", np.zeros((24, 24, 3), np.uint8))
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth" / "photo 0.npy", np.full((24, 32), 3.0))
+    with pytest.raises(UserError, match=r"photo 0.png: is 24x24, its depth map 32x24"):
+        synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "holds 0"), (2, "expected 3 or more")])
+def test_too_few_photographs_are_refused(tmp_path, count, words):
+    with pytest.raises(UserError, match=words):
+        folder_photos(write_photos(tmp_path / "photos", count, 8, 8), None, 0.1, 0.1, 0)

@@ -1,0 +1,67 @@
+"""Our numbers are the numbers of the field's evaluation scripts."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from kpac.evaluation.metrics import mae, psnr, score, ssim
+from tests.conftest import texture
+
+
+def pair(bits: int, height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
+    """A target of a given bit depth and a noisy float output, H x W x 3 in [0, 1]."""
+    top = 2**bits - 1
+    target = np.rint(texture(height, width, bits) * top) / top
+    noise = np.random.default_rng(0).normal(0, 0.05, target.shape)
+    return np.clip(target + noise, 0, 1), target
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_metrics_equal_the_fields_formulas(bits):
+    output, target = pair(bits)
+    expected = {
+        "psnr": 10 * np.log10(1 / np.mean((output - target) ** 2)),
+        "mae": np.mean(np.abs(output - target)),
+        "ssim": structural_similarity(output, target, data_range=1, channel_axis=-1),
+    }
+    found = score(to_tensor(output)[0], to_tensor(target)[0])
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (7, 30), (33, 8)])
+def test_ssim_equals_scikit_image_on_small_images(size):
+    output, target = pair(8, *size)
+    expected = structural_similarity(output, target, data_range=1, channel_axis=-1)
+    assert ssim(to_tensor(output), to_tensor(target)).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.0, 0.0), (0.5, 0.5), (0.2, 0.9), (0.0, 1.0)])
+def test_ssim_equals_scikit_image_on_constant_images(a, b):
+    output, target = np.full((9, 9, 3), a), np.full((9, 9, 3), b)
+    expected = structural_similarity(output, target, data_range=1, channel_axis=-1)
+    assert ssim(to_tensor(output), to_tensor(target)).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_value_an_image():
+    first, second = (torch.rand(2, 3, 16, 16) for _ in range(2))
+    for metric in (psnr, ssim, mae):
+        both = metric(first, second)
+        assert both.shape == (2,)
+        assert both[1].item() == pytest.approx(metric(first[1:], second[1:]).item())
+
+
+def test_equal_images():
+    image = torch.rand(1, 3, 8, 8)
+    assert psnr(image, image).item() == float("inf")
+    assert ssim(image, image).item() == pytest.approx(1)
+    assert mae(image, image).item() == 0
+
+
+def test_image_smaller_than_the_window_is_refused():
+    with pytest.raises(ValueError, match=r"7x7 or more, found \(6, 20\)"):
+        ssim(torch.rand(1, 3, 6, 20), torch.rand(1, 3, 6, 20))

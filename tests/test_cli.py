@@ -1,0 +1,146 @@
+"""The command line: one line and status 2 for a mistake, results for everything else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import kpac
+from kpac.cli import main, make_parser
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "model.safetensors"
+    kpac.save_model(kpac.create_model("kpac_2level", width=4, blocks=1, init="he"), path)
+    return path
+
+
+def fails(capsys, *arguments: object) -> str:
+    """Runs a command that must fail as a user's mistake does, and returns its line."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if line.startswith("kpac")]
+    assert len(lines) == 1
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_evaluate_writes_results_report_and_picture(capsys, data_root, weights, tmp_path):
+    output = tmp_path / "results"
+    assert main(["evaluate", str(weights), "--data", str(data_root), "--output", str(output)]) == 0
+    results = json.loads((output / "results.json").read_text())
+    assert results["protocol"] == "dpdd-8bit"
+    assert len(results["images"]) == 2
+    for record in results["images"]:
+        assert {"name", "psnr", "ssim", "mae", "input"} <= set(record)
+        # An untrained "he" network is the identity: its scores are those of the blurred input.
+        assert record["psnr"] == pytest.approx(record["input"]["psnr"], abs=1e-3)
+    mean = sum(record["psnr"] for record in results["images"]) / 2
+    assert results["mean"]["psnr"] == pytest.approx(mean)
+    assert set(results["input_mean"]) == {"psnr", "ssim", "mae"}
+    assert len(results["model"]["sha256"]) == 64
+    report = (output / "report.md").read_text()
+    for words in ("dpdd-8bit", results["model"]["sha256"][:16], "parameters", f"torch {torch.__version__}", "photo"):
+        assert words in report
+    assert (output / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert f"{results['mean']['psnr']:.2f}" in printed
+    assert "dpdd-8bit" in printed
+
+
+def test_evaluate_16_bits_differs_and_names_its_protocol(data_root, weights, tmp_path):
+    means = {}
+    for protocol in ("dpdd-8bit", "dpdd-16bit"):
+        output = tmp_path / protocol
+        arguments = ["evaluate", weights, "--data", data_root, "--protocol", protocol, "--output", output]
+        assert main([str(argument) for argument in arguments]) == 0
+        results = json.loads((output / "results.json").read_text())
+        assert results["protocol"] == protocol
+        means[protocol] = results["mean"]["psnr"]
+    assert 0 < abs(means["dpdd-8bit"] - means["dpdd-16bit"]) < 0.1
+
+
+def test_train_and_evaluate_from_the_command_line(capsys, config_file, data_root, tmp_path):
+    assert main(["train", str(config_file), "train.iterations=2"]) == 0
+    assert main(["evaluate", str(tmp_path / "runs" / "small"), "--data", str(data_root)]) == 0
+    output = tmp_path / "runs" / "small" / "results" / "data set-test-dpdd-8bit"
+    assert json.loads((output / "results.json").read_text())["model"]["options"]["width"] == 4
+
+
+def test_synthesize_takes_the_cameras_settings(tmp_path):
+    from tests.conftest import write_photos
+
+    photos = write_photos(tmp_path / "photos", 3, 24, 24)
+    arguments = ["--photos", photos, "--output", tmp_path / "set", "--f-number", "4", "--scenes-per-photo", "1"]
+    assert main(["data", "synthesize", *map(str, arguments)]) == 0
+    settings = json.loads((tmp_path / "set" / "synthesis.json").read_text())["recipe"]["settings"]
+    assert (settings["f_number"], settings["scenes_per_photo"]) == (4.0, 1)
+
+
+def test_config_show_prints_what_load_config_reads(capsys, config_file):
+    assert main(["config", "show", str(config_file), "train.iterations=77"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["train"]["iterations"] == 77
+
+
+def test_config_schema_is_json(capsys):
+    assert main(["config", "schema"]) == 0
+    assert "properties" in json.loads(capsys.readouterr().out)
+
+
+def test_mistakes_are_one_line(capsys, tmp_path, data_root, weights, config_file):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "unknown key 'train.itertions'" in fails(capsys, "train", config_file, "train.itertions=5")
+    assert "no such file" in fails(capsys, "train", tmp_path / "gone.yaml")
+    assert "no such file or folder" in fails(capsys, "evaluate", tmp_path / "gone", "--data", data_root)
+    assert f"{empty}/test_c/source" in fails(capsys, "evaluate", weights, "--data", empty)
+    assert "'dpdd-8bit'" in fails(capsys, "evaluate", weights, "--data", data_root, "--protocol", "dpdd-8bits")
+    assert "'tset'" in fails(capsys, "evaluate", weights, "--data", data_root, "--split", "tset")
+    assert "invalid choice: 'trian'" in fails(capsys, "trian")
+    assert "--data" in fails(capsys, "evaluate", weights)
+    assert "'f_number'" in fails(
+        capsys, "data", "synthesize", "--photos", "skimage", "--output", empty / "x", "--f-number", "wide"
+    )
+    assert f"{empty}: holds 0" in fails(capsys, "data", "synthesize", "--photos", empty, "--output", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_failed_evaluation_leaves_no_results(capsys, data_root, weights, tmp_path):
+    import shutil
+
+    root = tmp_path / "damaged"
+    shutil.copytree(data_root, root)
+    broken = sorted((root / "test_c" / "source").iterdir())[-1]
+    broken.write_bytes(broken.read_bytes()[:2000])
+    line = fails(capsys, "evaluate", weights, "--data", root, "--output", tmp_path / "results")
+    assert f"{broken}: not a whole image file" in line
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_command_explains_itself(capsys):
+    parser = make_parser()
+    for command in (["train"], ["evaluate"], ["data", "synthesize"], ["config", "show"], ["config", "schema"]):
+        with pytest.raises(SystemExit) as stop:
+            parser.parse_args([*command, "--help"])
+        assert stop.value.code == 0
+        assert "usage: kpac " + " ".join(command) in capsys.readouterr().out
+
+
+def test_python_m_kpac_is_the_command_and_help_does_not_wait_for_pytorch():
+    code = "import sys; from kpac.cli import make_parser; make_parser(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    version = subprocess.run([sys.executable, "-m", "kpac", "--version"], capture_output=True, text=True)
+    assert version.stdout.strip() == f"kpac {kpac.__version__}"

@@ -1,0 +1,101 @@
+"""A configuration is what its file says, or an error that names the mistake."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kpac.config import Config, dump_config, load_config
+from kpac.errors import UserError
+from kpac.models.registry import config_schema, resolve_model
+
+SHIPPED = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+MINIMAL = "name: x\ndata: {root: d}\ntrain: {iterations: 10}\n"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def load(path: Path, *overrides: str) -> Config:
+    return resolve_model(load_config(path, overrides))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configuration_is_valid(path):
+    assert load(path).name
+
+
+def test_child_changes_what_it_states_and_keeps_the_rest(tmp_path):
+    write(tmp_path / "parent.yaml", MINIMAL + "model: {width: 8, blocks: 3}\nseed: 5\n")
+    (tmp_path / "sub").mkdir()
+    child = write(tmp_path / "sub" / "child.yaml", "extends: ../parent.yaml\nmodel: {width: 12}\n")
+    config = load(child)
+    assert (config.seed, config.model.options["width"], config.model.options["blocks"]) == (5, 12, 3)
+
+
+def test_naming_another_network_drops_the_parents_options(tmp_path):
+    write(tmp_path / "parent.yaml", MINIMAL + "model: {name: kpac_2level, width: 8}\n")
+    child = write(tmp_path / "child.yaml", "extends: parent.yaml\nmodel: {name: kpac_3level}\n")
+    assert load(child).model.options["width"] == 48
+
+
+def test_override_wins_over_files(tmp_path):
+    config = load(write(tmp_path / "a.yaml", MINIMAL), "train.iterations=500", "model.dilations=[1, 3]")
+    assert config.train.iterations == 500
+    assert config.model.options["dilations"] == (1, 3)
+
+
+def test_dumped_configuration_reads_back_as_it_was(tmp_path):
+    config = load(write(tmp_path / "a.yaml", MINIMAL), "train.optimizer.learning_rate=3e-4")
+    again = load(write(tmp_path / "b.yaml", dump_config(config)))
+    assert again.model_dump() == config.model_dump()
+
+
+def test_exponent_without_a_point_is_a_number(tmp_path):
+    path = write(tmp_path / "a.yaml", MINIMAL.replace("10}", "10, optimizer: {learning_rate: 2e-3}}"))
+    assert load(path).train.optimizer.learning_rate == 0.002
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        ("", ["train.itertions=5"], ["train.itertions", "did you mean 'train.iterations'"]),
+        ("", ["model.widht=5"], ["model.widht", "did you mean 'model.width'"]),
+        ("modle: {}\n", [], ["modle", "did you mean 'model'", "a.yaml"]),
+        ("model: {dilations: [0]}\n", [], ["a.yaml", "model.dilations.0", "greater than or equal to 1", "found 0"]),
+        ("model: {dilations: []}\n", [], ["model.dilations", "at least 1"]),
+        ("model: {kernel_size: 4}\n", [], ["model.kernel_size", "odd", "found 4"]),
+        ("model: {blocks: -1}\n", [], ["model.blocks", "found -1"]),
+        ("model: {name: kpac_2levels}\n", [], ["model.name", "did you mean 'kpac_2level'"]),
+        ("seed: many\n", [], ["seed", "integer", "found 'many'"]),
+        ("", ["train.optimizer.learning_rate=-1"], ["train.optimizer.learning_rate", "greater than 0", "found -1"]),
+        ("", ["train.iterations"], ["train.iterations", "key=value"]),
+        ("seed: 1\nseed: 2\n", [], ["a.yaml:5", "'seed' is given twice"]),
+        ("extends: gone.yaml\n", [], ["gone.yaml", "no such file"]),
+        ("extends: a.yaml\n", [], ["a.yaml", "leads back"]),
+        ("a: [\n", [], ["a.yaml", "not valid YAML"]),
+    ],
+)
+def test_mistake_is_named_in_one_line(tmp_path, text, overrides, words):
+    path = write(tmp_path / "a.yaml", MINIMAL + text)
+    with pytest.raises(UserError) as error:
+        load(path, *overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+def test_missing_key_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"'data' is missing|'data.root' is missing"):
+        load(write(tmp_path / "a.yaml", "name: x\ntrain: {iterations: 10}\n"))
+
+
+def test_json_schema_knows_every_section_and_the_networks_options():
+    schema = config_schema()
+    assert {"extends", "name", "model", "data", "train", "validation"} <= set(schema["properties"])
+    networks = {choice["properties"]["name"]["const"]: choice for choice in schema["$defs"]["ModelConfig"]["anyOf"]}
+    assert "dilations" in networks["kpac_2level"]["properties"]
+    assert schema["$defs"]["DataConfig"]["additionalProperties"] is False
+    assert yaml.safe_load(yaml.safe_dump(schema)) == schema

@@ -1,0 +1,127 @@
+"""A training learns, is reproducible, and leaves a folder that explains itself."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from kpac.config import load_config
+from kpac.errors import UserError
+from kpac.models.registry import create_model, load_model, read_header, save_model
+from kpac.training.losses import WeightedLoss
+from kpac.training.optim import rate_factor
+from kpac.training.trainer import train
+
+
+def metrics(folder, kind: str) -> list[dict]:
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if entry["kind"] == kind]
+
+
+def test_run_folder_explains_the_run(config_file):
+    folder = train(load_config(config_file))
+    assert load_config(folder / "config.yaml").model.options["dilations"] == [1, 2, 3, 4, 5]
+    run = json.loads((folder / "run.json").read_text())
+    assert run["device"].startswith("CPU")
+    assert run["packages"]["torch"] == torch.__version__
+    lines = metrics(folder, "train")
+    assert [line["iteration"] for line in lines] == [2, 4, 6]
+    assert {"loss", "l1", "learning_rate", "images_per_second"} <= set(lines[0])
+    assert [line["iteration"] for line in metrics(folder, "val")] == [3, 6]
+    assert {"psnr", "ssim", "mae"} <= set(metrics(folder, "val")[0])
+    assert list((folder / "tensorboard").glob("events*"))
+    assert read_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 6
+
+
+def test_best_weights_are_those_of_the_best_validation(config_file):
+    folder = train(load_config(config_file, ["validation.every=1"]))
+    scores = {line["iteration"]: line["psnr"] for line in metrics(folder, "val")}
+    header = read_header(folder / "checkpoints" / "best.safetensors")
+    assert header["iteration"] == max(scores, key=scores.get)
+    assert header["validation"]["psnr"] == max(scores.values())
+
+
+def test_loss_falls(config_file):
+    overrides = ["train.iterations=60", "train.log_every=20", "validation.every=100", "model.init=authors"]
+    lines = metrics(train(load_config(config_file, overrides)), "train")
+    assert lines[-1]["loss"] < 0.95 * lines[0]["loss"]
+
+
+def test_same_seed_gives_the_same_weights(config_file):
+    folders = [
+        train(load_config(config_file, overrides)) for overrides in (["name=a"], ["name=b"], ["name=c", "seed=1"])
+    ]
+    first, second, other = (load_model(folder / "checkpoints" / "last.safetensors").state_dict() for folder in folders)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_initial_weights_are_taken(config_file, tmp_path):
+    model = create_model("kpac_2level", width=4, blocks=1)
+    save_model(model, tmp_path / "start.safetensors")
+    overrides = [f"train.initial_weights={tmp_path}/start.safetensors", "train.optimizer.learning_rate=1e-12"]
+    trained = load_model(train(load_config(config_file, overrides)))
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[key], value)
+
+
+def test_dual_pixel_network_trains(config_file):
+    folder = train(load_config(config_file, ["model.name=kpac_dual", "model.width=4", "train.iterations=2"]))
+    assert load_model(folder).views == ("center", "left", "right")
+
+
+def test_earlier_run_is_kept_unless_replaced(config_file):
+    config = load_config(config_file, ["train.iterations=1"])
+    folder = train(config)
+    before = (folder / "checkpoints" / "last.safetensors").read_bytes()
+    with pytest.raises(UserError, match="a run of this name is there"):
+        train(load_config(config_file, ["train.iterations=2"]))
+    assert (folder / "checkpoints" / "last.safetensors").read_bytes() == before
+    train(load_config(config_file, ["train.iterations=2"]), overwrite=True)
+    assert read_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 2
+
+
+def test_folder_that_is_no_run_is_never_replaced(config_file, tmp_path):
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    (tmp_path / "runs" / "small" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds no config.yaml"):
+        train(load_config(config_file), overwrite=True)
+    assert (tmp_path / "runs" / "small" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.crop=96"], "smaller than the training crop"),
+        (["data.root=/nowhere"], "/nowhere: no such folder"),
+        (["train.losses={l11: 1}"], "no loss is called 'l11'; did you mean 'l1'"),
+        (["validation.protocol=dpdd8bit"], "did you mean 'dpdd-8bit'"),
+        (["train.initial_weights=gone.safetensors"], "gone.safetensors: no such weights file"),
+    ],
+)
+def test_mistake_is_found_before_anything_is_written(config_file, tmp_path, overrides, words):
+    with pytest.raises(UserError, match=words):
+        train(load_config(config_file, overrides))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weighted_loss_is_the_sum_of_its_terms():
+    output, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    total, terms = WeightedLoss({"l1": 0.5})(output, target)
+    torch.testing.assert_close(terms["l1"], (output - target).abs().mean())
+    torch.testing.assert_close(total, 0.5 * terms["l1"])
+
+
+def test_cosine_schedule_warms_up_and_ends_at_its_final_rate(config_file):
+    config = load_config(config_file, ["train.schedule={warmup: 10, final: 0.1}"]).train.schedule
+    factor = rate_factor(config, 100)
+    assert factor(0) == pytest.approx(0.1, rel=1e-3)
+    assert factor(50) == pytest.approx(0.55)
+    assert factor(100) == pytest.approx(0.1)
+    assert factor(25) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_constant_schedule_stays(config_file):
+    factor = rate_factor(load_config(config_file, ["train.schedule={name: constant, warmup: 2}"]).train.schedule, 100)
+    assert [factor(0), factor(1), factor(99)] == [0.5, 1, 1]
