@@ -44,13 +44,38 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     from kpac.evaluation.results import evaluate_weights
     from kpac.evaluation.tables import summary_table
+    from kpac.models.registry import load_plugins
 
+    load_plugins(options.plugin)
     results, folder = evaluate_weights(
         options.model, options.data, options.split, options.protocol, options.output, options.device
     )
     print(f"\n{options.model} on {options.data}, {options.split} split, protocol {results['protocol']}\n")
     print(summary_table(results))
     print(f"\n{folder}/report.md, results.json, comparison.png")
+
+
+def info(options: argparse.Namespace) -> None:
+    from kpac.evaluation.tables import cost_json, cost_table
+    from kpac.models.cost import count_cost
+    from kpac.models.registry import load_plugins, model_of
+
+    load_plugins(options.plugin)
+    cost = count_cost(model_of(options.model, options.overrides), *options.size)
+    print(json.dumps(cost_json(cost), indent=2) if options.json else cost_table(cost))
+
+
+def convert(options: argparse.Namespace) -> None:
+    from kpac.models.official import load_official, save_official
+    from kpac.models.registry import load_model, save_model
+
+    if options.authors:
+        save_official(load_model(options.source), options.target)
+        say(f"written for the authors' graph: {options.target}")
+    else:
+        model = load_official(options.source)
+        save_model(model, options.target, source=options.source.name)
+        say(f"{model.config['name']}, width {model.config['width']}, {model.config['blocks']} blocks: {options.target}")
 
 
 def data_synthesize(options: argparse.Namespace) -> None:
@@ -114,6 +139,27 @@ def make_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run's folder)"
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    _plugin_argument(command)
+
+    command = _command(commands, "info", info, "parameters and multiply-accumulates of a network, by part")
+    command.add_argument(
+        "model", type=Path, metavar="CONFIG|MODEL", help="a YAML file, a .safetensors file or a run's folder"
+    )
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="for a YAML file, such as model.blocks=3")
+    command.add_argument(
+        "--size", type=_size, default=(1120, 1680), metavar="HxW", help="height and width (default: 1120x1680)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _plugin_argument(command)
+
+    command = _command(
+        commands, "convert", convert, "read the authors' .npz checkpoints, or write a model in their format"
+    )
+    command.add_argument(
+        "source", type=Path, metavar="SOURCE", help="the authors' .npz; with --authors a model of ours"
+    )
+    command.add_argument("target", type=Path, metavar="TARGET", help="a .safetensors file; with --authors an .npz")
+    command.add_argument("--authors", action="store_true", help="write the authors' format instead of reading it")
 
     groups = _group(commands, "data", "make data sets")
     command = _command(
@@ -165,6 +211,19 @@ def _sentence(text: str) -> str:
 def _config_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.iterations=500")
+
+
+def _plugin_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="Python code that registers a network of your own"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 1120x1680, found '{text}'")
+    return int(height), int(width)
 
 
 def _settings_arguments(command: argparse.ArgumentParser) -> None:

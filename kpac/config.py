@@ -110,6 +110,8 @@ class Config(Section):
     """Fixes the initial weights, the order of the scenes and every random draw."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """"auto" takes a CUDA device when there is one."""
+    plugins: list[str] = []
+    """Python files or modules to run first, which register networks of your own; see docs/your_network.md."""
     model: ModelConfig = ModelConfig()
     data: DataConfig
     train: TrainConfig

@@ -144,3 +144,34 @@ def test_python_m_kpac_is_the_command_and_help_does_not_wait_for_pytorch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     version = subprocess.run([sys.executable, "-m", "kpac", "--version"], capture_output=True, text=True)
     assert version.stdout.strip() == f"kpac {kpac.__version__}"
+
+
+def test_info_counts_a_configuration_and_a_model(capsys, weights):
+    paper = ROOT / "configs" / "paper" / "kpac_2level.yaml"
+    assert main(["info", str(paper), "--size", "64x96", "--json"]) == 0
+    cost = json.loads(capsys.readouterr().out)
+    assert (cost["parameters"], cost["height"], cost["width"]) == (1_578_277, 64, 96)
+    assert sum(part["macs"] for part in cost["parts"]) == cost["macs"]
+    assert main(["info", str(paper), "model.blocks=3"]) == 0
+    table = capsys.readouterr().out
+    assert f"{1_578_277 + 448_145 + 9 * 96 * 96:,}" in table
+    assert "blocks.2.scale_attention" in table
+    assert main(["info", str(weights)]) == 0
+    assert "1120x1680" in capsys.readouterr().out
+    assert "expected HEIGHTxWIDTH" in fails(capsys, "info", paper, "--size", "64")
+    assert "YAML file only" in fails(capsys, "info", weights, "model.blocks=3")
+
+
+def test_convert_reads_and_writes_the_authors_format(capsys, tmp_path):
+    sample = ROOT / "tests" / "data" / "2level_small_authors_format.npz"
+    ours, theirs, again = tmp_path / "m.safetensors", tmp_path / "m.npz", tmp_path / "again.safetensors"
+    assert main(["convert", str(sample), str(ours)]) == 0
+    assert "kpac_2level, width 16, 3 blocks" in capsys.readouterr().err
+    assert main(["convert", str(ours), str(theirs), "--authors"]) == 0
+    assert main(["convert", str(theirs), str(again)]) == 0
+    first, second = kpac.load_model(ours).state_dict(), kpac.load_model(again).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    capsys.readouterr()
+    assert "not a whole .npz file" in fails(capsys, "convert", ours, tmp_path / "x.safetensors")
+    assert "gone.npz: no such file" in fails(capsys, "convert", tmp_path / "gone.npz", tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()

@@ -13,8 +13,8 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 class SynthesisSettings(Section):
     """What is rendered and how; lengths carry their unit in their name.
 
-    The default noise is that of a full-frame camera whose image was reduced to a few hundred pixels: about 60,000 electrons
-    in each pixel of the sensor, and dozens of those in each pixel of the image.
+    The default noise is that of a full-frame camera whose image was reduced to a few hundred pixels: about 60,000
+    electrons in each pixel of the sensor, and dozens of those in each pixel of the image.
     """
 
     scenes_per_photo: Annotated[int, Field(ge=1)] = 2

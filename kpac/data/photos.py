@@ -26,7 +26,6 @@ SKIMAGE_SPLITS = {
         "gravel",
         "hubble_deep_field",
         "ihc",
-        "page",
         "retina",
     ),
 }

@@ -49,6 +49,28 @@ def image_table(results: dict[str, Any]) -> str:
     return markdown_table(["image", *TITLES.values()], rows)
 
 
+def cost_table(cost: Cost) -> str:
+    """Parameters and multiply-accumulates by part, and their sum."""
+    rows = [[part.name, f"{part.parameters:,}", *_macs_cells(part.macs, cost)] for part in cost.parts]
+    total = ["total", f"{cost.parameters:,}", *_macs_cells(cost.macs, cost)]
+    return markdown_table([f"at {cost.height}x{cost.width}", "parameters", "GMACs", "share"], [*rows, total])
+
+
+def cost_json(cost: Cost) -> dict[str, Any]:
+    """The same as JSON: sizes in pixels, counts exact."""
+    return {
+        "height": cost.height,
+        "width": cost.width,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "parts": [vars(part) for part in cost.parts],
+    }
+
+
+def _macs_cells(macs: int, cost: Cost) -> list[str]:
+    return [f"{macs / 1e9:,.3f}", f"{100 * macs / cost.macs:.1f} %" if cost.macs else "-"]
+
+
 def report(results: dict[str, Any], protocol_summary: str, cost: Cost, picture: str | None) -> str:
     """The whole of report.md: what was measured, on what, how, at what cost, with which versions."""
     model, environment = results["model"], results["environment"]

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates."""
+"""What a network costs: parameters and multiply-accumulates, by part."""
 
 import copy
 from dataclasses import dataclass
@@ -7,31 +7,98 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kpac.models.kpac import KPACBlock
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """Cost of one part of a network.
+
+    Args:
+        name: of the part, such as "blocks.0.branches".
+        parameters: number of trained values.
+        macs: multiply-accumulates of one image.
+    """
+
+    name: str
+    parameters: int
+    macs: int
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Args:
-    parameters: number of trained values.
-    macs: multiply-accumulates of one image of the given size.
-    height, width: the size, in pixels.
+    """Cost of a network for one image.
+
+    Args:
+        height, width: size of the image, in pixels.
+        parts: in the order of the network; they add up to the whole.
     """
 
-    parameters: int
-    macs: int
     height: int
     width: int
+    parts: tuple[PartCost, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values of the whole network."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the whole network."""
+        return sum(part.macs for part in self.parts)
 
 
 def count_cost(model: nn.Module, height: int, width: int) -> Cost:
     """Counts with PyTorch's own counter, on tensors without data, so that any size takes no time and no memory.
 
+    The parts are the network's children; those of KPACNet's chain are taken apart once more, into branches, scale
+    attention, shape attention and fusion. What a module computes outside of its children counts as its "branches" in a
+    KPAC block.
+
     Args:
         model: a registered network; left as it is.
         height, width: size of the image, in pixels.
     """
-    ghost = copy.deepcopy(model).to("meta")
-    counter = FlopCounterMode(display=False)
+    ghost = copy.deepcopy(model).to("meta").eval()
+    counter = FlopCounterMode(ghost, display=False)
     with counter, torch.no_grad():
         ghost(torch.empty(1, 3 * len(model.views), height, width, device="meta"))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters, counter.get_total_flops() // 2, height, width)
+    flops = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+    root = type(ghost).__name__
+
+    def macs(name: str) -> int:
+        return flops.get(f"{root}.{name}" if name else "Global", 0) // 2
+
+    parts = []
+    for name, module in _parts(model):
+        if isinstance(module, KPACBlock):
+            children = [(f"{name}.{child}", part) for child, part in module.named_children() if child != "kernels"]
+            inner = [PartCost(child, _count(part), macs(child)) for child, part in children]
+            own = PartCost(f"{name}.branches", _count(module.kernels), macs(name) - sum(part.macs for part in inner))
+            parts += [own, *inner]
+        else:
+            parts.append(PartCost(name, _count(module), macs(name)))
+    rest = PartCost(
+        "elsewhere",
+        sum(parameter.numel() for parameter in model.parameters()) - sum(part.parameters for part in parts),
+        macs("") - sum(part.macs for part in parts),
+    )
+    if rest.parameters or rest.macs:
+        parts.append(rest)
+    return Cost(height, width, tuple(parts))
+
+
+def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The network's children, with the members of a chain of blocks in the chain's place."""
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in model.named_children():
+        if name == "blocks" and isinstance(child, nn.ModuleList):
+            parts += [(f"{name}.{index}", block) for index, block in enumerate(child)]
+        else:
+            parts.append((name, child))
+    return parts
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

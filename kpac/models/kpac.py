@@ -40,22 +40,27 @@ class ShapeAttention(nn.Module):
     """Weights of the shared kernel's filters, one vector an image (paper, Sec. 3.2).
 
     The mean over the whole image passes a bottleneck of a quarter of the filters. Training on crops and testing on
-    full frames therefore see different statistics, in the published network as here.
+    full frames therefore see different statistics, in the published network as here. With a `window`, each position
+    gets the mean over the window around it instead, and so a vector of its own: with the size of the training crops,
+    the statistics of both times agree (test-time local converter, Chu et al., arXiv 2112.04491). Features no larger
+    than the window, such as the training crops themselves, are still averaged whole.
 
     Args:
         channels: channels of the input features.
         filters: filters to weigh.
+        window: height and width of the local mean, in positions of the input features; None for the whole image.
 
-    Shape: (N, channels, H, W) -> (N, filters, 1, 1), each weight in (0, 1).
+    Shape: (N, channels, H, W) -> (N, filters, 1, 1), or (N, filters, H, W) with a window; each weight in (0, 1).
     """
 
-    def __init__(self, channels: int, filters: int):
+    def __init__(self, channels: int, filters: int, window: tuple[int, int] | None = None):
         super().__init__()
         self.squeeze = Conv(channels, filters // 4, 1)
         self.weigh = nn.Conv2d(filters // 4, filters, 1)
+        self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=(2, 3), keepdim=True)
+        mean = local_mean(x, self.window) if self.window else x.mean(dim=(2, 3), keepdim=True)
         return torch.sigmoid(self.weigh(self.squeeze(mean)))
 
 
@@ -64,13 +69,17 @@ class KPACBlock(nn.Module):
 
     A defocus blur keeps its shape and changes its size over the image; so does its inverse kernel. Applying one kernel
     at several dilations gives its scales; scale attention picks among them at each pixel, shape attention among the
-    filters.
+    filters. Each of the three can be switched off for an ablation.
 
     Args:
         channels: channels of the input and the output.
         filters: filters of the shared kernel; the paper has half of `channels`.
         kernel_size: side of the shared kernel, odd.
         dilations: one parallel branch each.
+        share_kernel: False gives each branch a kernel of its own.
+        scale_attention: False weighs every branch by one everywhere.
+        shape_attention: False weighs every filter by one.
+        shape_window: see `ShapeAttention`.
 
     Shape: (N, channels, H, W) -> (N, channels, H, W).
     """
@@ -81,22 +90,73 @@ class KPACBlock(nn.Module):
         filters: int,
         kernel_size: int = 5,
         dilations: Sequence[int] = (1, 2, 3, 4, 5),
+        share_kernel: bool = True,
+        scale_attention: bool = True,
+        shape_attention: bool = True,
+        shape_window: tuple[int, int] | None = None,
     ):
         super().__init__()
         self.dilations = tuple(dilations)
-        self.kernel = nn.Parameter(torch.empty(filters, channels, kernel_size, kernel_size))
-        nn.init.normal_(self.kernel, std=0.04)
-        self.scale_attention = ScaleAttention(channels, branches=len(self.dilations))
-        self.shape_attention = ShapeAttention(channels, filters)
+        kernels = 1 if share_kernel else len(self.dilations)
+        shape = (filters, channels, kernel_size, kernel_size)
+        self.kernels = nn.ParameterList(torch.empty(shape).normal_(std=0.04) for _ in range(kernels))
+        self.scale_attention = ScaleAttention(channels, len(self.dilations)) if scale_attention else None
+        self.shape_attention = ShapeAttention(channels, filters, shape_window) if shape_attention else None
         self.fusion = Conv(len(self.dilations) * filters, channels, 3)
 
     def branches(self, x: Tensor) -> list[Tensor]:
-        """The shared kernel's response at each dilation: a list of (N, filters, H, W)."""
-        reach = self.kernel.shape[-1] // 2
-        return [activation(F.conv2d(x, self.kernel, padding=d * reach, dilation=d)) for d in self.dilations]
+        """The kernel's response at each dilation: a list of (N, filters, H, W)."""
+        kernels = list(self.kernels) if len(self.kernels) > 1 else [self.kernels[0]] * len(self.dilations)
+        reach = self.kernels[0].shape[-1] // 2
+        return [
+            activation(F.conv2d(x, kernel, padding=dilation * reach, dilation=dilation))
+            for kernel, dilation in zip(kernels, self.dilations, strict=True)
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.scale_attention(x)  # (N, branches, H, W)
-        shape = self.shape_attention(x)  # (N, filters, 1, 1)
-        attended = [branch * scale[:, i : i + 1] * shape for i, branch in enumerate(self.branches(x))]
-        return self.fusion(torch.cat(attended, dim=1))
+        branches = self.branches(x)
+        if self.scale_attention is not None:
+            scale = self.scale_attention(x)  # (N, branches, H, W)
+            branches = [branch * scale[:, i : i + 1] for i, branch in enumerate(branches)]
+        if self.shape_attention is not None:
+            shape = self.shape_attention(x)  # (N, filters, 1, 1)
+            branches = [branch * shape for branch in branches]
+        return self.fusion(torch.cat(branches, dim=1))
+
+
+class PlainBlock(nn.Sequential):
+    """What a KPAC block has to beat: ordinary convolutions, one after the other, with about as many parameters.
+
+    Args:
+        channels: channels of the input and the output.
+        kernel_size: side of every convolution, odd.
+        parameters: of the block to match; the number of convolutions comes closest to it, and is at least one.
+
+    Shape: (N, channels, H, W) -> (N, channels, H, W).
+    """
+
+    def __init__(self, channels: int, kernel_size: int, parameters: int):
+        each = channels * (channels * kernel_size**2 + 1)
+        count = max(1, round(parameters / each))
+        super().__init__(*(Conv(channels, channels, kernel_size) for _ in range(count)))
+
+
+def local_mean(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """The mean over a window around each position; near a border, over the nearest window that fits.
+
+    A window as large as the features gives one mean for all positions. Computed from running sums in float64, so that
+    its time does not depend on the window.
+
+    Shape: (N, C, H, W) -> (N, C, H, W), or (N, C, 1, 1) if the window covers everything.
+    """
+    height, width = x.shape[-2:]
+    rows, columns = min(window[0], height), min(window[1], width)
+    if (rows, columns) == (height, width):
+        return x.mean(dim=(2, 3), keepdim=True)
+    sums = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
+    sums = sums[:, :, rows:] - sums[:, :, :-rows]
+    sums = sums[:, :, :, columns:] - sums[:, :, :, :-columns]
+    mean = (sums / (rows * columns)).to(x.dtype)
+    above, before = (height - rows) // 2, (width - columns) // 2
+    below, after = height - rows - above, width - columns - before
+    return F.pad(mean, (before, after, above, below), mode="replicate")

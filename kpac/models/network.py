@@ -4,10 +4,11 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from kpac.models.kpac import KPACBlock
+from kpac.models.kpac import KPACBlock, PlainBlock
 from kpac.models.layers import Conv, DownConv, UpConv, initialize, pad_to_multiple
 
 View = Literal["center", "left", "right"]
@@ -23,6 +24,14 @@ def _known_views(views: tuple[View, ...]) -> tuple[View, ...]:
     if views not in (("center",), ("center", "left", "right")):
         raise ValueError("should be [center] or [center, left, right]")
     return views
+
+
+class ShapePooling(TypedDict):
+    """Shape attention's pooling at test time: means over windows of this height and width, in pixels of the image."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    window: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
 class DecoderStage(nn.Module):
@@ -56,6 +65,10 @@ class KPACNet(nn.Module):
         blocks: KPAC blocks in the chain, 2 in the paper's models.
         kernel_size: side of the blocks' shared kernel, odd.
         dilations: one parallel branch each.
+        block: "kpac", or "plain" for the paper's natural opponent: ordinary convolutions with about as many parameters.
+        share_kernel, scale_attention, shape_attention: the parts of a KPAC block; see `KPACBlock`.
+        shape_pooling: None pools over the whole image, as published; {"window": (height, width)} over windows of the
+            training crops' size, in pixels; see `ShapeAttention`.
         views: ("center",), or ("center", "left", "right"): the encoder then reads the two dual-pixel views, and the
             residual is added to the center view.
         init: initial weights, "authors" (normal, deviation 0.04) or "he"; see `kpac.models.layers.initialize`.
@@ -70,6 +83,11 @@ class KPACNet(nn.Module):
         blocks: Annotated[int, Field(ge=0)] = 2,
         kernel_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 5,
         dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3, 4, 5),
+        block: Literal["kpac", "plain"] = "kpac",
+        share_kernel: bool = True,
+        scale_attention: bool = True,
+        shape_attention: bool = True,
+        shape_pooling: ShapePooling | None = None,
         views: Annotated[tuple[View, ...], AfterValidator(_known_views)] = ("center",),
         init: Literal["authors", "he"] = "authors",
     ):
@@ -82,7 +100,16 @@ class KPACNet(nn.Module):
         self.encoder = nn.ModuleList([nn.Sequential(Conv(3 * len(encoder_views), width, 5), Conv(width, width, 3))])
         for shallow, deeper in pairwise(channels):
             self.encoder.append(nn.Sequential(DownConv(shallow, deeper), Conv(deeper, deeper, 3)))
-        self.blocks = nn.ModuleList(KPACBlock(deep, deep // 2, kernel_size, dilations) for _ in range(blocks))
+        window = tuple(max(1, side // self.multiple) for side in shape_pooling["window"]) if shape_pooling else None
+        switches = (share_kernel, scale_attention, shape_attention, window)
+
+        def make_block() -> nn.Module:
+            kpac = KPACBlock(deep, deep // 2, kernel_size, dilations, *switches)
+            if block == "kpac":
+                return kpac
+            return PlainBlock(deep, kernel_size, parameters=sum(parameter.numel() for parameter in kpac.parameters()))
+
+        self.blocks = nn.ModuleList(make_block() for _ in range(blocks))
         self.fusion = nn.Sequential(Conv((blocks + 1) * deep, deep, 3), Conv(deep, deep, 3))
         self.decoder = nn.ModuleList()
         for level in reversed(range(levels)):

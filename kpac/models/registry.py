@@ -4,10 +4,14 @@ Any `torch.nn.Module` takes part that reads views as (N, 3V, H, W), gives (N, 3,
 attribute `views` with the V names. One decorator registers it; its constructor's typed arguments are its options.
 """
 
+import importlib
+import importlib.util
 import inspect
 import json
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +21,7 @@ from pydantic import BaseModel
 from pydantic import create_model as create_schema
 from torch import nn
 
-from kpac.config import Config, ModelConfig, Section, Source, nearest, validate
+from kpac.config import Config, ModelConfig, Section, Source, load_config, nearest, validate
 from kpac.errors import UserError
 from kpac.files import whole_file
 
@@ -58,6 +62,37 @@ def register(name: str, defaults: dict[str, Any] | None = None, **fixed: Any) ->
     return decorate
 
 
+def load_plugins(plugins: Iterable[str]) -> None:
+    """Runs Python code that registers networks.
+
+    Args:
+        plugins: files (`my_network.py`, relative to the working directory) or importable modules
+        (`my_package.networks`).
+            Each runs once.
+
+    Raises:
+        UserError: no such file or module.
+    """
+    for plugin in plugins:
+        if not plugin.endswith(".py"):
+            try:
+                importlib.import_module(plugin)
+            except ModuleNotFoundError as error:
+                raise UserError(
+                    f"plugins: no module '{error.name}', which '{plugin}' needs; is it installed?"
+                ) from None
+            continue
+        path = Path(plugin).resolve()
+        module_name = f"kpac_plugin_{path.stem}"
+        if module_name in sys.modules:
+            continue
+        if not path.is_file():
+            raise UserError(f"plugins: {plugin}: no such file; expected Python code that registers a network")
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        sys.modules[module_name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[module_name])
+
+
 def model_names() -> list[str]:
     """The registered names, sorted."""
     return sorted(_networks)
@@ -69,6 +104,7 @@ def resolve_model(config: Config) -> Config:
     Raises:
         UserError: unknown name or option (the nearest valid one is named), or a value of the wrong type or range.
     """
+    load_plugins(config.plugins)
     name = config.model.name
     options = _resolve(name, config.model.options, config.sources)
     return config.model_copy(update={"model": ModelConfig(name=name, **options)})
@@ -145,7 +181,8 @@ def load_model(path: str | Path) -> nn.Module:
     """Makes the network that a weights file describes and fills it; nothing in the file is executed.
 
     Args:
-        path: a .safetensors file, or the folder of a run, whose best weights are taken.
+        path: a .safetensors file, the folder of a run, whose best weights are taken, or a folder with a
+            model.safetensors.
 
     Returns:
         The network on the CPU, in evaluation mode.
@@ -158,6 +195,20 @@ def load_model(path: str | Path) -> nn.Module:
     model = create_model(model_config.pop("name"), **model_config)
     load_weights(model, path)
     return model.eval()
+
+
+def model_of(path: Path, overrides: Sequence[str] = ()) -> nn.Module:
+    """The network of a YAML file, with fresh weights, or of a weights file or run.
+
+    Raises:
+        UserError: see `load_config` and `load_model`; or overrides given to something other than a YAML file.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        config = resolve_model(load_config(path, overrides))
+        return create_model(config.model.name, **config.model.options)
+    if overrides:
+        raise UserError(f"{path}: '{overrides[0]}' can change a YAML file only")
+    return load_model(path)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -190,15 +241,18 @@ def weights_file(path: str | Path) -> Path:
         raise UserError(f"{path}: no such file or folder; expected a .safetensors file or the folder of a run")
     if not path.is_dir():
         return path
-    best = path / "checkpoints" / "best.safetensors"
-    if not best.is_file():
-        raise UserError(
-            f"{path}: no {best.relative_to(path)} in this folder; expected the folder of a run that has validated"
-        )
-    return best
+    candidates = [path / "checkpoints" / "best.safetensors", path / "model.safetensors"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    expected = " or ".join(str(candidate.relative_to(path)) for candidate in candidates)
+    raise UserError(f"{path}: holds no {expected}; expected the folder of a run that has validated, or of a model")
 
 
 def _find(name: str) -> Network:
+    for entry_point in entry_points(group="kpac.networks"):
+        if entry_point.name == name and name not in _networks:
+            entry_point.load()
     if name not in _networks:
         raise UserError(f"model.name: no network is called '{name}'{nearest(name, _networks)}")
     return _networks[name]

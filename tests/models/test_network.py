@@ -60,11 +60,11 @@ def test_wrong_number_of_channels_is_named():
 
 def test_branches_share_one_kernel():
     block = KPACBlock(8, 4, kernel_size=3, dilations=(1, 2, 5))
-    assert [name for name, _ in block.named_parameters() if name.startswith("kernel")] == ["kernel"]
+    assert [name for name, _ in block.named_parameters() if name.startswith("kernel")] == ["kernels.0"]
     point = torch.zeros(1, 8, 21, 21)
     point[0, 3, 10, 10] = 1
     for dilation, response in zip(block.dilations, block.branches(point), strict=True):
         taps = response[0, :, 10 - dilation : 11 + dilation : dilation, 10 - dilation : 11 + dilation : dilation]
-        kernel = block.kernel[:, 3].flip(1, 2)  # a convolution layer correlates: a point shows its kernel turned
+        kernel = block.kernels[0][:, 3].flip(1, 2)  # a convolution layer correlates: a point shows its kernel turned
         torch.testing.assert_close(taps, torch.where(kernel > 0, kernel, 0.2 * kernel))
         assert response.count_nonzero() == taps.count_nonzero()

@@ -41,7 +41,7 @@ def test_loaded_model_computes_what_the_saved_one_did(tmp_path, name):
 def test_network_of_a_user_joins_with_one_registration(tmp_path, own_network):
     save_model(create_model(own_network, gain=2.5), tmp_path / "m.safetensors")
     assert load_model(tmp_path / "m.safetensors")(torch.ones(1, 3, 1, 1)).max() == 2.5
-    with pytest.raises(UserError, match="did you mean 'model.gain'"):
+    with pytest.raises(UserError, match=r"did you mean 'model\.gain'"):
         create_model(own_network, gian=1)
 
 
