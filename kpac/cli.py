@@ -58,7 +58,8 @@ def evaluate(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     from kpac.evaluation.tables import cost_json, cost_table
     from kpac.models.cost import count_cost
-    from kpac.models.registry import load_plugins, model_of
+    from kpac.models.registry import load_plugins
+    from kpac.models.weights import model_of
 
     load_plugins(options.plugin)
     cost = count_cost(model_of(options.model, options.overrides), *options.size)
@@ -67,7 +68,7 @@ def info(options: argparse.Namespace) -> None:
 
 def convert(options: argparse.Namespace) -> None:
     from kpac.models.official import load_official, save_official
-    from kpac.models.registry import load_model, save_model
+    from kpac.models.weights import load_model, save_model
 
     if options.authors:
         save_official(load_model(options.source), options.target)

@@ -11,11 +11,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
 class SynthesisSettings(Section):
-    """What is rendered and how; lengths carry their unit in their name.
-
-    The default noise is that of a full-frame camera whose image was reduced to a few hundred pixels: about 60,000
-    electrons in each pixel of the sensor, and dozens of those in each pixel of the image.
-    """
+    """What is rendered and how; lengths carry their unit in their name."""
 
     scenes_per_photo: Annotated[int, Field(ge=1)] = 2
     """Renderings of each photograph, each with its own plane in focus and, where none is given, its own depth."""
@@ -23,7 +19,7 @@ class SynthesisSettings(Section):
     """Reduce larger photographs to this many pixels, by area averaging."""
     focal_length_mm: PositiveFloat = 50.0
     """Focal length of the lens, in millimetres."""
-    f_number: PositiveFloat = 2.8
+    f_number: PositiveFloat = 2.0
     """Focal length over the aperture's diameter."""
     sensor_width_mm: PositiveFloat = 36.0
     """Width of the sensor, which the image's longest side fills."""
@@ -35,7 +31,7 @@ class SynthesisSettings(Section):
     """Farthest distance of random depth maps."""
     aperture_blades: Annotated[int, Field(ge=0)] = 0
     """Straight sides of the aperture, 3 or more; 0 for a disc."""
-    full_well_electrons: NonNegativeFloat = 1e6
+    full_well_electrons: NonNegativeFloat = 60000.0
     """Electrons of a full pixel, which set the photon noise; 0 for no noise at all."""
     read_noise_electrons: NonNegativeFloat = 3.0
     """Deviation of the read-out."""

@@ -15,18 +15,19 @@ from kpac.errors import UserError
 
 SKIMAGE_SPLITS = {
     # The motorcycle's right view shows the same scene and belongs to no split.
-    "test": ("chelsea", "coffee", "motorcycle_left"),
-    "val": ("rocket",),
+    "test": ("chelsea", "motorcycle_left"),
+    "val": ("camera",),
     "train": (
         "astronaut",
         "brick",
-        "camera",
+        "coffee",
         "coins",
         "grass",
         "gravel",
         "hubble_deep_field",
         "ihc",
         "retina",
+        "rocket",
     ),
 }
 

@@ -15,7 +15,7 @@ from kpac.evaluation.evaluator import Evaluated, evaluate, mean_scores
 from kpac.evaluation.protocols import find_protocol
 from kpac.files import whole_file, write_json
 from kpac.models.cost import count_cost
-from kpac.models.registry import load_model, read_header, weights_file
+from kpac.models.weights import load_model, read_header, weights_file
 
 SHOWN = 3  # scenes in comparison.png
 

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import Tensor, nn
 
-from kpac.models.registry import load_model, save_model
+from kpac.models.weights import load_model, save_model
 
 FILE_NAME = "model.safetensors"
 

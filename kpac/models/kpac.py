@@ -157,6 +157,5 @@ def local_mean(x: Tensor, window: tuple[int, int]) -> Tensor:
     sums = sums[:, :, rows:] - sums[:, :, :-rows]
     sums = sums[:, :, :, columns:] - sums[:, :, :, :-columns]
     mean = (sums / (rows * columns)).to(x.dtype)
-    above, before = (height - rows) // 2, (width - columns) // 2
-    below, after = height - rows - above, width - columns - before
-    return F.pad(mean, (before, after, above, below), mode="replicate")
+    above, before = (rows - 1) // 2, (columns - 1) // 2
+    return F.pad(mean, (before, columns - 1 - before, above, rows - 1 - above), mode="replicate")

@@ -15,7 +15,8 @@ from kpac.environment import device_name
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import evaluate, mean_scores
 from kpac.evaluation.protocols import find_protocol
-from kpac.models.registry import create_model, load_weights, resolve_model, save_model
+from kpac.models.registry import create_model, resolve_model
+from kpac.models.weights import load_weights, save_model
 from kpac.training.distributed import Processes, processes
 from kpac.training.logging import RunLog
 from kpac.training.losses import WeightedLoss

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kpac import UserError, create_model, load_model, register, save_model
-from kpac.models import registry
+from kpac.models import registry, weights
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_weights_of_another_width_are_refused_with_both_shapes(tmp_path):
     path = tmp_path / "narrow.safetensors"
     save_model(create_model("kpac_2level", width=4), path)
     with pytest.raises(UserError) as error:
-        registry.load_weights(create_model("kpac_2level", width=8), path)
+        weights.load_weights(create_model("kpac_2level", width=8), path)
     for words in (str(path), "encoder.0.0.weight", "(8, 3, 5, 5)", "(4, 3, 5, 5)", "width 4", "width 8"):
         assert words in str(error.value)
 

@@ -8,7 +8,8 @@ import torch
 
 from kpac.config import load_config
 from kpac.errors import UserError
-from kpac.models.registry import create_model, load_model, read_header, save_model
+from kpac.models.registry import create_model
+from kpac.models.weights import load_model, read_header, save_model
 from kpac.training.losses import WeightedLoss
 from kpac.training.optim import rate_factor
 from kpac.training.trainer import train
