@@ -37,7 +37,7 @@ def describe() -> dict[str, Any]:
     """Versions of what computes, and the revision of the code: {"python", "packages", "git"}."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {**{name: _version(name) for name in PACKAGES}, "torch": torch.__version__},
         "git": _git_revision(),
     }
 

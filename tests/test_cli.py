@@ -1,8 +1,11 @@
 """The command line: one line and status 2 for a mistake, results for everything else."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,3 +178,38 @@ def test_convert_reads_and_writes_the_authors_format(capsys, tmp_path):
     assert "not a whole .npz file" in fails(capsys, "convert", ours, tmp_path / "x.safetensors")
     assert "gone.npz: no such file" in fails(capsys, "convert", tmp_path / "gone.npz", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def interrupted(command: list[str], ready, timeout: float = 60) -> subprocess.CompletedProcess:
+    """Runs a command until `ready()` and interrupts all of its processes, as Ctrl-C in a terminal does."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        deadline = time.monotonic() + timeout
+        while not ready() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGINT)
+        output, errors = run.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, run.returncode, output, errors)
+
+
+def test_interrupted_training_says_so_in_one_line(config_file, tmp_path):
+    metrics = tmp_path / "runs" / "small" / "metrics.jsonl"
+    command = [sys.executable, "-m", "kpac", "train", str(config_file), "train.iterations=100000", "data.workers=2"]
+    stopped = interrupted(command, lambda: metrics.exists() and metrics.stat().st_size)
+    assert stopped.returncode == 130
+    assert "kpac: interrupted" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+def test_interrupted_synthesis_leaves_nothing(tmp_path):
+    from tests.conftest import write_photos
+
+    photos = write_photos(tmp_path / "photos", 12, 200, 300)
+    output = tmp_path / "set"
+    command = [sys.executable, "-m", "kpac", "data", "synthesize", "--photos", str(photos), "--output", str(output)]
+    partial = tmp_path / "set.partial"
+    stopped = interrupted(command, lambda: any(partial.rglob("*.png")))
+    assert stopped.returncode == 130
+    assert "Traceback" not in stopped.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]

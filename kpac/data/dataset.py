@@ -13,6 +13,7 @@ from kpac.data.cache import DecodedCache
 from kpac.data.images import BitDepth, bits, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
 from kpac.data.transforms import Geometry
+from kpac.data.workers import leave_interrupts_to_the_parent
 from kpac.errors import UserError
 
 
@@ -144,7 +145,13 @@ def training_loader(
         pin_memory: places batches in memory that a GPU copies from quickly.
     """
     batches = _Batches(*steps, batch_size, rank, world_size)
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, pin_memory=pin_memory)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_interrupts_to_the_parent,
+    )
 
 
 def check_size(path: object, image: np.ndarray, first_path: object, first: np.ndarray) -> None:

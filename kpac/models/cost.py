@@ -61,7 +61,7 @@ def count_cost(model: nn.Module, height: int, width: int) -> Cost:
         height, width: size of the image, in pixels.
     """
     ghost = copy.deepcopy(model).to("meta").eval()
-    counter = FlopCounterMode(ghost, display=False)
+    counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         ghost(torch.empty(1, 3 * len(model.views), height, width, device="meta"))
     flops = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
