@@ -15,10 +15,10 @@ from kpac.errors import UserError
 
 SKIMAGE_SPLITS = {
     # The motorcycle's right view shows the same scene and belongs to no split.
-    "test": ("chelsea", "motorcycle_left"),
+    "test": ("astronaut", "motorcycle_left"),
     "val": ("camera",),
     "train": (
-        "astronaut",
+        "chelsea",
         "brick",
         "coffee",
         "coins",
