@@ -17,7 +17,7 @@ from kpac.files import whole_file, write_json
 from kpac.models.cost import count_cost
 from kpac.models.weights import load_model, read_header, weights_file
 
-SHOWN = 3  # scenes in comparison.png
+SHOWN = 2  # scenes in comparison.png
 
 
 def evaluate_weights(
