@@ -10,11 +10,12 @@ The `model` section is open: its keys besides `name` are the options of the netw
 `kpac.models.resolve_model` checks against the network's own signature.
 """
 
+import copy
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
@@ -39,7 +40,8 @@ class ModelConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str = "kpac_2level"
-    """A registered network; the other keys of this section are its options."""
+    """A registered network; the other keys of this section are its options. Naming another network than the extended
+    file does drops that one's options."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -178,7 +180,8 @@ def validate(
     key = ".".join([*([under] if under else []), *map(str, location)])
     prefix = key[: -len(str(location[-1]))] if location else ""
     where = next((f"{name}: " for name, tree in reversed(list(sources)) if _has(tree, key)), "")
-    others = {".".join(map(str, keys)) for keys in map(_keys, problems) if keys != location[: len(keys)]}
+    keys = [list(other["loc"]) for other in problems]
+    others = {".".join(map(str, other)) for other in keys if other != location[: len(other)]}
     more = f" (and {len(others)} more)" if others else ""
     raise UserError(where + problem.replace("{key}", key).replace("{prefix}", prefix) + more)
 
@@ -198,7 +201,7 @@ def nearest(word: str, choices: Iterable[str], prefix: str = "") -> str:
 
 def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str | int], str]:
     """A pydantic problem: its location, and a sentence with places for the dotted key and its siblings' prefix."""
-    location = _keys(problem)
+    location = list(problem["loc"])
     if problem["type"] == "extra_forbidden":
         return (
             location,
@@ -213,15 +216,12 @@ def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str 
     return location, f"'{{key}}' {expected}, found {found}"
 
 
-def _keys(problem: ErrorDetails) -> list[str | int]:
-    """The keys in a problem's location, without the alternatives of unions that pydantic names among them."""
-    return [part for part in problem["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z]\w*", part)]
-
-
-def _fields(schema: type[BaseModel], location: Sequence[str | int]) -> Iterable[str]:
+def _fields(schema: Any, location: Sequence[str | int]) -> Iterable[str]:
+    """The valid keys of the section at a location; a section may be a pydantic model or a typed dictionary."""
     for part in location:
-        schema = schema.model_fields[str(part)].annotation
-    return schema.model_fields
+        annotation = get_type_hints(schema)[str(part)]
+        schema = next(choice for choice in (*get_args(annotation), annotation) if hasattr(choice, "__annotations__"))
+    return schema.model_fields if issubclass(schema, BaseModel) else get_type_hints(schema)
 
 
 def _has(tree: Any, key: str) -> bool:
@@ -270,7 +270,7 @@ def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
         if isinstance(old, dict) and isinstance(value, dict) and key not in _REPLACED and not _renames(old, value):
             _merge(old, value)
         else:
-            base[key] = dict(value) if isinstance(value, dict) else value
+            base[key] = copy.deepcopy(value)
 
 
 _REPLACED = {"losses"}  # a list of terms, not a section: a child that states its own drops its parent's
@@ -287,6 +287,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below
             if key in seen:
                 problem = f"the key '{key}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
