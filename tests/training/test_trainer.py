@@ -44,7 +44,12 @@ def test_best_weights_are_those_of_the_best_validation(config_file):
 
 
 def test_loss_falls(config_file):
-    overrides = ["train.iterations=60", "train.log_every=20", "validation.every=100", "model.init=authors"]
+    overrides = [
+        "train.iterations=200",
+        "train.log_every=50",
+        "validation.every=200",
+        "train.optimizer.learning_rate=1e-2",
+    ]
     lines = metrics(train(load_config(config_file, overrides)), "train")
     assert lines[-1]["loss"] < 0.95 * lines[0]["loss"]
 
