@@ -67,22 +67,26 @@ def count_cost(model: nn.Module, height: int, width: int) -> Cost:
     flops = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
     root = type(ghost).__name__
 
-    def macs(name: str) -> int:
-        return flops.get(f"{root}.{name}" if name else "Global", 0) // 2
+    def macs(name: str, module: nn.Module) -> int:
+        if f"{root}.{name}" in flops:
+            return flops[f"{root}.{name}"] // 2
+        return sum(macs(f"{name}.{child}", part) for child, part in module.named_children())  # a list is never called
 
     parts = []
     for name, module in _parts(model):
         if isinstance(module, KPACBlock):
             children = [(f"{name}.{child}", part) for child, part in module.named_children() if child != "kernels"]
-            inner = [PartCost(child, _count(part), macs(child)) for child, part in children]
-            own = PartCost(f"{name}.branches", _count(module.kernels), macs(name) - sum(part.macs for part in inner))
+            inner = [PartCost(child, _count(part), macs(child, part)) for child, part in children]
+            own = PartCost(
+                f"{name}.branches", _count(module.kernels), macs(name, module) - sum(part.macs for part in inner)
+            )
             parts += [own, *inner]
         else:
-            parts.append(PartCost(name, _count(module), macs(name)))
+            parts.append(PartCost(name, _count(module), macs(name, module)))
     rest = PartCost(
         "elsewhere",
         sum(parameter.numel() for parameter in model.parameters()) - sum(part.parameters for part in parts),
-        macs("") - sum(part.macs for part in parts),
+        flops["Global"] // 2 - sum(part.macs for part in parts),
     )
     if rest.parameters or rest.macs:
         parts.append(rest)

@@ -175,6 +175,19 @@ def test_multiply_accumulates_of_one_block_follow_the_formula():
     assert parts["blocks.0.shape_attention"].macs == 96 * 12 + 12 * 48
     assert cost.parameters == 1_578_277
     assert sum(part.macs for part in cost.parts) == cost.macs
+    assert list(parts) == [
+        "encoder",
+        *(
+            f"blocks.{i}.{part}"
+            for i in (0, 1)
+            for part in ("branches", "scale_attention", "shape_attention", "fusion")
+        ),
+        "fusion",
+        "decoder",
+    ]
+    size, half, quarter = 64 * 96, 64 * 96 // 4, 64 * 96 // 16
+    first, second = size * (75 * 48 + 9 * 48 * 48), half * 2 * 9 * 48 * 48
+    assert parts["encoder"].macs == first + second + quarter * 9 * (48 * 96 + 96 * 96)
 
 
 def test_shape_attention_can_be_left_out_of_the_cost():
