@@ -1,6 +1,7 @@
 """Convolutions with the paper's activation and the published graph's padding."""
 
-import torch
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -89,5 +90,8 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
         else:
             nn.init.kaiming_normal_(parameter, a=LEAKY_SLOPE)
     if scheme == "he":
-        with torch.no_grad():
-            last.weight.zero_()
+        for module in network.modules():
+            if isinstance(module, UpConv):  # each output sums kernel / stride taps a side of every input channel
+                taps = math.prod(module.kernel_size) / math.prod(module.stride)
+                nn.init.normal_(module.weight, std=math.sqrt(2 / ((1 + LEAKY_SLOPE**2) * module.in_channels * taps)))
+        nn.init.zeros_(last.weight)
