@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 2 for a user's mistake (one line on stderr), 130 when interrupted.
     """
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if "overrides" in options and all(re.match(r"\w+(\.\w+)*=", word) for word in rest):
+        options.overrides += rest  # argparse takes them up to the first flag only
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         options.run(options)
     except UserError as error:
@@ -85,6 +91,8 @@ def data_synthesize(options: argparse.Namespace) -> None:
 
     settings = SynthesisSettings.from_options(vars(options))
     if options.photos == "skimage":
+        if options.depth:
+            raise UserError("--depth: the photographs of scikit-image bring their own; name a folder with --photos")
         photos = skimage_photos()
     else:
         photos = folder_photos(Path(options.photos), options.depth, options.val, options.test, settings.seed)
@@ -100,8 +108,9 @@ def config_show(options: argparse.Namespace) -> None:
 
 
 def config_schema(options: argparse.Namespace) -> None:
-    from kpac.models.registry import config_schema
+    from kpac.models.registry import config_schema, load_plugins
 
+    load_plugins(options.plugin)
     print(json.dumps(config_schema(), indent=2))
 
 
@@ -177,12 +186,20 @@ def make_parser() -> argparse.ArgumentParser:
         "--depth", type=Path, metavar="DIR", help="depth maps: NAME.npy in metres, NAME.png in millimetres"
     )
     command.add_argument(
-        "--val", type=float, default=0.1, metavar="F", help="fraction of photographs for validation (default: 0.1)"
+        "--val",
+        type=_fraction,
+        default=0.1,
+        metavar="F",
+        help="fraction of a folder's photographs for validation (default: 0.1)",
     )
     command.add_argument(
-        "--test", type=float, default=0.1, metavar="F", help="fraction of photographs for testing (default: 0.1)"
+        "--test",
+        type=_fraction,
+        default=0.1,
+        metavar="F",
+        help="fraction of a folder's photographs for testing (default: 0.1)",
     )
-    command.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default: 2)")
+    command.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (default: 2)")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier data set")
     _settings_arguments(command)
 
@@ -190,7 +207,8 @@ def make_parser() -> argparse.ArgumentParser:
     _config_arguments(
         _command(groups, "show", config_show, "print a configuration with everything it extends, checked")
     )
-    _command(groups, "schema", config_schema, "print the JSON schema of configurations, for editors")
+    command = _command(groups, "schema", config_schema, "print the JSON schema of configurations, for editors")
+    _plugin_argument(command)
     return parser
 
 
@@ -225,6 +243,18 @@ def _size(text: str) -> tuple[int, int]:
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 1120x1680, found '{text}'")
     return int(height), int(width)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, found '{text}'")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    if not re.fullmatch(r"0?\.\d+", text):
+        raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1, found '{text}'")
+    return float(text)
 
 
 def _settings_arguments(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ A file states what it means to vary and takes the rest from the file it extends,
     model: {width: 64}
 
 The `model` section is open: its keys besides `name` are the options of the network of that name, which
-`kpac.models.resolve_model` checks against the network's own signature.
+`kpac.models.registry.resolve_model` checks against the network's own signature.
 """
 
 import copy
@@ -40,8 +40,8 @@ class ModelConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str = "kpac_2level"
-    """A registered network; the other keys of this section are its options. Naming another network than the extended
-    file does drops that one's options."""
+    """A registered network; the other keys of this section are its options. A file that names another network than the
+    one it extends drops that one's options."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class DataConfig(Section):
     crop: Positive = 256
     """Side of the square training crops, in pixels."""
     flip: bool = False
-    """Mirror crops left-right (single view only) and top-bottom, each with probability one half."""
+    """Mirror crops left-right (dual-pixel views then change places) and top-bottom, each with probability one half."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare batches; 0 prepares them in the training process."""
     cache: Path | None = None
@@ -89,7 +89,7 @@ class TrainConfig(Section):
     gradient_norm: Annotated[float, Field(gt=0)] = 0.5
     """Longer gradients are scaled down to this norm."""
     initial_weights: Path | None = None
-    """A .safetensors file of the same network to start from."""
+    """A .safetensors file, or a run's folder, of the same network to start from."""
     log_every: Positive = 100
     """Iterations between two lines of metrics.jsonl."""
 
@@ -137,17 +137,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: the YAML file. `extends: other.yaml` inside is relative to the file that says it.
-        overrides: dotted assignments, `train.iterations=500`; values are YAML.
+        overrides: dotted assignments, `train.iterations=500`; values are YAML. Each sets its key and nothing beside it.
 
     Raises:
         UserError: a file is missing or not YAML, a key is unknown (the nearest valid one is named), a value has the
         wrong
             type or range. The message names the file, or the override, that said it.
     """
-    sources = [*_read_chain(Path(path)), *(_parse_override(text) for text in overrides)]
-    merged: dict[str, Any] = {}
-    for _, tree in sources:
-        _merge(merged, tree)
+    files = list(_read_chain(Path(path)))
+    assignments = [_parse_override(text) for text in overrides]
+    merged: dict[str, Any] = {"model": {"name": ModelConfig.model_fields["name"].default}}
+    for _, tree in files:
+        _merge(merged, copy.deepcopy(tree))
+    for keys, value in assignments:
+        _assign(merged, keys, value)
+    sources = files + [
+        (f"override '{text}'", _nest(keys, value)) for text, (keys, value) in zip(overrides, assignments, strict=True)
+    ]
     config = validate(Config, merged, sources)
     config._sources = sources
     return config
@@ -250,34 +256,44 @@ def _read_chain(path: Path) -> Iterator[Source]:
         path = path.parent / str(parent)
 
 
-def _parse_override(text: str) -> Source:
+def _parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise UserError(f"override '{text}': expected key=value, such as train.iterations=500")
     try:
-        tree: Any = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
+        return key.split("."), yaml.load(value, Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"override '{text}': the value is not YAML") from None
-    for part in reversed(key.split(".")):
-        tree = {part: tree}
-    return f"override '{text}'", tree
 
 
-def _merge(base: dict[str, Any], update: dict[str, Any]) -> None:
-    """Puts `update` into `base`: mappings merge, unless they name another thing; anything else replaces."""
+def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Sets one dotted key, and nothing beside it."""
+    for key in keys[:-1]:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[keys[-1]] = value
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _merge(base: dict[str, Any], update: dict[str, Any], at: tuple[str, ...] = ()) -> None:
+    """Puts a child's tree into its parent's: sections merge, anything else replaces."""
     for key, value in update.items():
         old = base.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and key not in _REPLACED and not _renames(old, value):
-            _merge(old, value)
+        if isinstance(old, dict) and isinstance(value, dict) and not _replaces((*at, key), old, value):
+            _merge(old, value, (*at, key))
         else:
-            base[key] = copy.deepcopy(value)
+            base[key] = value
 
 
-_REPLACED = {"losses"}  # a list of terms, not a section: a child that states its own drops its parent's
-
-
-def _renames(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    return "name" in new and "name" in old and new["name"] != old["name"]
+def _replaces(at: tuple[str, ...], old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a child's mapping is another thing than its parent's: other losses, or another network."""
+    return at == ("train", "losses") or (at == ("model",) and new.get("name", old["name"]) != old["name"])
 
 
 class _Loader(yaml.SafeLoader):
@@ -312,7 +328,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a YAML file ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None

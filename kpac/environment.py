@@ -53,6 +53,9 @@ def _git_revision() -> dict[str, Any] | None:
     """The commit that this code comes from, and whether tracked files differ from it; None outside of a checkout."""
     folder = Path(__file__).parent
     try:
+        _git(
+            folder, "ls-files", "--error-unmatch", Path(__file__).name
+        )  # an installed copy may lie in another checkout
         revision = _git(folder, "rev-parse", "HEAD")
         return {"revision": revision, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):

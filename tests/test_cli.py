@@ -103,6 +103,12 @@ def test_config_schema_is_json(capsys):
     assert "properties" in json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("order", [("--json", "model.blocks=0"), ("model.blocks=0", "--json")])
+def test_overrides_may_stand_before_or_after_flags(capsys, config_file, order):
+    assert main(["info", str(config_file), *order]) == 0
+    assert not any("blocks" in part["name"] for part in json.loads(capsys.readouterr().out)["parts"])
+
+
 def test_mistakes_are_one_line(capsys, tmp_path, data_root, weights, config_file):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -113,6 +119,13 @@ def test_mistakes_are_one_line(capsys, tmp_path, data_root, weights, config_file
     assert "'dpdd-8bit'" in fails(capsys, "evaluate", weights, "--data", data_root, "--protocol", "dpdd-8bits")
     assert "'tset'" in fails(capsys, "evaluate", weights, "--data", data_root, "--split", "tset")
     assert "invalid choice: 'trian'" in fails(capsys, "trian")
+    assert "unrecognized arguments: --fast" in fails(capsys, "train", config_file, "--fast")
+    assert "found '0'" in fails(
+        capsys, "data", "synthesize", "--photos", "skimage", "--output", empty / "x", "--workers", "0"
+    )
+    assert "found 'nan'" in fails(
+        capsys, "data", "synthesize", "--photos", "skimage", "--output", empty / "x", "--val", "nan"
+    )
     assert "--data" in fails(capsys, "evaluate", weights)
     assert "'f_number'" in fails(
         capsys, "data", "synthesize", "--photos", "skimage", "--output", empty / "x", "--f-number", "wide"
@@ -135,7 +148,15 @@ def test_failed_evaluation_leaves_no_results(capsys, data_root, weights, tmp_pat
 
 def test_every_command_explains_itself(capsys):
     parser = make_parser()
-    for command in (["train"], ["evaluate"], ["data", "synthesize"], ["config", "show"], ["config", "schema"]):
+    for command in (
+        ["train"],
+        ["evaluate"],
+        ["info"],
+        ["convert"],
+        ["data", "synthesize"],
+        ["config", "show"],
+        ["config", "schema"],
+    ):
         with pytest.raises(SystemExit) as stop:
             parser.parse_args([*command, "--help"])
         assert stop.value.code == 0
@@ -175,7 +196,7 @@ def test_convert_reads_and_writes_the_authors_format(capsys, tmp_path):
     first, second = kpac.load_model(ours).state_dict(), kpac.load_model(again).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     capsys.readouterr()
-    assert "not a whole .npz file" in fails(capsys, "convert", ours, tmp_path / "x.safetensors")
+    assert "--authors writes it" in fails(capsys, "convert", ours, tmp_path / "x.safetensors")
     assert "gone.npz: no such file" in fails(capsys, "convert", tmp_path / "gone.npz", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 

@@ -1,5 +1,7 @@
 """A configuration is what its file says, or an error that names the mistake."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,9 +38,25 @@ def test_child_changes_what_it_states_and_keeps_the_rest(tmp_path):
 
 
 def test_naming_another_network_drops_the_parents_options(tmp_path):
-    write(tmp_path / "parent.yaml", MINIMAL + "model: {name: kpac_2level, width: 8}\n")
+    write(tmp_path / "parent.yaml", MINIMAL + "model: {width: 8}\n")
     child = write(tmp_path / "child.yaml", "extends: parent.yaml\nmodel: {name: kpac_3level}\n")
     assert load(child).model.options["width"] == 48
+
+
+def test_override_changes_its_key_and_nothing_beside_it(tmp_path):
+    path = write(tmp_path / "a.yaml", MINIMAL + "model: {width: 8}\n")
+    for overrides in (["model.width=12", "model.name=kpac_dual"], ["model.name=kpac_dual", "model.width=12"]):
+        assert load(path, *overrides).model.options["width"] == 12
+    assert load(path, "model.name=kpac_dual").model.options["width"] == 8
+    losses = write(tmp_path / "b.yaml", MINIMAL.replace("10}", "10, losses: {l1: 1.0, other: 2.0}}"))
+    assert load(losses, "train.losses.l1=0.5").train.losses == {"l1": 0.5, "other": 2.0}
+    assert load(losses, "train.losses={l1: 3}").train.losses == {"l1": 3.0}
+
+
+def test_child_states_its_own_losses(tmp_path):
+    write(tmp_path / "parent.yaml", MINIMAL.replace("10}", "10, losses: {other: 2.0}}"))
+    child = write(tmp_path / "child.yaml", "extends: parent.yaml\ntrain: {losses: {l1: 1.0}}\n")
+    assert load(child).train.losses == {"l1": 1.0}
 
 
 def test_override_wins_over_files(tmp_path):
@@ -78,6 +96,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path):
         ("model: {shape_pooling: {windo: [8, 8]}}\n", [], ["model.shape_pooling"]),
         ("model: {shape_pooling: {window: [8, 0]}}\n", [], ["model.shape_pooling.window.1", "found 0"]),
         ("model: {shape_pooling: {window: [8, 8], size: 1}}\n", [], ["model.shape_pooling.size", "window"]),
+        ("runs: 2024-13-45\n", [], ["a.yaml", "not valid YAML"]),
         ("model: 5\n", [], ["'model'", "found 5"]),
         ("", ["seed.x=1"], ["'seed'", "integer"]),
         ("extends: gone.yaml\n", [], ["gone.yaml", "no such file"]),
@@ -105,4 +124,7 @@ def test_json_schema_knows_every_section_and_the_networks_options():
     networks = {choice["properties"]["name"]["const"]: choice for choice in schema["$defs"]["ModelConfig"]["anyOf"]}
     assert "dilations" in networks["kpac_2level"]["properties"]
     assert schema["$defs"]["DataConfig"]["additionalProperties"] is False
+    assert not re.search(r'"required"', json.dumps(schema))
+    for reference in re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)):
+        assert reference in schema["$defs"]
     assert yaml.safe_load(yaml.safe_dump(schema)) == schema

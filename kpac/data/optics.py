@@ -23,10 +23,10 @@ class Lens:
         blades: straight sides of the aperture, 0 for a disc.
     """
 
-    focal_length_mm: float = 50.0
-    f_number: float = 2.8
-    focus_distance_m: float = 2.0
-    sensor_width_mm: float = 36.0
+    focal_length_mm: float
+    f_number: float
+    focus_distance_m: float
+    sensor_width_mm: float
     blades: int = 0
 
     def blur_radius(self, depth_m: np.ndarray, image_width: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -40,18 +39,20 @@ class Photo:
         name: unique within a set.
         split: "train", "val" or "test".
         path: the image file.
-        depth: gives the depth map in metres, H x W; None where there is none.
+        depth_path: the file of the depth map; None where there is none.
+        read_depth: reads that file into metres, H x W.
     """
 
     name: str
     split: str
     path: Path
-    depth: Callable[[], np.ndarray] | None = None
+    depth_path: Path | None = None
+    read_depth: Callable[[Path], np.ndarray] | None = None
 
     def pixels(self, longest_side: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The photograph, H x W x 3 integers, and its depth map in metres, reduced to a longest side."""
         pixels = read_pixels(self.path)
-        depth = self.depth() if self.depth else None
+        depth = self.read_depth(self.depth_path) if self.depth_path and self.read_depth else None
         height, width = pixels.shape[:2]
         if depth is not None and depth.shape != (height, width):
             found = f"{depth.shape[1]}x{depth.shape[0]}"
@@ -77,8 +78,8 @@ def skimage_photos() -> list[Photo]:
                 raise UserError(
                     f"{folder}: this scikit-image ships no '{name}'; install the version of constraints.txt"
                 )
-            depth = partial(_motorcycle_depth, folder) if name == "motorcycle_left" else None
-            photos.append(Photo(name, split, files[name], depth))
+            depth = (folder / "motorcycle_disp.npz", _motorcycle_depth) if name == "motorcycle_left" else ()
+            photos.append(Photo(name, split, files[name], *depth))
     return photos
 
 
@@ -116,21 +117,17 @@ def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: flo
     splits = ["test"] * counts["test"] + ["val"] * counts["val"]
     splits += ["train"] * (len(paths) - len(splits))
     return [
-        Photo(paths[i].stem, split, paths[i], _depth_reader(depth_folder, paths[i].stem))
+        Photo(paths[i].stem, split, paths[i], _depth_file(depth_folder, paths[i].stem), _read_depth)
         for i, split in sorted(zip(order, splits, strict=True))
     ]
 
 
-def _depth_reader(folder: Path | None, stem: str) -> Callable[[], np.ndarray] | None:
+def _depth_file(folder: Path | None, stem: str) -> Path | None:
     if folder is None:
         return None
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected depth maps, NAME.npy in metres or NAME.png in millimetres")
-    for suffix in (".npy", ".png"):
-        path = folder / (stem + suffix)
-        if path.is_file():
-            return partial(_read_depth, path)
-    return None
+    return next((path for suffix in (".npy", ".png") if (path := folder / (stem + suffix)).is_file()), None)
 
 
 def _read_depth(path: Path) -> np.ndarray:
@@ -147,9 +144,9 @@ def _read_depth(path: Path) -> np.ndarray:
     return fill_holes(np.where(known, depth, np.nan))
 
 
-def _motorcycle_depth(folder: Path) -> np.ndarray:
+def _motorcycle_depth(path: Path) -> np.ndarray:
     """Depth from disparity, with the calibration that scikit-image's documentation of `stereo_motorcycle` gives."""
     focal_length_px, offset_px, baseline_mm = 994.978, 31.086, 193.001
-    with np.load(folder / "motorcycle_disp.npz", allow_pickle=False) as file:
+    with np.load(path, allow_pickle=False) as file:
         disparity = fill_holes(file["arr_0"])
     return (baseline_mm * focal_length_px / (disparity + offset_px) / 1000).astype(np.float32)

@@ -117,11 +117,11 @@ def synthesize(
     recipe = {"settings": settings.model_dump(), "photos": [_fingerprint(photo) for photo in photos]}
     if _is_made(output, recipe) and not overwrite:
         return output
-    if output.exists() and any(output.iterdir()):
-        if not (overwrite and (output / MANIFEST).is_file()):
-            hint = "--overwrite replaces it" if (output / MANIFEST).is_file() else "name another folder"
-            raise UserError(f"{output}: holds something other than this data set; {hint}")
-        shutil.rmtree(output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; expected a folder to make")
+    if output.exists() and any(output.iterdir()) and not (overwrite and (output / MANIFEST).is_file()):
+        hint = "--overwrite replaces it" if (output / MANIFEST).is_file() else "name another folder"
+        raise UserError(f"{output}: holds something other than this data set; {hint}")
     partial_output = output.with_name(output.name + ".partial")
     shutil.rmtree(partial_output, ignore_errors=True)
     jobs = [(photo, index, rank) for rank, photo in enumerate(photos) for index in range(settings.scenes_per_photo)]
@@ -140,7 +140,7 @@ def synthesize(
         }
         (partial_output / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if output.exists():
-            output.rmdir()
+            shutil.rmtree(output)
         partial_output.rename(output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror})") from None
@@ -167,9 +167,9 @@ def _make_scene(root: Path, settings: SynthesisSettings, photo: Photo, index: in
     }
 
 
-def _fingerprint(photo: Photo) -> dict[str, str]:
-    digest = hashlib.sha256(photo.path.read_bytes()).hexdigest()
-    return {"name": photo.name, "split": photo.split, "sha256": digest}
+def _fingerprint(photo: Photo) -> dict[str, str | None]:
+    digest, depth = (path and hashlib.sha256(path.read_bytes()).hexdigest() for path in (photo.path, photo.depth_path))
+    return {"name": photo.name, "split": photo.split, "sha256": digest, "depth_sha256": depth}
 
 
 def _is_made(output: Path, recipe: dict[str, Any]) -> bool:

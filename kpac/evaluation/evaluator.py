@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kpac.data.dataset import Scene
-from kpac.evaluation.metrics import METRICS, score
+from kpac.errors import UserError
+from kpac.evaluation.metrics import METRICS, WINDOW, score
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def evaluate(model: nn.Module, scenes: Iterable[Scene], device: torch.device) ->
     model.eval()
     try:
         for scene in scenes:
+            if min(scene.target.shape[-2:]) < WINDOW:
+                height, width = scene.target.shape[-2:]
+                raise UserError(
+                    f"scene '{scene.name}' is {width}x{height} pixels; SSIM needs {WINDOW}x{WINDOW} or more"
+                )
             start = time.perf_counter()
             with torch.no_grad():
                 output = model(scene.views[None].to(device))[0].clamp(0, 1).cpu()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from kpac.data.dataset import SceneDataset
@@ -14,7 +15,7 @@ from kpac.evaluation import figures, tables
 from kpac.evaluation.evaluator import Evaluated, evaluate, mean_scores
 from kpac.evaluation.protocols import find_protocol
 from kpac.files import whole_file, write_json
-from kpac.models.cost import count_cost
+from kpac.models.cost import Cost, count_cost
 from kpac.models.weights import load_model, read_header, weights_file
 
 SHOWN = 2  # scenes in comparison.png
@@ -47,6 +48,7 @@ def evaluate_weights(
     if output is None:
         output = _results_folder(weights, data, split, protocol.name)
     where = choose_device(device)
+    cost = _cost(model, *dataset[0].target.shape[-2:])
     model.to(where)
 
     shown_indices = set(np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset)), dtype=int).tolist())
@@ -77,20 +79,29 @@ def evaluate_weights(
         "mean": mean_scores(records),
         "input_mean": mean_scores([record["input"] for record in records]),
     }
-    _write(output, results, protocol.summary(), shown, model)
+    _write(output, results, protocol.summary(), shown, cost)
     return results, output
 
 
-def _write(output: Path, results: dict[str, Any], protocol_summary: str, shown: list[Evaluated], model) -> None:
+def _write(
+    output: Path, results: dict[str, Any], protocol_summary: str, shown: list[Evaluated], cost: Cost | None
+) -> None:
     caption = (
         f"{results['model']['name']}, {results['data']} {results['split']} split, protocol {results['protocol']}; "
         "enlarged: where blurred and sharp differ most"
     )
     figures.comparison(shown, output / "comparison.png", caption)
-    cost = count_cost(model, *shown[-1].output.shape[-2:])
     with whole_file(output / "report.md") as partial:
-        partial.write_text(tables.report(results, protocol_summary, cost, "comparison.png"), encoding="utf-8")
+        partial.write_text(tables.report(results, protocol_summary, cost), encoding="utf-8")
     write_json(output / "results.json", results)
+
+
+def _cost(model: nn.Module, height: int, width: int) -> Cost | None:
+    """The cost, or None for a network that cannot run without data."""
+    try:
+        return count_cost(model, height, width)
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def _results_folder(weights: Path, data: Path, split: str, protocol: str) -> Path:

@@ -71,7 +71,7 @@ def _macs_cells(macs: int, cost: Cost) -> list[str]:
     return [f"{macs / 1e9:,.3f}", f"{100 * macs / cost.macs:.1f} %" if cost.macs else "-"]
 
 
-def report(results: dict[str, Any], protocol_summary: str, cost: Cost, picture: str | None) -> str:
+def report(results: dict[str, Any], protocol_summary: str, cost: Cost | None) -> str:
     """The whole of report.md: what was measured, on what, how, at what cost, with which versions."""
     model, environment = results["model"], results["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version)
@@ -81,20 +81,25 @@ def report(results: dict[str, Any], protocol_summary: str, cost: Cost, picture: 
     )
     seconds = sorted(record["seconds"] for record in results["images"])
     options = ", ".join(f"{key} {value}" for key, value in model["options"].items())
+    counted = (
+        f"{cost.parameters:,} parameters; {cost.macs / 1e9:.2f} G multiply-accumulates for an image of "
+        f"{cost.width}x{cost.height}"
+        if cost
+        else "parameters and multiply-accumulates could not be counted"
+    )
     parts = [
         f"# {model['name']} on {results['data']}, {results['split']} split",
         summary_table(results),
-        f"![blurred, restored and sharp]({picture})" if picture else "",
+        "![blurred, restored and sharp](comparison.png)",
         "## How these numbers were made",
         f"- Protocol {protocol_summary}.\n"
         f"- Model: {model['name']} ({options}), weights `{model['weights']}`, SHA-256 `{model['sha256'][:16]}`.\n"
-        f"- Cost: {cost.parameters:,} parameters; {cost.macs / 1e9:.2f} G multiply-accumulates for an image of "
-        f"{cost.width}x{cost.height}; {seconds[len(seconds) // 2]:.3f} s an image (median) on {results['device']}.\n"
+        f"- Cost: {counted}; {seconds[len(seconds) // 2]:.3f} s an image (median) on {results['device']}.\n"
         f"- Versions: Python {environment['python']}, {packages}; code {revision}.",
         "## Every image",
         image_table(results),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def _cells(scores: dict[str, float], sign: str = "") -> list[str]:

@@ -20,7 +20,7 @@ class HubModel(nn.Module, ModelHubMixin, library_name="kpac", tags=["image-resto
         HubModel(kpac.load_model("runs/quickstart")).save_pretrained("my_model")
         model = HubModel.from_pretrained("my_model")   # or "user/repository"
 
-    The folder holds one file, model.safetensors, which `kpac.load_model` reads without this class.
+    The folder holds model.safetensors, which `kpac.load_model` reads without this class, and a model card.
 
     Args:
         network: made by `create_model` or `load_model`.

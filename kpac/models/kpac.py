@@ -119,7 +119,7 @@ class KPACBlock(nn.Module):
             scale = self.scale_attention(x)  # (N, branches, H, W)
             branches = [branch * scale[:, i : i + 1] for i, branch in enumerate(branches)]
         if self.shape_attention is not None:
-            shape = self.shape_attention(x)  # (N, filters, 1, 1)
+            shape = self.shape_attention(x)  # (N, filters, 1, 1), or (N, filters, H, W) with a window
             branches = [branch * shape for branch in branches]
         return self.fusion(torch.cat(branches, dim=1))
 

@@ -27,7 +27,7 @@ def _known_views(views: tuple[View, ...]) -> tuple[View, ...]:
 
 
 class ShapePooling(TypedDict):
-    """Shape attention's pooling at test time: means over windows of this height and width, in pixels of the image."""
+    """Shape attention pools over windows of this height and width, in pixels of the image."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class KPACNet(nn.Module):
     by reflection and cropped back.
 
     Args:
-        levels: times the encoder halves the size: 2 or 3 in the paper.
+        levels: times the encoder halves the size, 2 or 3.
         width: channels of the first level, 48 in the paper; the blocks have twice as many.
         blocks: KPAC blocks in the chain, 2 in the paper's models.
         kernel_size: side of the blocks' shared kernel, odd.
@@ -78,7 +78,7 @@ class KPACNet(nn.Module):
 
     def __init__(
         self,
-        levels: Annotated[int, Field(ge=1, le=4)] = 2,
+        levels: Literal[2, 3] = 2,
         width: Annotated[int, Field(ge=4)] = 48,
         blocks: Annotated[int, Field(ge=0)] = 2,
         kernel_size: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 5,
@@ -100,7 +100,7 @@ class KPACNet(nn.Module):
         self.encoder = nn.ModuleList([nn.Sequential(Conv(3 * len(encoder_views), width, 5), Conv(width, width, 3))])
         for shallow, deeper in pairwise(channels):
             self.encoder.append(nn.Sequential(DownConv(shallow, deeper), Conv(deeper, deeper, 3)))
-        window = tuple(max(1, side // self.multiple) for side in shape_pooling["window"]) if shape_pooling else None
+        window = tuple(-(-side // self.multiple) for side in shape_pooling["window"]) if shape_pooling else None
         switches = (share_kernel, scale_attention, shape_attention, window)
 
         def make_block() -> nn.Module:

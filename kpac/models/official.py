@@ -8,6 +8,7 @@ register their parameters.
 import io
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,12 @@ def save_official(model: nn.Module, path: str | Path) -> None:
         UserError: the network has a part switched off or exchanged, which the authors' graph cannot hold.
     """
     options = model.config
-    for switch, published in PUBLISHED.items():
-        if options.get(switch) != published:
+    for option, published in PUBLISHED.items():
+        if options.get(option) != published:
             raise UserError(
-                f"{path}: the authors' graph has {switch}: {str(published).lower()}, this model {options.get(switch)}; "
+                f"{path}: the authors' graph has {option} {published}, this model {options.get(option)}; "
                 "it cannot be written in their format"
             )
-    if tuple(options["dilations"]) != (1, 2, 3, 4, 5):
-        raise UserError(f"{path}: the authors' graph has dilations 1 to 5, this model {list(options['dilations'])}")
     arrays = np.empty(len(list(model.parameters())), dtype=object)
     for index, parameter in enumerate(model.parameters()):
         values = parameter.detach().cpu().float()
@@ -87,19 +86,29 @@ def save_official(model: nn.Module, path: str | Path) -> None:
         archive.writestr("params.npy", entry.getvalue())
 
 
-PUBLISHED = {"block": "kpac", "share_kernel": True, "scale_attention": True, "shape_attention": True}
+PUBLISHED = {
+    "block": "kpac",
+    "kernel_size": 5,
+    "dilations": (1, 2, 3, 4, 5),
+    "share_kernel": True,
+    "scale_attention": True,
+    "shape_attention": True,
+    "shape_pooling": None,
+}
 
 
 def _read_params(path: Path) -> list[np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected an authors' checkpoint (.npz)")
+    if path.suffix == ".safetensors":
+        raise UserError(f"{path}: a model of ours, not an authors' checkpoint; --authors writes it in their format")
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             if "params" not in names:
                 raise UserError(f"{path}: expected an entry 'params', found {', '.join(names) or 'none'}")
             content = archive.read("params.npy")
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise UserError(f"{path}: not a whole .npz file ({error}); copy it again") from None
     try:
         arrays = _unpickle_array(content)
@@ -168,8 +177,8 @@ class _Python2Pickler(pickle._Pickler):
 def _architecture(path: Path, arrays: list[np.ndarray]) -> tuple[str, dict[str, Any]]:
     """The name and options of the published network whose shapes come closest."""
     first = arrays[0].shape
-    if len(first) != 4 or first[2] not in (3, 6):
-        raise UserError(f"{path}: the first parameter should be (5, 5, 3 or 6, width), found {first}")
+    if len(first) != 4 or first[2] not in (3, 6) or first[3] < 4:
+        raise UserError(f"{path}: the first parameter should be (5, 5, 3 or 6, width of 4 or more), found {first}")
     levels = next((levels for levels, rest in ((2, 24), (3, 32)) if (len(arrays) - rest) % ARRAYS_A_BLOCK == 0), 2)
     blocks = max(0, round((len(arrays) - (24 if levels == 2 else 32)) / ARRAYS_A_BLOCK))
     options: dict[str, Any] = {"width": int(first[3]), "blocks": blocks}

@@ -7,6 +7,7 @@ attribute `views` with the V names. One decorator registers it; its constructor'
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -78,14 +79,15 @@ def load_plugins(plugins: Iterable[str]) -> None:
                 ) from None
             continue
         path = Path(plugin).resolve()
-        module_name = f"kpac_plugin_{path.stem}"
+        module_name = "kpac_plugin_" + re.sub(r"\W", "_", str(path))
         if module_name in sys.modules:
             continue
         if not path.is_file():
             raise UserError(f"plugins: {plugin}: no such file; expected Python code that registers a network")
         spec = importlib.util.spec_from_file_location(module_name, path)
-        sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[module_name])
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[module_name] = module
 
 
 def model_names() -> list[str]:
@@ -106,19 +108,26 @@ def resolve_model(config: Config) -> Config:
 
 
 def config_schema() -> dict[str, Any]:
-    """The JSON schema of a YAML file, with the options of every registered network."""
+    """The JSON schema of a YAML file, with the options of every registered network.
+
+    No key is required: what a file leaves out may come from the file that it extends.
+    """
+    for entry_point in entry_points(group="kpac.networks"):
+        _find(entry_point.name)
     schema = Config.model_json_schema()
     schema["properties"]["extends"] = {
         "type": "string",
         "description": "A YAML file to build on, relative to this one.",
     }
-    schema["required"] = []  # what a file leaves out may come from the file that it extends
     choices = []
     for name in model_names():
         options = _networks[name].schema.model_json_schema()
+        schema["$defs"].update(options.pop("$defs", {}))
         options["properties"]["name"] = {"const": name}
         choices.append(options)
     schema["$defs"]["ModelConfig"] = {"anyOf": choices}
+    for section in (schema, *schema["$defs"].values(), *choices):
+        section.pop("required", None)
     return schema
 
 
@@ -135,6 +144,11 @@ def create_model(name: str, **options: Any) -> nn.Module:
     network = _find(name)
     resolved = _resolve(name, options)
     model = network.cls(**resolved, **network.fixed)
+    views = tuple(getattr(model, "views", ()))
+    if views[:1] != ("center",) or not set(views) <= {"center", "left", "right"}:
+        raise ValueError(
+            f"network '{name}': expected an attribute 'views' such as ('center',), found {views or 'none'}"
+        )
     model.config = {"name": name, **resolved}
     return model
 
@@ -157,7 +171,7 @@ def _schema(cls: type[nn.Module], name: str, defaults: dict[str, Any], fixed: di
     parameters = list(inspect.signature(cls.__init__, eval_str=True).parameters.values())[1:]
     fields = {}
     for parameter in parameters:
-        if parameter.name in fixed:
+        if parameter.name in fixed or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = defaults.get(parameter.name, ... if parameter.default is parameter.empty else parameter.default)
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation

@@ -25,10 +25,13 @@ def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
         path: a .safetensors file; replaced at once, never half-written.
         facts: what else the header shall say, such as the iteration; must be JSON.
     """
+    if not hasattr(model, "config"):
+        raise ValueError("save_model needs a model that create_model or load_model made: it holds the name and options")
     header = {"format": FORMAT, "model": model.config, **facts}
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    content = safetensors.torch.save(tensors, metadata={"kpac": json.dumps(header)})
     with whole_file(path) as partial:
-        safetensors.torch.save_file(tensors, partial, metadata={"kpac": json.dumps(header)})
+        partial.write_bytes(content)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -45,9 +48,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(f"{path}: not a whole .safetensors file ({error}); copy or train it again") from None
-    if "kpac" not in metadata:
-        raise UserError(f"{path}: a .safetensors file without a 'kpac' header; expected one that save_model wrote")
-    return json.loads(metadata["kpac"])
+    try:
+        header = json.loads(metadata["kpac"])
+        version, _ = header["format"], header["model"]["name"]
+    except (KeyError, ValueError, TypeError):
+        raise UserError(
+            f"{path}: a .safetensors file without a 'kpac' header; expected one that save_model wrote"
+        ) from None
+    if version != FORMAT:
+        raise UserError(f"{path}: has header format {version}, this version of kpac reads {FORMAT}; update kpac")
+    return header
 
 
 def load_model(path: str | Path) -> nn.Module:
@@ -65,7 +75,10 @@ def load_model(path: str | Path) -> nn.Module:
     """
     path = weights_file(path)
     model_config = dict(read_header(path)["model"])
-    model = create_model(model_config.pop("name"), **model_config)
+    try:
+        model = create_model(model_config.pop("name"), **model_config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}. A network of your own needs --plugin FILE or its package") from None
     load_weights(model, path)
     return model.eval()
 

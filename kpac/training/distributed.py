@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from kpac.environment import choose_device
 from kpac.errors import UserError
@@ -31,18 +31,25 @@ class Processes:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def share(self, batch_size: int) -> int:
-        """This process's part of a global batch.
+    def check_batch(self, batch_size: int) -> None:
+        """Refuses a global batch that the processes cannot share evenly.
 
         Raises:
-            UserError: the batch does not divide evenly.
+            UserError: the batch does not divide.
         """
         if batch_size % self.world_size:
             raise UserError(
                 f"train.batch_size: {batch_size} does not divide among {self.world_size} processes; "
                 f"expected a multiple of {self.world_size}"
             )
-        return batch_size // self.world_size
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a value over the processes; every one of them must ask."""
+        if self.world_size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.world_size
+        return value
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model, wrapped so that gradients are averaged over the processes."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -54,8 +55,6 @@ class RunLog:
 
     def images(self, iteration: int, name: str, panels: list[Tensor]) -> None:
         """Shows images of one size, (3, H, W) in [0, 1], side by side in TensorBoard."""
-        import torch
-
         self._events.add_image(name, torch.cat([panel.clamp(0, 1) for panel in panels], dim=2), iteration)
 
     def message(self, text: str) -> None:

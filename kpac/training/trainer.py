@@ -1,5 +1,6 @@
 """The training loop, and nothing but the loop."""
 
+import math
 import shutil
 import time
 from pathlib import Path
@@ -15,8 +16,9 @@ from kpac.environment import device_name
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import evaluate, mean_scores
 from kpac.evaluation.protocols import find_protocol
+from kpac.files import whole_file
 from kpac.models.registry import create_model, resolve_model
-from kpac.models.weights import load_weights, save_model
+from kpac.models.weights import load_weights, save_model, weights_file
 from kpac.training.distributed import Processes, processes
 from kpac.training.logging import RunLog
 from kpac.training.losses import WeightedLoss
@@ -37,16 +39,16 @@ def train(config: Config, overwrite: bool = False) -> Path:
         The run's folder.
 
     Raises:
-        UserError: something in the configuration, the data or the folder is not as expected. Everything is checked
-        before
-            the folder is touched.
+        UserError: something in the configuration, the data or the folder is not as expected. Everything but the
+            content of the validation images is checked before the folder is touched.
     """
     config = resolve_model(config)
     with processes(config.device) as here:
         trainer = Trainer(config, here)
         if here.is_first:
             _prepare_folder(config.folder, overwrite)
-            (config.folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            with whole_file(config.folder / "config.yaml") as partial:
+                partial.write_text(dump_config(config), encoding="utf-8")
         here.barrier()
         trainer.fit()
     return config.folder
@@ -63,12 +65,12 @@ class Trainer:
     def __init__(self, config: Config, here: Processes):
         self.config = config
         self.here = here
-        here.share(config.train.batch_size)
+        here.check_batch(config.train.batch_size)
         find_protocol(config.validation.protocol)
         torch.manual_seed(config.seed)
         self.model = create_model(config.model.name, **config.model.options)
         if config.train.initial_weights:
-            load_weights(self.model, config.train.initial_weights)
+            load_weights(self.model, weights_file(config.train.initial_weights))
         self.loss = WeightedLoss(config.train.losses).to(here.device)
         data = config.data
         cache = DecodedCache(data.cache or data.root / ".kpac-cache")
@@ -102,7 +104,12 @@ class Trainer:
                 if log:
                     log.advance()
                 if iteration % config.train.log_every == 0 or last:
-                    numbers = since_log.take(config.train.batch_size)
+                    numbers = since_log.take(config.train.batch_size, here)
+                    if not math.isfinite(numbers["loss"]):
+                        raise UserError(
+                            f"iteration {iteration}: the loss is {numbers['loss']}; the training has diverged. "
+                            "Try a lower train.optimizer.learning_rate"
+                        )
                     numbers["learning_rate"] = self.schedule.get_last_lr()[0]
                     if log:
                         log.scalars(iteration, "train", numbers)
@@ -160,30 +167,37 @@ class _Means:
     """Means of what the steps since the last log line gave, read from the device only when they are taken."""
 
     def __init__(self):
+        self._start()
+
+    def _start(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.steps = 0
         self.seconds = 0.0
-        self.started = time.perf_counter()
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        self.sums = {name: value + self.sums.get(name, 0) for name, value in values.items()}
-        self.steps += 1
-        self.seconds += time.perf_counter() - self.started
-        self.started = time.perf_counter()
-
-    def take(self, batch_size: int) -> dict[str, float]:
-        means = {name: value.item() / self.steps for name, value in self.sums.items()}
-        self.seconds += time.perf_counter() - self.started  # the device catches up while it is read
-        means["images_per_second"] = self.steps * batch_size / self.seconds
-        self.__init__()
-        return means
+        self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leaves out the time of something that is no step."""
         self.started = time.perf_counter()
 
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Adds one step's values, on the device."""
+        self.sums = {name: value + self.sums.get(name, 0) for name, value in values.items()}
+        self.steps += 1
+        self.seconds += time.perf_counter() - self.started
+        self.restart_clock()
+
+    def take(self, batch_size: int, here: Processes) -> dict[str, float]:
+        """The means over steps and processes, and images per second; starts anew."""
+        means = {name: here.mean(value).item() / self.steps for name, value in self.sums.items()}
+        self.seconds += time.perf_counter() - self.started  # the device catches up while it is read
+        means["images_per_second"] = self.steps * batch_size / self.seconds
+        self._start()
+        return means
+
 
 def _prepare_folder(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; expected a folder, or nothing")
     if folder.exists() and any(folder.iterdir()):
         if not overwrite:
             raise UserError(
@@ -192,4 +206,7 @@ def _prepare_folder(folder: Path, overwrite: bool) -> None:
         if not (folder / "config.yaml").is_file():
             raise UserError(f"{folder}: --overwrite replaces runs only, and this folder holds no config.yaml")
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None

@@ -50,7 +50,7 @@ def test_photographs_of_scikit_image_are_divided_without_overlap():
     assert len({photo.name for photo in photos}) == len(photos)
     assert {photo.split for photo in photos} == set(SPLITS)
     assert not any("motorcycle" in photo.name for photo in photos if photo.split != "test")
-    _, depth = next(photo for photo in photos if photo.depth).pixels(longest_side=2000)
+    _, depth = next(photo for photo in photos if photo.depth_path).pixels(longest_side=2000)
     assert depth.shape == (500, 741)
     assert 2 < depth.min() < depth.max() < 6  # metres, the garage of the Middlebury scene
 
@@ -74,6 +74,25 @@ def test_finished_data_set_is_kept_and_another_one_refused(tmp_path):
         synthesize(photos, root, FAST.model_copy(update={"f_number": 8.0}))
     synthesize(photos, root, FAST.model_copy(update={"f_number": 8.0}), overwrite=True)
     assert json.loads((root / "synthesis.json").read_text())["recipe"]["settings"]["f_number"] == 8.0
+
+
+def test_changed_depth_map_is_noticed(tmp_path):
+    folder = write_photos(tmp_path / "photos", 3, 24, 32)
+    (tmp_path / "depth").mkdir()
+    synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
+    np.save(tmp_path / "depth" / "photo 0.npy", np.full((24, 32), 3.0))
+    with pytest.raises(UserError, match="--overwrite"):
+        synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
+
+
+def test_failed_replacement_keeps_the_earlier_set(tmp_path):
+    photos = folder_photos(write_photos(tmp_path / "photos", 3), None, 0.1, 0.1, 0)
+    root = synthesize(photos, tmp_path / "set", FAST)
+    before = contents(root)
+    (tmp_path / "photos" / "photo 1.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"photo 1.png"):
+        synthesize(photos, root, FAST, overwrite=True)
+    assert contents(root) == before
 
 
 def test_foreign_folder_is_never_replaced(tmp_path):

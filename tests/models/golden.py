@@ -37,6 +37,15 @@ def fill(model: nn.Module, weights: list[tuple[str, np.ndarray]]) -> None:
         parameter.data.copy_(tensor)
 
 
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives a model, which is returned, weights of the golden cases' size, so that every part shows in the output."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        fan_in = parameter[0].numel() if parameter.dim() == 4 else 100 / 1.44
+        parameter.data.normal_(0, 1.2 / fan_in**0.5, generator=generator)
+    return model.eval()
+
+
 def output(name: str) -> Tensor:
     """What the authors' graph computed, (1, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.load(DATA / f"{name}.npz")["output"]).permute(0, 3, 1, 2)

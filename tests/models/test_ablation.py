@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from kpac import create_model, load_model, save_model
 from kpac.models.cost import count_cost
 from kpac.models.kpac import ShapeAttention, local_mean
+from tests.models import golden
 
 SWITCHES = ("share_kernel", "scale_attention", "shape_attention")
 COMBINATIONS = [
@@ -53,6 +54,7 @@ def test_combination_builds_trains_saves_and_loads(tmp_path, options):
     assert [name for name, parameter in model.named_parameters() if not parameter.grad.any()] == []
     optimizer.step()
     assert (model(views) - target).square().mean() < loss
+    golden.randomize(model)
     save_model(model, tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
     assert loaded.config == model.config
@@ -90,7 +92,7 @@ def test_plain_block_has_about_as_many_parameters(width):
 
 @pytest.mark.parametrize("options", COMBINATIONS, ids=str)
 def test_combination_exports(options):
-    model = create_model("kpac_2level", **({"width": 4, "blocks": 1} | options)).eval()
+    model = golden.randomize(create_model("kpac_2level", **({"width": 4, "blocks": 1} | options)))
     views = torch.rand(1, 3, 16, 24)
     exported = torch.export.export(model, (views,)).module()
     with torch.no_grad():
@@ -136,6 +138,18 @@ def test_pooling_window_is_given_in_pixels():
     assert model.blocks[0].shape_attention.window == (32, 16)
 
 
+@pytest.mark.parametrize("side", [16, 18, 19])
+def test_training_crop_of_the_windows_size_is_pooled_as_published(side):
+    published = golden.randomize(create_model("kpac_2level", width=8))
+    local = create_model("kpac_2level", width=8, shape_pooling={"window": [side, side]})
+    local.load_state_dict(published.state_dict())
+    crop, frame = torch.rand(1, 3, side, side), torch.rand(1, 3, 64, 64)
+    frame[..., 32:] = 0  # bright on one side, so that local means differ from the whole one
+    with torch.no_grad():
+        assert torch.equal(local(crop), published(crop))
+        assert (local(frame) - published(frame)).abs().max() > 2e-5  # rounding is below 1e-6
+
+
 def test_translation_by_the_stride_commutes_with_the_network():
     torch.manual_seed(0)
     model = create_model("kpac_2level", width=4, blocks=1, shape_attention=False, init="he").double().eval()
@@ -149,17 +163,16 @@ def test_translation_by_the_stride_commutes_with_the_network():
 
 @pytest.mark.parametrize("name", ["kpac_2level", "kpac_3level", "kpac_dual"])
 def test_float64_and_float32_agree(name):
-    torch.manual_seed(0)
-    model = create_model(name, width=16, init="he").eval()
+    model = golden.randomize(create_model(name, width=16))
     views = torch.rand(1, 3 * len(model.views), 40, 48)
     with torch.no_grad():
         single = model(views)
+        assert (single - views[:, :3]).abs().mean() > 0.1
         torch.testing.assert_close(model.double()(views.double()).float(), single, atol=1e-5, rtol=0)
 
 
 def test_compiled_and_eager_agree():
-    torch.manual_seed(0)
-    model = create_model("kpac_2level", width=4, blocks=1).eval()
+    model = golden.randomize(create_model("kpac_2level", width=4, blocks=1))
     views = torch.rand(1, 3, 17, 23)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(model)(views), model(views), atol=1e-5, rtol=0)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_torch_hub_makes_networks_and_loads_both_kinds_of_weights(tmp_path):
-    model = torch.hub.load(str(ROOT), "kpac_2level", source="local", width=4)
+    model = golden.randomize(torch.hub.load(str(ROOT), "kpac_2level", source="local", width=4))
     kpac.save_model(model, tmp_path / "m.safetensors")
     again = torch.hub.load(str(ROOT), "kpac_2level", source="local", weights=str(tmp_path / "m.safetensors"))
     views = torch.rand(1, 3, 8, 8)
@@ -25,7 +25,7 @@ def test_torch_hub_makes_networks_and_loads_both_kinds_of_weights(tmp_path):
 
 def test_hub_folder_round_trips(tmp_path):
     hub = pytest.importorskip("kpac.models.hub", reason="the optional extra 'hub' is not installed")
-    model = kpac.create_model("kpac_dual", width=4).eval()
+    model = golden.randomize(kpac.create_model("kpac_dual", width=4))
     hub.HubModel(model).save_pretrained(tmp_path / "shared")
     views = torch.rand(1, 9, 8, 8)
     assert torch.equal(hub.HubModel.from_pretrained(str(tmp_path / "shared"))(views), model(views))

@@ -93,6 +93,14 @@ def test_file_that_names_something_to_execute_is_refused_before_it_runs(tmp_path
     assert not (tmp_path / "trap").exists()
 
 
+def test_corrupted_bytes_are_one_line(tmp_path):
+    content = bytearray(SAMPLE.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged.npz: not a whole .npz file"):
+        load_official(tmp_path / "damaged.npz")
+
+
 @pytest.mark.parametrize("kept", [100, 400_000, -10])
 def test_truncated_file_is_one_line(tmp_path, kept):
     path = tmp_path / "cut.npz"
@@ -135,7 +143,17 @@ def test_missing_parameter_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"share_kernel": False}, {"scale_attention": False}, {"block": "plain"}, {"dilations": [1, 2]}]
+    "options",
+    [
+        {"share_kernel": False},
+        {"scale_attention": False},
+        {"shape_attention": False},
+        {"block": "plain"},
+        {"dilations": [1, 2]},
+        {"kernel_size": 3},
+        {"shape_pooling": {"window": [8, 8]}},
+    ],
+    ids=str,
 )
 def test_ablated_network_cannot_be_written_for_the_authors_graph(tmp_path, options):
     with pytest.raises(UserError, match="the authors' graph has"):

@@ -1,6 +1,7 @@
 """Weights files hold what makes a model, and nothing else is accepted."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from kpac import UserError, create_model, load_model, register, save_model
 from kpac.models import registry, weights
+from tests.models import golden
 
 
 @pytest.fixture
@@ -29,11 +31,12 @@ def own_network() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["kpac_2level", "kpac_3level", "kpac_dual"])
 def test_loaded_model_computes_what_the_saved_one_did(tmp_path, name):
-    model = create_model(name, width=4, blocks=1, dilations=[1, 4]).eval()
+    model = golden.randomize(create_model(name, width=4, blocks=1, dilations=[1, 4]))
     save_model(model, tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
     views = torch.rand(1, 3 * len(model.views), 9, 10)
     assert torch.equal(loaded(views), model(views))
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in model.state_dict().items())
     assert loaded.config == model.config
     assert not loaded.training
 
@@ -86,12 +89,42 @@ def test_failed_save_keeps_the_earlier_file(tmp_path, monkeypatch):
     save_model(model, path)
     before = path.read_bytes()
 
-    def fill_the_disk(tensors, file, metadata):
-        file.write_bytes(b"half")
+    def fill_the_disk(self: Path, content: bytes) -> None:
+        self.open("wb").write(content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fill_the_disk)
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(UserError, match="No space left on device"):
         save_model(model, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_save_to_an_impossible_place_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"m.safetensors: cannot be written"):
+        save_model(create_model("kpac_2level", width=4), tmp_path / "file" / "m.safetensors")
+
+
+def test_file_of_an_unknown_network_names_the_file_and_the_way_out(tmp_path, own_network):
+    save_model(create_model(own_network), tmp_path / "m.safetensors")
+    network = registry._networks.pop(own_network)
+    with pytest.raises(UserError, match=r"m.safetensors: model.name: no network is called 'own'.*--plugin FILE"):
+        load_model(tmp_path / "m.safetensors")
+    registry._networks[own_network] = network
+
+
+@pytest.mark.parametrize("views", [None, ("left", "right"), ("center", "top")])
+def test_network_without_known_views_is_refused(views):
+    @register("blind")
+    class Blind(nn.Module):
+        def __init__(self):
+            super().__init__()
+            if views:
+                self.views = views
+
+    try:
+        with pytest.raises(ValueError, match="attribute 'views'"):
+            create_model("blind")
+    finally:
+        del registry._networks["blind"]

@@ -96,6 +96,12 @@ def test_folder_that_is_no_run_is_never_replaced(config_file, tmp_path):
     assert (tmp_path / "runs" / "small" / "thesis.tex").read_text() == "years of work"
 
 
+def test_divergence_is_said_and_leaves_no_best_weights(config_file, tmp_path):
+    with pytest.raises(UserError, match=r"iteration 2: the loss is .*lower train.optimizer.learning_rate"):
+        train(load_config(config_file, ["train.optimizer.learning_rate=1e38", "train.iterations=2"]))
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -103,7 +109,7 @@ def test_folder_that_is_no_run_is_never_replaced(config_file, tmp_path):
         (["data.root=/nowhere"], "/nowhere: no such folder"),
         (["train.losses={l11: 1}"], "no loss is called 'l11'; did you mean 'l1'"),
         (["validation.protocol=dpdd8bit"], "did you mean 'dpdd-8bit'"),
-        (["train.initial_weights=gone.safetensors"], "gone.safetensors: no such weights file"),
+        (["train.initial_weights=gone.safetensors"], "gone.safetensors: no such file or folder"),
     ],
 )
 def test_mistake_is_found_before_anything_is_written(config_file, tmp_path, overrides, words):
