@@ -140,9 +140,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: dotted assignments, `train.iterations=500`; values are YAML. Each sets its key and nothing beside it.
 
     Raises:
-        UserError: a file is missing or not YAML, a key is unknown (the nearest valid one is named), a value has the
-        wrong
-            type or range. The message names the file, or the override, that said it.
+        UserError: a file is missing or not YAML, a key is unknown (the nearest valid one is named), a value has
+            the wrong type or range. The message names the file, or the override, that said it.
     """
     files = list(_read_chain(Path(path)))
     assignments = [_parse_override(text) for text in overrides]

@@ -32,8 +32,8 @@ class Lens:
     def blur_radius(self, depth_m: np.ndarray, image_width: int) -> np.ndarray:
         """Signed radius of the circle of confusion, in pixels: positive behind the plane in focus, negative before it.
 
-        Diameter on the sensor: f^2 / N * (d - s) / (d (s - f)) for focal length f, f-number N, focus distance s, depth
-        d.
+        Diameter on the sensor: f^2 / N * (d - s) / (d (s - f)), for focal length f, f-number N, focus distance s and
+        depth d.
 
         Args:
             depth_m: distances in metres, any shape.

@@ -63,8 +63,7 @@ def load_plugins(plugins: Iterable[str]) -> None:
 
     Args:
         plugins: files (`my_network.py`, relative to the working directory) or importable modules
-        (`my_package.networks`).
-            Each runs once.
+            (`my_package.networks`). Each runs once.
 
     Raises:
         UserError: no such file or module.
