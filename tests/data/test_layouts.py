@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kpac.data.images import write_pixels
-from kpac.data.layouts import find_scenes
+from kpac.data.layouts import find_scenes, published_pairs
 from kpac.errors import UserError
 
 
@@ -18,13 +18,101 @@ def write_set(root, sources, targets, split="train"):
     return root
 
 
-def test_names_that_differ_pair_by_sorted_position(tmp_path):
-    write_set(tmp_path, ["1P0A0890", "1P0A0912"], ["1P0A0891", "1P0A0911"])
+def test_published_names_pair_by_the_published_list(tmp_path):
+    # A third target, as a half-finished copy leaves it: sorted position would pair the second scene wrongly.
+    write_set(tmp_path, ["1P0A0890", "1P0A0911"], ["1P0A0891", "1P0A0893", "1P0A0910"])
     scenes = find_scenes(tmp_path, "train")
     assert [(scene.name, scene.target.stem) for scene in scenes] == [
         ("1P0A0890", "1P0A0891"),
-        ("1P0A0912", "1P0A0911"),
+        ("1P0A0911", "1P0A0910"),
     ]
+
+
+def test_published_scene_without_its_target_is_named(tmp_path):
+    write_set(tmp_path, ["1P0A0890", "1P0A0911"], ["1P0A0891"])
+    with pytest.raises(UserError, match=r"no target named 1P0A0910.png, which belongs to .*1P0A0911.png"):
+        find_scenes(tmp_path, "train")
+
+
+def test_published_lists_are_whole():
+    pairs = published_pairs()
+    assert {split: len(names) for split, names in pairs.items()} == {"train": 350, "val": 74, "test": 76}
+    everything = [name for names in pairs.values() for pair in names.items() for name in pair]
+    assert len(set(everything)) == 1000
+
+
+def test_names_that_differ_pair_by_sorted_position_and_say_so(tmp_path, caplog):
+    write_set(tmp_path, ["b1", "a1"], ["b2", "a2"])
+    scenes = find_scenes(tmp_path, "train")
+    assert [(scene.name, scene.target.stem) for scene in scenes] == [("a1", "a2"), ("b1", "b2")]
+    assert "share no names: pairing them in sorted order" in caplog.text
+
+
+def write_images(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        write_pixels(folder / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("base", ["test/DPDD", "test", "DPDD", ""])
+@pytest.mark.parametrize("suffix", ["", "_crops"])
+def test_redistributed_dpdd_is_found_with_its_views_and_groups(tmp_path, base, suffix):
+    for folder in ("inputC", "inputL", "inputR", "target"):
+        write_images(tmp_path / base / (folder + suffix), ["1", "2", "3"])
+    np.save(tmp_path / base / "indoor_labels.npy", np.array([1, 3]))
+    np.save(tmp_path / base / "outdoor_labels.npy", np.array([2]))
+    scenes = find_scenes(tmp_path, "test", ("center", "left", "right"))
+    assert [scene.group for scene in scenes] == ["indoor", "outdoor", "indoor"]
+    assert [path.parent.name for path in scenes[0].paths] == [
+        name + suffix for name in ("inputC", "inputL", "inputR", "target")
+    ]
+
+
+@pytest.mark.parametrize("positions", [[0], [4], [1, 1], ["a"]])
+def test_labels_that_do_not_fit_the_list_are_named(tmp_path, positions):
+    for folder in ("inputC", "target"):
+        write_images(tmp_path / folder, ["1", "2", "3"])
+    np.save(tmp_path / "indoor_labels.npy", np.array(positions))
+    with pytest.raises(UserError, match=r"indoor_labels.npy: (position|not a NumPy array)"):
+        find_scenes(tmp_path, "test")
+
+
+def test_realdof_and_paired_folders_are_found(tmp_path):
+    for folder in ("RealDOF/source", "RealDOF/target"):
+        write_images(tmp_path / "a" / folder, ["1"])
+    assert find_scenes(tmp_path / "a", "test")[0].target.parent.parent.name == "RealDOF"
+    for split in ("train", "val"):
+        for folder in ("input", "target"):
+            write_images(tmp_path / "b" / split / folder, [split])
+    assert [scene.name for split in ("train", "val") for scene in find_scenes(tmp_path / "b", split)] == [
+        "train",
+        "val",
+    ]
+    with pytest.raises(UserError, match="no test split found"):
+        find_scenes(tmp_path / "b", "test")
+
+
+def test_undivided_folders_are_a_test_split_and_nothing_else(tmp_path):
+    for folder in ("input", "target"):
+        write_images(tmp_path / folder, ["1"])
+    assert len(find_scenes(tmp_path, "test")) == 1
+    with pytest.raises(UserError, match="no train split found"):
+        find_scenes(tmp_path, "train")
+
+
+def test_plain_folder_of_images_has_no_targets(tmp_path):
+    write_images(tmp_path, ["1", "2"])
+    assert [scene.target for scene in find_scenes(tmp_path, "test", targets=False)] == [None, None]
+    with pytest.raises(UserError, match=r"without targets \(layout 'images'\)"):
+        find_scenes(tmp_path, "test")
+
+
+def test_layout_can_be_named(tmp_path, data_root):
+    assert find_scenes(data_root, "test", layout="dpdd")
+    with pytest.raises(UserError, match="no test split found"):
+        find_scenes(data_root, "test", layout="paired")
+    with pytest.raises(UserError, match="no layout is called 'dpd'"):
+        find_scenes(data_root, "test", layout="dpd")
 
 
 def test_shared_names_pair_by_name(tmp_path):
@@ -44,7 +132,7 @@ def test_missing_folder_is_named(tmp_path):
 
 def test_folder_of_something_else_says_what_it_holds(tmp_path):
     (tmp_path / "holiday").mkdir()
-    with pytest.raises(UserError, match=r"train_c/source: no such folder; expected defocused .* found in .*: holiday"):
+    with pytest.raises(UserError, match=r"no train split found; expected train_c/source .* found in .*: holiday"):
         find_scenes(tmp_path, "train")
 
 
@@ -63,7 +151,7 @@ def test_folder_without_targets_is_named(tmp_path):
 
 def test_missing_target_is_named(tmp_path):
     write_set(tmp_path, ["a", "b"], ["a"])
-    with pytest.raises(UserError, match=r"no target named b.png"):
+    with pytest.raises(UserError, match=r"no target named b.png, which belongs to"):
         find_scenes(tmp_path, "train")
 
 
