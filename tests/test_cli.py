@@ -115,7 +115,8 @@ def test_mistakes_are_one_line(capsys, tmp_path, data_root, weights, config_file
     assert "unknown key 'train.itertions'" in fails(capsys, "train", config_file, "train.itertions=5")
     assert "no such file" in fails(capsys, "train", tmp_path / "gone.yaml")
     assert "no such file or folder" in fails(capsys, "evaluate", tmp_path / "gone", "--data", data_root)
-    assert f"{empty}: no test split found; expected test_c/source" in fails(capsys, "evaluate", weights, "--data", empty)
+    refusal = fails(capsys, "evaluate", weights, "--data", empty)
+    assert f"{empty}: no test split found; expected test_c/source" in refusal
     assert "'dpdd-8bit'" in fails(capsys, "evaluate", weights, "--data", data_root, "--protocol", "dpdd-8bits")
     assert "'tset'" in fails(capsys, "evaluate", weights, "--data", data_root, "--split", "tset")
     assert "invalid choice: 'trian'" in fails(capsys, "trian")

@@ -1,0 +1,191 @@
+"""Batches of training crops a second: decoding PNGs per crop, our cache, and other stores, side by side.
+
+    python benchmarks/data.py
+
+Makes a few 1680x1120 16-bit PNG pairs in a temporary folder, and prints a Markdown table. Takes about a minute.
+"""
+
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kpac.data.cache import DecodedCache
+from kpac.data.dataset import CropDataset, training_loader
+from kpac.data.images import read_pixels, to_float, write_pixels
+from kpac.data.layouts import find_scenes
+
+HEIGHT, WIDTH, CROP, BATCH, WORKERS = 1120, 1680, 256, 8, 2
+PAIRS = 4
+
+
+class Crops(Dataset):
+    """Random crops of pairs, each image given whole or by a region of it.
+
+    Args:
+        pairs: of what `read` takes.
+        read: (image, top, left) -> float32 crop in [0, 1], H x W x 3.
+        height, width: of the images.
+    """
+
+    def __init__(self, pairs: list, read: Callable, height: int = HEIGHT, width: int = WIDTH):
+        self.pairs, self.read, self.height, self.width = pairs, read, height, width
+
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, ...]:
+        generator = np.random.default_rng(position)
+        top, left = generator.integers(self.height - CROP + 1), generator.integers(self.width - CROP + 1)
+        crops = [self.read(image, top, left) for image in self.pairs[position % len(self.pairs)]]
+        return tuple(torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))) for crop in crops)
+
+
+def decode_as_the_field(path: Path, top: int, left: int) -> np.ndarray:
+    """As the loaders descended from BasicSR: decode, scale the whole image to float, cut, swap the channels."""
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED).astype(np.float32) / 65535
+    return cv2.cvtColor(image[top : top + CROP, left : left + CROP], cv2.COLOR_BGR2RGB)
+
+
+def decode_then_cut(path: Path, top: int, left: int) -> np.ndarray:
+    """The least that a loader without a store can do: only the crop becomes float."""
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    return to_float(cv2.cvtColor(image[top : top + CROP, left : left + CROP], cv2.COLOR_BGR2RGB))
+
+
+def read_whole_array(path: Path, top: int, left: int) -> np.ndarray:
+    return to_float(np.load(path)[top : top + CROP, left : left + CROP])
+
+
+def open_memory_map(path: Path, top: int, left: int) -> np.ndarray:
+    return to_float(np.load(path, mmap_mode="r")[top : top + CROP, left : left + CROP])
+
+
+def batches_per_second(dataset: Dataset, seconds: float) -> float:
+    """Over at least three batches and `seconds`, after the workers have started and filled their queue."""
+    if isinstance(dataset, CropDataset):
+        loader = training_loader(dataset, BATCH, (0, 100_000), WORKERS)
+    else:
+        order = [range(step * BATCH, (step + 1) * BATCH) for step in range(100_000)]
+        loader = DataLoader(dataset, batch_sampler=order, num_workers=WORKERS)
+    batches = iter(loader)
+    for _ in range(2 * WORKERS + 1):  # what was made ahead does not count
+        next(batches)
+    start, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - start < seconds:
+        next(batches)
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+def make_pairs(root: Path) -> list[tuple[Path, Path]]:
+    """Smooth colour with sensor noise: its PNGs are about as large as DPDD's."""
+    generator = np.random.default_rng(0)
+    for index in range(PAIRS):
+        for folder in ("source", "target"):
+            coarse = generator.random((35, 52, 3), dtype=np.float32)
+            image = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) * 0.8 + 0.1
+            image += generator.normal(0, 0.004, image.shape).astype(np.float32)
+            write_pixels(root / "train_c" / folder / f"{index}.png", (image.clip(0, 1) * 65535).astype(np.uint16))
+    return [(scene.views["center"], scene.target) for scene in find_scenes(root, "train")]
+
+
+def cut_in_patches(pairs: list, folder: Path) -> list[tuple[Path, Path]]:
+    """512x512 PNGs, the preparation step of Restormer and its followers."""
+    folder.mkdir()
+    for number, pair in enumerate(pairs):
+        for side, path in enumerate(pair):
+            write_pixels(folder / f"{number}-{side}.png", read_pixels(path)[:512, :512])
+    return [(folder / f"{number}-0.png", folder / f"{number}-1.png") for number in range(len(pairs))]
+
+
+def lmdb_crops(pairs: list, folder: Path) -> Dataset:
+    """Raw pixels as LMDB values; the transaction hands out pages of the map without a copy."""
+    import lmdb
+
+    with lmdb.open(str(folder), map_size=1 << 32) as store, store.begin(write=True) as transaction:
+        for pair in pairs:
+            for path in pair:
+                transaction.put(os.fsencode(path), read_pixels(path).tobytes())
+    transactions = {}
+
+    def read(path: Path, top: int, left: int) -> np.ndarray:
+        if os.getpid() not in transactions:
+            transactions[os.getpid()] = lmdb.open(str(folder), readonly=True, lock=False).begin(buffers=True)
+        image = np.frombuffer(transactions[os.getpid()].get(os.fsencode(path)), np.uint16)
+        return to_float(image.reshape(HEIGHT, WIDTH, 3)[top : top + CROP, left : left + CROP])
+
+    return Crops(pairs, read)
+
+
+def zarr_crops(pairs: list, folder: Path) -> Dataset:
+    """Chunks of 256x256, compressed as zarr does by default."""
+    import zarr
+
+    arrays = []
+    for number, pair in enumerate(pairs):
+        arrays.append([])
+        for side, path in enumerate(pair):
+            pixels = read_pixels(path)
+            array = zarr.open(
+                str(folder / f"{number}-{side}"), mode="w", shape=pixels.shape, chunks=(256, 256, 3), dtype="uint16"
+            )
+            array[:] = pixels
+            arrays[-1].append(array)
+    return Crops(arrays, lambda array, top, left: to_float(array[top : top + CROP, left : left + CROP]))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "data"
+        pairs = make_pairs(root)
+        png = sum(path.stat().st_size for pair in pairs for path in pair)
+        cache = DecodedCache(Path(temporary) / "cache")
+        start = time.perf_counter()
+        cache.prepare([path for pair in pairs for path in pair])
+        build = time.perf_counter() - start
+        ours = CropDataset(find_scenes(root, "train"), cache, CROP, flip=False, seed=0)
+        arrays = [tuple(Path(cache.open(path).filename) for path in pair) for pair in pairs]
+        rows: list[tuple[str, Dataset | None]] = [
+            ("PNGs decoded per crop, as the field's loaders do", Crops(pairs, decode_as_the_field)),
+            ("PNGs decoded per crop, only the crop made float", Crops(pairs, decode_then_cut)),
+            (
+                "PNG patches of 512x512 decoded per crop",
+                Crops(cut_in_patches(pairs, Path(temporary) / "patches"), decode_then_cut, 512, 512),
+            ),
+            ("**our `CropDataset`: one .npy an image, mapped, kept open**", ours),
+            ("the same files, mapped anew for each crop", Crops(arrays, open_memory_map)),
+            ("the same files, read whole for each crop", Crops(arrays, read_whole_array)),
+        ]
+        for name, make in (("lmdb", lmdb_crops), ("zarr", zarr_crops)):
+            there = importlib.util.find_spec(name) is not None
+            rows.append((f"{name}, raw pixels" if name == "lmdb" else "zarr, chunks of 256x256",
+                         make(pairs, Path(temporary) / name) if there else None))  # fmt: skip
+        print(
+            f"\n{HEIGHT}x{WIDTH} 16-bit pairs, {CROP}x{CROP} crops, batch {BATCH}, {WORKERS} workers; {PAIRS} pairs, "
+        )
+        print(f"{png / 2 / PAIRS / 1e6:.1f} MB a PNG, {cache.size(pairs[0]) / 2e6:.1f} MB decoded; ", end="")
+        print(f"cache built in {build / 2 / PAIRS:.2f} s an image; {os.cpu_count()} cores, {platform.machine()}, ")
+        print(f"OpenCV {cv2.__version__}, PyTorch {torch.__version__}, numpy {np.__version__}\n")
+        print("| store | batches/s | ratio |\n|---|---:|---:|")
+        field = None
+        for label, dataset in rows:
+            if dataset is None:
+                print(f"| {label} | not installed | |")
+                continue
+            rate = batches_per_second(dataset, seconds=4)
+            field = field or rate
+            print(f"| {label} | {rate:.2f} | {rate / field:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""How a decoded image is named in the cache, and how large it will be."""
+
+import hashlib
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+from typing_extensions import Self
+
+from kpac.errors import UserError
+
+HEADER = 128  # bytes that numpy writes before the pixels of a H x W x 3 array
+BITS_PER_SAMPLE = 258  # the TIFF tag
+
+
+@dataclass(frozen=True)
+class StoredName:
+    """Name of a decoded image: which source, in which state.
+
+    Args:
+        source: tells the source's path, links resolved, and begins with its stem for human readers.
+        state: tells its size and modification time.
+    """
+
+    source: str
+    state: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The name for a source as it is now.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        return cls(_source(path.absolute()), f"{facts.st_size:x}-{facts.st_mtime_ns & (1 << 64) - 1:016x}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The name of a file in the cache; None for other files."""
+        found = re.fullmatch(r"([^.].*-[0-9a-f]{16})-([0-9a-f]+-[0-9a-f]{16})\.npy", text, re.DOTALL)
+        return cls(*found.groups()) if found else None
+
+    def __str__(self) -> str:
+        return f"{self.source}-{self.state}.npy"
+
+
+@lru_cache(maxsize=65536)
+def _source(absolute: Path) -> str:
+    path = absolute.resolve()
+    stem = path.stem[:40].lstrip(".")  # a name has at most 255 bytes
+    return f"{stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
+
+
+def decoded_bytes(path: Path) -> int:
+    """Bytes of an image's .npy file, from its header alone; 0 when that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decompressed
+            with Image.open(path) as image:
+                width, height = image.size
+                return HEADER + width * height * 3 * (2 if _bit_depth(path, image) > 8 else 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0
+
+
+def _bit_depth(path: Path, image: Image.Image) -> int:
+    """Pillow itself gives 8 bits for colours of 16, so this asks the file."""
+    if image.format == "PNG":
+        with path.open("rb") as file:
+            return file.read(25)[24]
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))
+    return 8
