@@ -154,7 +154,7 @@ def main() -> None:
         cache.prepare([path for pair in pairs for path in pair])
         build = time.perf_counter() - start
         ours = CropDataset(find_scenes(root, "train"), cache, CROP, flip=False, seed=0)
-        arrays = [tuple(Path(cache.open(path).filename) for path in pair) for pair in pairs]
+        arrays = [tuple(cache.stored(path) for path in pair) for pair in pairs]
         rows: list[tuple[str, Dataset | None]] = [
             ("PNGs decoded per crop, as the field's loaders do", Crops(pairs, decode_as_the_field)),
             ("PNGs decoded per crop, only the crop made float", Crops(pairs, decode_then_cut)),

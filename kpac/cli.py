@@ -1,6 +1,7 @@
 """The `kpac` command: mistakes and interrupts become one line and an exit status."""
 
 import argparse
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit status: 0, or what the command gives (1 when it found something wrong); 2 for a user's mistake (one line
-        on stderr), 130 when interrupted.
+        The exit status: 0, or what the command gives (1 when it found something wrong); 2 for a user's mistake (one
+        line on stderr), 130 when interrupted.
     """
+    logging.getLogger("kpac").handlers = [_Notices()]
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     if "overrides" in options and all(re.match(r"\w+(\.\w+)*=", word) for word in rest):
@@ -36,6 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     return status or 0
+
+
+class _Notices(logging.Handler):
+    """What the library has to say, as a line beside the results."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"kpac: {record.getMessage()}", file=sys.stderr)
 
 
 def make_parser() -> argparse.ArgumentParser:

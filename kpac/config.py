@@ -52,6 +52,10 @@ class ModelConfig(Section):
 class DataConfig(Section):
     root: Path
     """Folder of the data set; relative to the working directory."""
+    layout: str = "auto"
+    """How the data set lies on disk, a name from data/README.md; "auto" looks."""
+    skip_unreadable: bool = False
+    """Go on without the scenes that have an unreadable image, naming each, instead of stopping."""
     crop: Positive = 256
     """Side of the square training crops, in pixels."""
     flip: bool = False
@@ -59,7 +63,7 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare batches; 0 prepares them in the training process."""
     cache: Path | None = None
-    """Folder for decoded images; by default `.kpac-cache` inside `root`."""
+    """Folder for decoded images; by default `.kpac-cache` inside `root`, or the user's cache when that is read-only."""
 
 
 class OptimizerConfig(Section):

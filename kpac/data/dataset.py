@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kpac.data.cache import DecodedCache
-from kpac.data.images import BitDepth, bits, read_pixels, to_float
+from kpac.data.images import BitDepth, at_depth, bits, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
+from kpac.data.preparation import require_equal_sizes
 from kpac.data.transforms import Geometry
 from kpac.data.workers import leave_interrupts_to_the_parent
 from kpac.errors import UserError
@@ -24,38 +26,55 @@ class Scene:
     Args:
         name: of the scene.
         views: (3V, H, W), RGB in [0, 1], the V views in the order that was asked for.
-        target: (3, H, W), RGB in [0, 1].
+        target: (3, H, W), RGB in [0, 1]; None in sets without targets.
         bit_depth: of the files that it was read from.
+        group: "indoor" or "outdoor" where the set says so.
     """
 
     name: str
     views: Tensor
-    target: Tensor
+    target: Tensor | None
     bit_depth: BitDepth
+    group: str | None = None
 
 
 class SceneDataset(Dataset):
-    """Whole scenes, decoded on access.
+    """Whole scenes, read on access.
 
     Args:
         scenes: from `kpac.data.layouts.find_scenes`.
         bit_depth: reads every file at this depth; None keeps the files' own. See `kpac.data.images.read_pixels`.
+        cache: holds the decoded images, so that they need not be decoded at each access; None for none.
     """
 
-    def __init__(self, scenes: Sequence[SceneFiles], bit_depth: BitDepth | None = None):
+    def __init__(
+        self, scenes: Sequence[SceneFiles], bit_depth: BitDepth | None = None, cache: DecodedCache | None = None
+    ):
         self.scenes = scenes
         self.bit_depth = bit_depth
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Scene:
+        """The scene at an index.
+
+        Raises:
+            UserError: an image cannot be read, or differs in size from the scene's first one.
+        """
         files = self.scenes[index]
-        images = [read_pixels(path, self.bit_depth) for path in files.paths]
+        images = [self._read(path) for path in files.paths]
         for path, image in zip(files.paths, images, strict=True):
-            check_size(path, image, files.paths[0], images[0])
-        *views, target = [_to_tensor(image) for image in images]
-        return Scene(files.name, torch.cat(views), target, bits(images[0]))
+            require_equal_sizes(path, image.shape, files.paths[0], images[0].shape)
+        tensors = [_to_tensor(np.rot90(image, files.quarter_turns)) for image in images]
+        target = tensors.pop() if files.target else None
+        return Scene(files.name, torch.cat(tensors), target, bits(images[0]), files.group)
+
+    def _read(self, path: Path) -> np.ndarray:
+        return (
+            at_depth(self.cache.open(path), path, self.bit_depth) if self.cache else read_pixels(path, self.bit_depth)
+        )
 
 
 class CropDataset(Dataset):
@@ -65,14 +84,14 @@ class CropDataset(Dataset):
     where a training was interrupted. Every scene comes once before any comes twice, in an order drawn anew each time.
 
     Args:
-        scenes: from `kpac.data.layouts.find_scenes`.
+        scenes: from `kpac.data.preparation.prepare_scenes`.
         cache: holds the decoded images.
         crop: side of the crops, in pixels.
         flip: mirrors at random, left-right and top-bottom.
         seed: fixes the stream.
 
     Raises:
-        UserError: an image is smaller than the crop, or the images of a scene differ in size.
+        UserError: an image is smaller than the crop.
     """
 
     def __init__(self, scenes: Sequence[SceneFiles], cache: DecodedCache, crop: int, flip: bool, seed: int):
@@ -81,12 +100,8 @@ class CropDataset(Dataset):
         self.crop = crop
         self.flip = flip
         self.seed = seed
-        cache.prepare([path for files in scenes for path in files.paths])
         for files in scenes:
-            images = [cache.open(path) for path in files.paths]
-            for path, image in zip(files.paths, images, strict=True):
-                check_size(path, image, files.paths[0], images[0])
-            height, width = images[0].shape[:2]
+            height, width = cache.open(files.paths[0]).shape[:2]
             if min(height, width) < crop:
                 raise UserError(
                     f"{files.paths[0]}: is {width}x{height}, smaller than the training crop; "
@@ -152,13 +167,6 @@ def training_loader(
         pin_memory=pin_memory,
         worker_init_fn=leave_interrupts_to_the_parent,
     )
-
-
-def check_size(path: object, image: np.ndarray, first_path: object, first: np.ndarray) -> None:
-    """Refuses a scene whose images differ in size, naming both files."""
-    if image.shape != first.shape:
-        found, expected = (f"{array.shape[1]}x{array.shape[0]}" for array in (image, first))
-        raise UserError(f"{path}: is {found}, but {first_path} of the same scene is {expected}")
 
 
 @lru_cache(maxsize=2)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kpac.config import Config, dump_config
-from kpac.data.cache import DecodedCache
+from kpac.data.cache import DecodedCache, default_folder
 from kpac.data.dataset import CropDataset, SceneDataset, training_loader
 from kpac.data.layouts import find_scenes
+from kpac.data.preparation import prepare_scenes
 from kpac.environment import device_name
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import evaluate, mean_scores
@@ -39,8 +40,8 @@ def train(config: Config, overwrite: bool = False) -> Path:
         The run's folder.
 
     Raises:
-        UserError: something in the configuration, the data or the folder is not as expected. Everything but the
-            content of the validation images is checked before the folder is touched.
+        UserError: something in the configuration, the data or the folder is not as expected. Everything, the content
+            of the images included, is checked before the folder is touched.
     """
     config = resolve_model(config)
     with processes(config.device) as here:
@@ -66,17 +67,18 @@ class Trainer:
         self.config = config
         self.here = here
         here.check_batch(config.train.batch_size)
-        find_protocol(config.validation.protocol)
+        self.protocol = find_protocol(config.validation.protocol)
         torch.manual_seed(config.seed)
         self.model = create_model(config.model.name, **config.model.options)
         if config.train.initial_weights:
             load_weights(self.model, weights_file(config.train.initial_weights))
         self.loss = WeightedLoss(config.train.losses).to(here.device)
         data = config.data
-        cache = DecodedCache(data.cache or data.root / ".kpac-cache")
-        self.val_scenes = find_scenes(data.root, "val", self.model.views)
-        train_scenes = find_scenes(data.root, "train", self.model.views)
+        splits = {split: find_scenes(data.root, split, self.model.views, data.layout) for split in ("train", "val")}
+        cache = DecodedCache(data.cache or default_folder(data.root))
+        train_scenes, val_scenes = (prepare_scenes(splits[name], cache, data.skip_unreadable) for name in splits)
         self.train_data = CropDataset(train_scenes, cache, data.crop, data.flip, config.seed)
+        self.val_data = SceneDataset(val_scenes, self.protocol.bit_depth, cache)
         self.model.to(here.device)
         self.parallel = here.parallel(self.model)
         self.optimizer = make_optimizer(self.model, config.train.optimizer)
@@ -144,9 +146,7 @@ class Trainer:
 
     def validate(self, iteration: int, log: RunLog) -> None:
         """Scores the validation split, shows a few of its images, and saves the last and the best weights."""
-        protocol = find_protocol(self.config.validation.protocol)
-        dataset = SceneDataset(self.val_scenes, protocol.bit_depth)
-        scenes = (dataset[index] for index in range(len(dataset)))
+        scenes = (self.val_data[index] for index in range(len(self.val_data)))
         records = []
         for index, evaluated in enumerate(evaluate(self.model, scenes, self.here.device)):
             records.append(evaluated.record())
@@ -156,7 +156,7 @@ class Trainer:
         scores = mean_scores(records)
         log.scalars(iteration, "val", scores)
         checkpoints = self.config.folder / "checkpoints"
-        facts = {"iteration": iteration, "validation": scores, "protocol": protocol.name}
+        facts = {"iteration": iteration, "validation": scores, "protocol": self.protocol.name}
         save_model(self.model, checkpoints / "last.safetensors", **facts)
         if scores["psnr"] > self.best_psnr:
             self.best_psnr = scores["psnr"]

@@ -1,7 +1,6 @@
 """Scenes and crops are what the files hold, in an order that a seed fixes."""
 
-import os
-
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,30 +97,40 @@ def test_photo_smaller_than_the_crop_is_named(data_root, tmp_path):
         CropDataset(find_scenes(data_root, "train"), DecodedCache(tmp_path), 96, flip=False, seed=0)
 
 
-def test_images_of_one_scene_that_differ_in_size_are_named(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("bit_depth", [None, 8, 16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cached_scene_is_the_decoded_one_to_the_bit(tmp_path, suffix, bit_depth, dtype):
+    values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(16, -1)
+    write_pixels(tmp_path / f"a{suffix}", np.stack([values, values[::-1], values[:, ::-1]], axis=-1))
+    files = find_scenes(tmp_path, "test", targets=False)
+    cached = SceneDataset(files, bit_depth, DecodedCache(tmp_path / "cache"))[0]
+    direct = SceneDataset(files, bit_depth)[0]
+    assert torch.equal(cached.views, direct.views)
+    assert cached.bit_depth == direct.bit_depth
+
+
+def test_scene_without_target_has_none(tmp_path):
+    write_pixels(tmp_path / "a.jpg", np.zeros((8, 9, 3), np.uint8))
+    scene = SceneDataset(find_scenes(tmp_path, "test", targets=False))[0]
+    assert scene.target is None
+    assert scene.views.shape == (3, 8, 9)
+
+
+def test_phone_dual_pixel_views_come_upright_in_three_equal_channels(tmp_path):
+    views = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
+    for index, view in enumerate("clr"):
+        (tmp_path / f"test_{view}").mkdir()
+        cv2.imwrite(str(tmp_path / f"test_{view}" / "a.png"), views + index)
+    scene = SceneDataset(find_scenes(tmp_path, "test", DUAL, targets=False))[0]
+    assert scene.views.shape == (9, 3, 2)
+    for channel in range(9):
+        expected = to_float(np.rot90(views) + np.uint16(channel // 3))
+        np.testing.assert_array_equal(scene.views[channel], expected)
+
+
+def test_whole_scene_whose_images_differ_in_size_is_refused(tmp_path):
     for folder, width in (("source", 8), ("target", 9)):
-        (tmp_path / "train_c" / folder).mkdir(parents=True)
-        write_pixels(tmp_path / "train_c" / folder / "a.png", np.zeros((8, width, 3), np.uint16))
-    scenes = find_scenes(tmp_path, "train")
+        write_pixels(tmp_path / folder / "a.png", np.zeros((8, width, 3), np.uint16))
     with pytest.raises(UserError, match=r"target/a.png: is 9x8, but .*source/a.png of the same scene is 8x8"):
-        CropDataset(scenes, DecodedCache(tmp_path / "cache"), 4, flip=False, seed=0)
-    with pytest.raises(UserError, match="9x8"):
-        SceneDataset(scenes)[0]
-
-
-def test_cache_gives_the_decoded_image_without_reading_it_whole(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 65536, (9, 7, 3), dtype=np.uint16)
-    write_pixels(tmp_path / "a.png", pixels)
-    cached = DecodedCache(tmp_path / "cache").open(tmp_path / "a.png")
-    assert isinstance(cached, np.memmap)
-    np.testing.assert_array_equal(cached, pixels)
-
-
-def test_cache_notices_a_changed_source(tmp_path):
-    cache = DecodedCache(tmp_path / "cache")
-    path = tmp_path / "a.png"
-    write_pixels(path, np.full((4, 4, 3), 1, np.uint8))
-    assert cache.open(path).max() == 1
-    write_pixels(path, np.full((4, 4, 3), 2, np.uint8))
-    os.utime(path, ns=(0, 1))
-    assert cache.open(path).max() == 2
+        SceneDataset(find_scenes(tmp_path, "test"))[0]
