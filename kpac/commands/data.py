@@ -98,7 +98,7 @@ def cache(options: argparse.Namespace) -> int:
 
 def synthesize(options: argparse.Namespace) -> None:
     from kpac.data.photos import folder_photos, skimage_photos
-    from kpac.data.synthetic import SynthesisSettings, synthesize
+    from kpac.data.synthetic import SynthesisSettings, scenes_of_each, synthesize
 
     settings = SynthesisSettings.from_options(vars(options))
     if options.photos == "skimage":
@@ -108,7 +108,8 @@ def synthesize(options: argparse.Namespace) -> None:
     else:
         photos = folder_photos(Path(options.photos), options.depth, options.val, options.test, settings.seed)
     synthesize(photos, options.output, settings, options.workers, options.overwrite)
-    say(f"data set: {options.output}, {len(photos)} photographs, {len(photos) * settings.scenes_per_photo} scenes")
+    scenes = sum(scenes_of_each(len(photos), settings.scenes))
+    say(f"data set: {options.output}, {len(photos)} photographs, {scenes} scenes")
 
 
 def _layout_argument(command: argparse.ArgumentParser) -> None:
@@ -121,7 +122,7 @@ def _settings_arguments(command: argparse.ArgumentParser) -> None:
 
     group = command.add_argument_group("camera and scenes")
     for name, field in SynthesisSettings.model_fields.items():
-        default = "random" if field.default is None else field.default
         text = field.description[0].lower() + field.description[1:].rstrip(".")
-        flag = "--" + name.replace("_", "-")
-        group.add_argument(flag, metavar="N", default=argparse.SUPPRESS, help=f"{text} (default: {default})")
+        if field.default is not None:
+            text += f" (default: {field.default})"
+        group.add_argument("--" + name.replace("_", "-"), metavar="N", default=argparse.SUPPRESS, help=text)
