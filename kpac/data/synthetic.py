@@ -78,9 +78,11 @@ def render(
     )
     radius = lens.blur_radius(depth_m, max(height, width)).astype(np.float32)
     linear = optics.to_linear(photo).astype(np.float32)
+    turns = 1 if height > width else 0  # the halves of the aperture lie along the sensor's longer side
     views = []
     for side in ("left", "right"):
-        seen = optics.render_view(linear, radius, settings.aperture_blades, side)
+        turned = (np.ascontiguousarray(np.rot90(image, turns)) for image in (linear, radius))
+        seen = np.rot90(optics.render_view(*turned, settings.aperture_blades, side), -turns)
         noisy = optics.add_sensor_noise(
             seen, settings.full_well_electrons / 2, settings.read_noise_electrons, generator
         )
