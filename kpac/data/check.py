@@ -112,7 +112,7 @@ def check(root: Path, layout: str = "auto") -> list[SplitReport]:
     found = {}
     for split in SPLITS:
         try:
-            found[split] = find_layout(root, split, layout)
+            found[split] = find_layout(root, split, layout, targets=False)
         except UserError:
             if split == "test" and not found:
                 raise
@@ -214,6 +214,8 @@ def _against_the_published_list(report: SplitReport) -> Iterator[Fault]:
     report.published = bool(names) and len(names & split_of.keys()) > len(names) / 2
     if not report.published:
         return
+    if "target" not in report.images:
+        yield Fault("missing targets", f"{report.split}: the names are DPDD's, but there is no folder of targets")
     for name in sorted(expected - names):
         yield Fault("missing scene", f"{name}: in the published {report.split} list, but not here")
     for name in sorted(names - expected):

@@ -1,6 +1,7 @@
 """`kpac data check` says what is wrong, by name, and knows the published set when it sees it."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -65,6 +66,12 @@ def test_published_split_without_dual_views_says_so(published):
         (published / f"test_{view}" / "source").rmdir()
     (report,) = check(published)
     assert report.verdict().endswith("complete (76 scenes), without its left and right views")
+
+
+def test_published_split_without_its_targets_is_not_complete(published):
+    shutil.rmtree(published / "test_c" / "target")
+    (report,) = check(published)
+    assert [fault.kind for fault in report.faults] == ["missing targets"]
 
 
 def test_split_that_lacks_a_published_scene_is_not_complete(published):
