@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from kpac.config import AugmentConfig
 from kpac.data.cache import DecodedCache
 from kpac.data.images import BitDepth, at_depth, bits, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
 from kpac.data.preparation import require_equal_sizes
-from kpac.data.transforms import Geometry
+from kpac.data.transforms import OTHER_SIDE, Augmentation
 from kpac.data.workers import leave_interrupts_to_the_parent
 from kpac.errors import UserError
 
@@ -67,7 +68,7 @@ class SceneDataset(Dataset):
         images = [self._read(path) for path in files.paths]
         for path, image in zip(files.paths, images, strict=True):
             require_equal_sizes(path, image.shape, files.paths[0], images[0].shape)
-        tensors = [_to_tensor(np.rot90(image, files.quarter_turns)) for image in images]
+        tensors = [_to_tensor(to_float(np.rot90(image, files.quarter_turns))) for image in images]
         target = tensors.pop() if files.target else None
         return Scene(files.name, torch.cat(tensors), target, bits(images[0]), files.group)
 
@@ -87,19 +88,21 @@ class CropDataset(Dataset):
         scenes: from `kpac.data.preparation.prepare_scenes`.
         cache: holds the decoded images.
         crop: side of the crops, in pixels.
-        flip: mirrors at random, left-right and top-bottom.
+        augment: what is changed at random.
         seed: fixes the stream.
 
     Raises:
-        UserError: an image is smaller than the crop.
+        UserError: an image is smaller than the crop, or the views do not admit an augmentation.
     """
 
-    def __init__(self, scenes: Sequence[SceneFiles], cache: DecodedCache, crop: int, flip: bool, seed: int):
+    def __init__(self, scenes: Sequence[SceneFiles], cache: DecodedCache, crop: int, augment: AugmentConfig, seed: int):
         self.scenes = scenes
         self.cache = cache
         self.crop = crop
-        self.flip = flip
+        self.augment = augment
         self.seed = seed
+        for views in {tuple(files.views) for files in scenes}:
+            _check_views(views, augment)
         for files in scenes:
             height, width = cache.open(files.paths[0]).shape[:2]
             if min(height, width) < crop:
@@ -114,11 +117,11 @@ class CropDataset(Dataset):
         files = self.scenes[_order(self.seed, round_, len(self.scenes))[place]]
         generator = np.random.default_rng((self.seed, 1, position))
         target = self.cache.open(files.target)
-        geometry = Geometry.draw(*target.shape[:2], self.crop, self.flip, generator)
-        views = [self.cache.open(files.views[view]) for view in geometry.order(list(files.views))]
+        drawn = Augmentation.draw(*target.shape[:2], self.crop, self.augment, generator)
+        views = [self.cache.open(files.views[view]) for view in drawn.order(list(files.views))]
         return {
-            "views": torch.cat([_to_tensor(geometry.apply(view)) for view in views]),
-            "target": _to_tensor(geometry.apply(target)),
+            "views": torch.cat([_to_tensor(drawn.view(view, index)) for index, view in enumerate(views)]),
+            "target": _to_tensor(drawn.target(target)),
             "name": files.name,
         }
 
@@ -174,5 +177,20 @@ def _order(seed: int, round_: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, 0, round_)).permutation(count)
 
 
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(to_float(pixels).transpose(2, 0, 1)))
+def _check_views(views: Sequence[str], augment: AugmentConfig) -> None:
+    """Refuses what would show a network dual-pixel views that no camera takes."""
+    sides = [view for view in views if view in OTHER_SIDE]
+    if augment.rotate and sides:
+        raise UserError(
+            f"data.augment.rotate: a quarter turn makes the disparity of {' and '.join(sides)} views vertical, which "
+            "no dual-pixel camera gives; set it to false. data.augment.flip gives half turns, too"
+        )
+    if augment.flip and len(sides) == 1:
+        raise UserError(
+            f"data.augment.flip: mirrored, a {sides[0]} view is a {OTHER_SIDE[sides[0]]} one, which this network does "
+            "not read; set it to false"
+        )
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

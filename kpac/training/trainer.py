@@ -77,7 +77,7 @@ class Trainer:
         splits = {split: find_scenes(data.root, split, self.model.views, data.layout) for split in ("train", "val")}
         cache = DecodedCache(data.cache or default_folder(data.root))
         train_scenes, val_scenes = (prepare_scenes(splits[name], cache, data.skip_unreadable) for name in splits)
-        self.train_data = CropDataset(train_scenes, cache, data.crop, data.flip, config.seed)
+        self.train_data = CropDataset(train_scenes, cache, data.crop, data.augment, config.seed)
         self.val_data = SceneDataset(val_scenes, self.protocol.bit_depth, cache)
         self.model.to(here.device)
         self.parallel = here.parallel(self.model)
