@@ -226,7 +226,8 @@ def validate(
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        problems = error.errors()
+        # The mistyped key before the missing one that it should have been.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     location, problem = _sentence(schema, problems[0])
     key = ".".join([*([under] if under else []), *map(str, location)])
     prefix = key[: -len(str(location[-1]))] if location else ""

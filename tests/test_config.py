@@ -91,6 +91,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path):
         ("", ["train.optimizer.learning_rate=-1"], ["train.optimizer.learning_rate", "greater than 0", "found -1"]),
         ("", ["data.augment.flpi=true"], ["data.augment.flpi", "did you mean 'data.augment.flip'"]),
         ("", ["data.augment.scale.rang=[1, 1]"], ["did you mean 'data.augment.scale.range'"]),
+        ("", ["data={rot: d}"], ["unknown key 'data.rot'", "did you mean 'data.root'"]),
         ("", ["data.augment.scale.probability=0.5"], ["'data.augment.scale.range' is missing"]),
         (
             "",
