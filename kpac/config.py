@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from kpac.errors import UserError
 
 Positive = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0, le=1, strict=True)]  # strict: "gray: true" would mean always
+Scale = Annotated[float, Field(gt=0, le=1)]
+Deviation = Annotated[float, Field(gt=0)]
 
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
@@ -34,6 +37,12 @@ class Section(BaseModel):
     """A part of the configuration: typed, closed (a key that is not declared is an error), with documented keys."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("should have its smaller value first")
+    return bounds
 
 
 class ModelConfig(Section):
@@ -49,41 +58,37 @@ class ModelConfig(Section):
         return dict(self.model_extra or {})
 
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
 class ScaleConfig(Section):
-    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.7, 1.0)
-    """Smallest and largest factor (IFAN: 0.7 to 1.0)."""
-    probability: Probability = 0.5
-    """How often (IFAN: 0.5)."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "ScaleConfig":
-        if self.range[0] > self.range[1]:
-            raise ValueError(f"range should go from small to large, found {list(self.range)}")
-        return self
+    range: Annotated[tuple[Scale, Scale], AfterValidator(_ascending)]
+    """Smallest and largest factor of the size, drawn evenly between them. IFAN: [0.7, 1.0]."""
+    probability: Probability
+    """Share of the crops that are scaled. IFAN: 0.5."""
 
 
 class NoiseConfig(Section):
-    deviation: Annotated[float, Field(gt=0)]
-    """Of the Gaussian, where 1 is the largest value."""
-    probability: Probability = 0.05
-    """How often (IFAN: 0.05, there with the same noise on the target)."""
+    deviation: Annotated[tuple[Deviation, Deviation], AfterValidator(_ascending)]
+    """Smallest and largest standard deviation, where white is 1, drawn evenly between them. IFAN: 0.001 and the root of
+    0.005, about 0.0707."""
+    probability: Probability
+    """Share of the crops that get noise. IFAN: 0.05."""
 
 
 class AugmentConfig(Section):
+    """Random changes of training crops, all off unless asked for, the same for all views and the target of a scene.
+
+    "IFAN" is the published training code of Lee et al., CVPR 2021, by the same group. "Ours" has no published source.
+    """
+
     flip: bool = False
-    """Mirror crops left-right and top-bottom, each with probability one half; dual-pixel views then change places."""
+    """Mirror left-right and top-bottom, each with probability one half; dual-pixel views change places with it. Ours."""
     rotate: bool = False
-    """Turn crops by 90 degrees with probability one half; with `flip`, all eight positions come up. For networks that
-    read the center view alone: turned dual-pixel views would differ along the other axis."""
+    """Turn by 0, 90, 180 or 270 degrees, each as likely; not for dual-pixel views. Ours."""
     scale: ScaleConfig | None = None
-    """Reduce images by a random factor, by area averaging."""
+    """Reduce by area averaging. The crop keeps its size and shows more of the scene, as far as the image reaches."""
     gray: Probability = 0.0
-    """How often crops lose their colour (IFAN: 0.3)."""
+    """Share of the crops that lose their colour (luma of ITU-R BT.709). IFAN: 0.3."""
     noise: NoiseConfig | None = None
-    """Add Gaussian noise to the inputs, not to the target."""
+    """Add Gaussian noise to the inputs, to each view its own, and not to the target."""
 
 
 class DataConfig(Section):
@@ -96,7 +101,7 @@ class DataConfig(Section):
     crop: Positive = 256
     """Side of the square training crops, in pixels."""
     augment: AugmentConfig = AugmentConfig()
-    """What else is done to crops, at random; nothing by default."""
+    """How crops are changed at random; see docs/augmentation.md."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare batches; 0 prepares them in the training process."""
     cache: Path | None = None
@@ -221,7 +226,8 @@ def validate(
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        problems = error.errors()
+        # The mistyped key before the missing one that it should have been.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     location, problem = _sentence(schema, problems[0])
     key = ".".join([*([under] if under else []), *map(str, location)])
     prefix = key[: -len(str(location[-1]))] if location else ""

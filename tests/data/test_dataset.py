@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kpac.config import AugmentConfig, NoiseConfig, ScaleConfig
+from kpac.config import AugmentConfig
 from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset, SceneDataset, training_loader
 from kpac.data.images import read_pixels, to_float, write_pixels
@@ -13,12 +13,12 @@ from kpac.data.layouts import find_scenes
 from kpac.errors import UserError
 
 DUAL = ("center", "left", "right")
-EVERYTHING = AugmentConfig(flip=True, scale=ScaleConfig(), gray=0.3, noise=NoiseConfig(deviation=0.01, probability=0.5))
+FLIP = AugmentConfig(flip=True)
 
 
 @pytest.fixture
 def crops(data_root, tmp_path) -> CropDataset:
-    return CropDataset(find_scenes(data_root, "train", DUAL), DecodedCache(tmp_path / "cache"), 32, EVERYTHING, seed=1)
+    return CropDataset(find_scenes(data_root, "train", DUAL), DecodedCache(tmp_path / "cache"), 32, FLIP, seed=1)
 
 
 def test_whole_scene_holds_the_files_16_bits(data_root):
@@ -32,8 +32,8 @@ def test_whole_scene_holds_the_files_16_bits(data_root):
 
 
 def test_crop_depends_on_seed_and_position_alone(crops, data_root, tmp_path):
-    again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, EVERYTHING, seed=1)
-    other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, EVERYTHING, seed=2)
+    again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, FLIP, seed=1)
+    other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, FLIP, seed=2)
     assert torch.equal(crops[123]["views"], again[123]["views"])
     assert not torch.equal(crops[123]["views"], other[123]["views"])
 
@@ -54,13 +54,6 @@ def test_batches_are_the_same_for_any_workers_start_and_number_of_devices(crops,
     for batch, first, second in zip(whole, *halves, strict=True):
         assert torch.equal(batch[0::2], first["target"])
         assert torch.equal(batch[1::2], second["target"])
-
-
-def test_views_and_target_are_cut_at_the_same_place(crops):
-    for position in range(24):
-        sample = crops[position]
-        differences = (sample["views"].view(3, 3, 32, 32) - sample["target"]).abs().mean(dim=(1, 2, 3))
-        assert differences.max() < 0.11, position  # another place of these textures differs by 0.2
 
 
 def test_photo_smaller_than_the_crop_is_named(data_root, tmp_path):
@@ -105,11 +98,3 @@ def test_whole_scene_whose_images_differ_in_size_is_refused(tmp_path):
         write_pixels(tmp_path / folder / "a.png", np.zeros((8, width, 3), np.uint16))
     with pytest.raises(UserError, match=r"target/a.png: is 9x8, but .*source/a.png of the same scene is 8x8"):
         SceneDataset(find_scenes(tmp_path, "test"))[0]
-
-
-def test_turned_dual_pixel_views_are_refused(data_root, tmp_path):
-    turned = AugmentConfig(rotate=True)
-    cache = DecodedCache(tmp_path)
-    with pytest.raises(UserError, match=r"data.augment.rotate: .* set it to false"):
-        CropDataset(find_scenes(data_root, "train", DUAL), cache, 32, turned, seed=0)
-    assert CropDataset(find_scenes(data_root, "train"), cache, 32, turned, seed=0)[0]["views"].shape == (3, 32, 32)
