@@ -80,7 +80,7 @@ class AugmentConfig(Section):
     """
 
     flip: bool = False
-    """Mirror left-right and top-bottom, each with probability one half; dual-pixel views change places with it. Ours."""
+    """Mirror left-right and top-bottom, each with probability one half; dual-pixel views then change places. Ours."""
     rotate: bool = False
     """Turn by 0, 90, 180 or 270 degrees, each as likely; not for dual-pixel views. Ours."""
     scale: ScaleConfig | None = None
