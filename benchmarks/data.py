@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kpac.config import StageConfig
+from kpac.config import AugmentConfig, StageConfig
 from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
@@ -156,7 +156,7 @@ def main() -> None:
         start = time.perf_counter()
         cache.prepare([path for pair in pairs for path in pair])
         build = time.perf_counter() - start
-        ours = CropDataset(find_scenes(root, "train"), cache, CROP, flip=False, seed=0)
+        ours = CropDataset(find_scenes(root, "train"), cache, CROP, AugmentConfig(), seed=0)
         arrays = [tuple(cache.stored(path) for path in pair) for pair in pairs]
         rows: list[tuple[str, Dataset | None]] = [
             ("PNGs decoded per crop, as the field's loaders do", Crops(pairs, decode_as_the_field)),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from kpac.errors import UserError
@@ -49,6 +49,43 @@ class ModelConfig(Section):
         return dict(self.model_extra or {})
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class ScaleConfig(Section):
+    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.7, 1.0)
+    """Smallest and largest factor (IFAN: 0.7 to 1.0)."""
+    probability: Probability = 0.5
+    """How often (IFAN: 0.5)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScaleConfig":
+        if self.range[0] > self.range[1]:
+            raise ValueError(f"range should go from small to large, found {list(self.range)}")
+        return self
+
+
+class NoiseConfig(Section):
+    deviation: Annotated[float, Field(gt=0)]
+    """Of the Gaussian, where 1 is the largest value."""
+    probability: Probability = 0.05
+    """How often (IFAN: 0.05, there with the same noise on the target)."""
+
+
+class AugmentConfig(Section):
+    flip: bool = False
+    """Mirror crops left-right and top-bottom, each with probability one half; dual-pixel views then change places."""
+    rotate: bool = False
+    """Turn crops by 90 degrees with probability one half; with `flip`, all eight positions come up. For networks that
+    read the center view alone: turned dual-pixel views would differ along the other axis."""
+    scale: ScaleConfig | None = None
+    """Reduce images by a random factor, by area averaging."""
+    gray: Probability = 0.0
+    """How often crops lose their colour (IFAN: 0.3)."""
+    noise: NoiseConfig | None = None
+    """Add Gaussian noise to the inputs, not to the target."""
+
+
 class DataConfig(Section):
     root: Path
     """Folder of the data set; relative to the working directory."""
@@ -58,8 +95,8 @@ class DataConfig(Section):
     """Go on without the scenes that have an unreadable image, naming each, instead of stopping."""
     crop: Positive = 256
     """Side of the square training crops, in pixels."""
-    flip: bool = False
-    """Mirror crops left-right (dual-pixel views then change places) and top-bottom, each with probability one half."""
+    augment: AugmentConfig = AugmentConfig()
+    """What else is done to crops, at random; nothing by default."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare batches; 0 prepares them in the training process."""
     cache: Path | None = None

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kpac.config import AugmentConfig
 from kpac.data.cache import DecodedCache
 from kpac.data.images import BitDepth, at_depth, bits, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
 from kpac.data.preparation import require_equal_sizes
-from kpac.data.transforms import Geometry
+from kpac.data.transforms import Transform
 from kpac.errors import UserError
 
 
@@ -66,7 +67,7 @@ class SceneDataset(Dataset):
         images = [self._read(path) for path in files.paths]
         for path, image in zip(files.paths, images, strict=True):
             require_equal_sizes(path, image.shape, files.paths[0], images[0].shape)
-        tensors = [_to_tensor(np.rot90(image, files.quarter_turns)) for image in images]
+        tensors = [_to_tensor(to_float(np.rot90(image, files.quarter_turns))) for image in images]
         target = tensors.pop() if files.target else None
         return Scene(files.name, torch.cat(tensors), target, bits(images[0]), files.group)
 
@@ -86,19 +87,25 @@ class CropDataset(Dataset):
         scenes: from `kpac.data.preparation.prepare_scenes`.
         cache: holds the decoded images.
         crop: side of the largest crops, in pixels.
-        flip: mirrors at random, left-right and top-bottom.
+        augment: what else is done to crops at random.
         seed: fixes the stream.
 
     Raises:
-        UserError: an image is smaller than the crop.
+        UserError: an image is smaller than the crop, or `augment` does not suit dual-pixel views.
     """
 
-    def __init__(self, scenes: Sequence[SceneFiles], cache: DecodedCache, crop: int, flip: bool, seed: int):
+    def __init__(self, scenes: Sequence[SceneFiles], cache: DecodedCache, crop: int, augment: AugmentConfig, seed: int):
         self.scenes = scenes
         self.cache = cache
         self.crop = crop
-        self.flip = flip
+        self.augment = augment
         self.seed = seed
+        dual = {"left", "right"}.intersection(*(files.views for files in scenes))
+        if augment.rotate and dual:
+            raise UserError(
+                "data.augment.rotate: turned by 90 degrees, left and right views would differ along the other axis; "
+                "set it to false, or train a network that reads the center view alone"
+            )
         for files in scenes:
             height, width = cache.open(files.paths[0]).shape[:2]
             if min(height, width) < crop:
@@ -122,11 +129,12 @@ class CropDataset(Dataset):
         files = self.scene(position)
         generator = np.random.default_rng((self.seed, 1, position))
         target = self.cache.open(files.target)
-        geometry = Geometry.draw(*target.shape[:2], crop, self.flip, generator)
-        views = [self.cache.open(files.views[view]) for view in geometry.order(list(files.views))]
+        size = target.shape[:2]
+        transform = Transform.draw(*size, crop, self.augment, generator)
+        views = [self.cache.open(files.views[view]) for view in transform.order(list(files.views), *size)]
         return {
-            "views": torch.cat([_to_tensor(geometry.apply(view)) for view in views]),
-            "target": _to_tensor(geometry.apply(target)),
+            "views": torch.cat([_to_tensor(view) for view in transform.apply_to_inputs(views)]),
+            "target": _to_tensor(transform.apply(target)),
             "name": files.name,
         }
 
@@ -136,5 +144,5 @@ def _order(seed: int, round_: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, 0, round_)).permutation(count)
 
 
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(to_float(pixels).transpose(2, 0, 1)))
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

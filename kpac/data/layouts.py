@@ -80,9 +80,8 @@ class Layout:
         for base in self.bases:
             if not self._is_divided(base) and split != "test":
                 continue
-            if self.has_targets and self.folder(root, base, split, "center").is_dir():
-                return base
-            if not self.has_targets and self.images(root, base, split, "center"):
+            center = self.folder(root, base, split, "center")
+            if center.is_dir() and (self.has_targets or self.images(root, base, split, "center")):
                 return base
         return None
 
@@ -94,6 +93,13 @@ def _redistributed(name: str, suffix: str) -> Layout:
     folders = {"center": "inputC", "left": "inputL", "right": "inputR", "target": "target"}
     bases = ("{split}/DPDD", "{split}", "DPDD", "")
     return Layout(name, {role: folder + suffix for role, folder in folders.items()}, bases)
+
+
+def _pixel(name: str, suffix: str) -> Layout:
+    folders = {"center": "{split}_c", "left": "{split}_l", "right": "{split}_r"}
+    bases = ("", "dd_dp_dataset_pixel", "PixelDP")
+    # Turned as the public evaluation of IFAN turns them.
+    return Layout(name, {role: folder + suffix for role, folder in folders.items()}, bases, quarter_turns=1)
 
 
 LAYOUTS = {
@@ -113,12 +119,8 @@ LAYOUTS = {
         _redistributed("dpdd_redistributed_crops", "_crops"),
         Layout("realdof", {"center": "source", "target": "target"}, ("", "RealDOF")),
         Layout("paired", {"center": "input", "target": "target"}, ("{split}", "")),
-        Layout(
-            "pixeldp",
-            {"center": "{split}_c", "left": "{split}_l", "right": "{split}_r"},
-            ("", "PixelDP"),
-            quarter_turns=1,  # as the public evaluation of IFAN turns them
-        ),
+        _pixel("pixeldp", "/source"),
+        _pixel("pixeldp_flat", ""),
         Layout("cuhk", {"center": "image"}, ("", "CUHK"), pattern="out_of_focus*"),
         Layout("images", {"center": ""}, ("",)),
     )
@@ -147,7 +149,7 @@ def find_scenes(
     root = Path(root)
     if split not in SPLITS:
         raise UserError(f"no split is called '{split}'; expected one of: {', '.join(SPLITS)}")
-    found, base = find_layout(root, split, layout)
+    found, base = find_layout(root, split, layout, targets)
     if targets and not found.has_targets:
         raise UserError(
             f"{root}: looks like a folder of images without targets (layout '{found.name}'); training and scoring need "
@@ -174,8 +176,11 @@ def find_scenes(
     ]
 
 
-def find_layout(root: Path, split: str, layout: str = "auto") -> tuple[Layout, str]:
+def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = True) -> tuple[Layout, str]:
     """The layout of a folder and the base under which it was found.
+
+    Where the inputs' folders fit a layout with targets and one without, as those of DPDD and PixelDP, the folder of the
+    targets decides, unless the caller needs `targets`: then what is missing is the targets.
 
     Raises:
         UserError: no such folder, or nothing in it that is known.
@@ -186,7 +191,10 @@ def find_layout(root: Path, split: str, layout: str = "auto") -> tuple[Layout, s
         raise UserError(f"no layout is called '{layout}'; expected auto or one of: {', '.join(LAYOUTS)}")
     for candidate in LAYOUTS.values() if layout == "auto" else [LAYOUTS[layout]]:
         base = candidate.base_in(root, split)
-        if base is not None:
+        if base is None:
+            continue
+        lacks = candidate.has_targets and not candidate.folder(root, base, split, "target").is_dir()
+        if not (lacks and not targets and layout == "auto"):
             return candidate, base
     there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())) or "no folders at all"
     raise UserError(f"{root}: no {split} split found; expected {_expected(split)}; found in {root}: {there}")

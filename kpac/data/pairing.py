@@ -33,23 +33,30 @@ def pair(sources: list[Path], targets: list[Path]) -> list[Path]:
     """
     by_name = {path.stem: path for path in targets}
     folder, source_folder = targets[0].parent, sources[0].parent
-    listed = {source: target for pairs in published_pairs().values() for source, target in pairs.items()}
-    if all(path.stem in listed for path in sources) and any(listed[path.stem] in by_name for path in sources):
-        names = {path: listed[path.stem] for path in sources}
-    elif any(path.stem in by_name for path in sources):
-        names = {path: path.stem for path in sources}
-    elif len(sources) == len(targets):
-        log.warning("%s and %s share no names: pairing them in sorted order", source_folder, folder)
-        return targets
-    else:
+    names = target_names(sources, targets)
+    if names is None:
+        if len(sources) == len(targets):
+            log.warning("%s and %s share no names: pairing them in sorted order", source_folder, folder)
+            return targets
         raise UserError(
             f"{folder}: holds {len(targets)} images, {source_folder} {len(sources)}; "
             "expected as many, since no names are shared and they pair by sorted position"
         )
-    for path, name in names.items():
+    for path, name in zip(sources, names, strict=True):
         if name not in by_name:
             raise UserError(f"{folder}: no target named {name}{path.suffix}, which belongs to {path}")
-    return [by_name[name] for name in names.values()]
+    return [by_name[name] for name in names]
+
+
+def target_names(sources: list[Path], targets: list[Path]) -> list[str] | None:
+    """The stem that each source's target should have; None when they can pair by sorted position alone."""
+    there = {path.stem for path in targets}
+    listed = {source: target for pairs in published_pairs().values() for source, target in pairs.items()}
+    if all(path.stem in listed for path in sources) and any(listed[path.stem] in there for path in sources):
+        return [listed[path.stem] for path in sources]
+    if any(path.stem in there for path in sources):
+        return [path.stem for path in sources]
+    return None
 
 
 def groups_of(folder: Path, count: int) -> list[str | None]:

@@ -41,7 +41,7 @@ class TrainingData:
         cache = DecodedCache(data.cache or default_folder(data.root))
         train, val = (prepare_scenes(scenes, cache, data.skip_unreadable) for scenes in (train, val))
         self.facts = {"train": fingerprint(train), "val": fingerprint(val)}
-        self.crops = CropDataset(train, cache, max(stage.crop for stage in self.stages), data.flip, config.seed)
+        self.crops = CropDataset(train, cache, max(stage.crop for stage in self.stages), data.augment, config.seed)
         self.val = SceneDataset(val, self.protocol.bit_depth, cache)
 
     def stage(self, iteration: int) -> StageConfig:

@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 import torch
 
-from kpac.config import StageConfig
+from kpac.config import AugmentConfig, NoiseConfig, ScaleConfig, StageConfig
 from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset, SceneDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
-from kpac.data.transforms import Geometry
 from kpac.errors import UserError
 
 DUAL = ("center", "left", "right")
+EVERYTHING = AugmentConfig(flip=True, scale=ScaleConfig(), gray=0.3, noise=NoiseConfig(deviation=0.01, probability=0.5))
 STAGES = [StageConfig(until=2, crop=16, batch_size=6), StageConfig(until=5, crop=32, batch_size=4)]
 
 
 @pytest.fixture
 def crops(data_root, tmp_path) -> CropDataset:
-    return CropDataset(find_scenes(data_root, "train", DUAL), DecodedCache(tmp_path / "cache"), 32, flip=True, seed=1)
+    return CropDataset(find_scenes(data_root, "train", DUAL), DecodedCache(tmp_path / "cache"), 32, EVERYTHING, seed=1)
 
 
 def test_whole_scene_holds_the_files_16_bits(data_root):
@@ -34,8 +34,8 @@ def test_whole_scene_holds_the_files_16_bits(data_root):
 
 
 def test_crop_depends_on_seed_and_position_alone(crops, data_root, tmp_path):
-    again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, flip=True, seed=1)
-    other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, flip=True, seed=2)
+    again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, EVERYTHING, seed=1)
+    other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, EVERYTHING, seed=2)
     assert torch.equal(crops[123]["views"], again[123]["views"])
     assert not torch.equal(crops[123]["views"], other[123]["views"])
 
@@ -71,42 +71,12 @@ def test_views_and_target_are_cut_at_the_same_place(crops):
     for position in range(24):
         sample = crops[position]
         differences = (sample["views"].view(3, 3, 32, 32) - sample["target"]).abs().mean(dim=(1, 2, 3))
-        assert differences.max() < 0.1, position  # another place of these textures differs by 0.2
-
-
-def test_mirrored_dual_pixel_views_change_places():
-    geometry = Geometry(top=0, left=0, size=4, mirror=True, flip=False)
-    assert geometry.order(DUAL) == ["center", "right", "left"]
-    assert Geometry(0, 0, 4, mirror=False, flip=True).order(DUAL) == list(DUAL)
-    image = np.arange(16).reshape(4, 4, 1)
-    np.testing.assert_array_equal(geometry.apply(image)[0, :, 0], [3, 2, 1, 0])
-
-
-def test_mirrored_scene_is_the_scene_that_a_mirrored_world_gives():
-    """A point behind the focus plane moves left in the left view; it must do so after mirroring, too."""
-    from kpac.data.optics import render_view
-
-    photo = np.zeros((21, 21, 3), np.float32)
-    photo[10, 6] = 1
-    radius = np.full((21, 21), 3.0, np.float32)
-    views = {side: render_view(photo, radius, 0, side) for side in ("left", "right")}
-    world = {side: render_view(photo[:, ::-1].copy(), radius, 0, side) for side in ("left", "right")}
-    geometry = Geometry(0, 0, 21, mirror=True, flip=False)
-    for side, source in zip(("left", "right"), geometry.order(("left", "right")), strict=True):
-        np.testing.assert_allclose(geometry.apply(views[source]), world[side], atol=1e-7)
-
-
-def test_flips_are_off_unless_asked_for():
-    generator = np.random.default_rng(0)
-    drawn = [Geometry.draw(40, 50, 8, False, generator) for _ in range(200)]
-    assert not any(geometry.mirror or geometry.flip for geometry in drawn)
-    assert {geometry.top for geometry in drawn} == set(range(33))
-    assert {geometry.left for geometry in drawn} == set(range(43))
+        assert differences.max() < 0.11, position  # another place of these textures differs by 0.2
 
 
 def test_photo_smaller_than_the_crop_is_named(data_root, tmp_path):
     with pytest.raises(UserError, match=r"is 112x80, smaller than the training crop; .* data.crop to 80"):
-        CropDataset(find_scenes(data_root, "train"), DecodedCache(tmp_path), 96, flip=False, seed=0)
+        CropDataset(find_scenes(data_root, "train"), DecodedCache(tmp_path), 96, AugmentConfig(), seed=0)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -146,3 +116,11 @@ def test_whole_scene_whose_images_differ_in_size_is_refused(tmp_path):
         write_pixels(tmp_path / folder / "a.png", np.zeros((8, width, 3), np.uint16))
     with pytest.raises(UserError, match=r"target/a.png: is 9x8, but .*source/a.png of the same scene is 8x8"):
         SceneDataset(find_scenes(tmp_path, "test"))[0]
+
+
+def test_turned_dual_pixel_views_are_refused(data_root, tmp_path):
+    turned = AugmentConfig(rotate=True)
+    cache = DecodedCache(tmp_path)
+    with pytest.raises(UserError, match=r"data.augment.rotate: .* set it to false"):
+        CropDataset(find_scenes(data_root, "train", DUAL), cache, 32, turned, seed=0)
+    assert CropDataset(find_scenes(data_root, "train"), cache, 32, turned, seed=0)[0]["views"].shape == (3, 32, 32)

@@ -116,11 +116,12 @@ def test_cuhk_is_its_defocused_images_alone(tmp_path):
     assert find_scenes(tmp_path / "CUHK", "test", targets=False)[0].target is None
 
 
-def test_pixeldp_is_dual_views_to_be_turned(tmp_path):
+@pytest.mark.parametrize("folder", ["", "source"])
+def test_pixeldp_is_dual_views_to_be_turned(tmp_path, folder):
     for view in "clr":
-        write_images(tmp_path / "PixelDP" / f"test_{view}", ["1", "2"])
+        write_images(tmp_path / "PixelDP" / f"test_{view}" / folder, ["1", "2"])
     (scene, _) = find_scenes(tmp_path, "test", ("center", "left", "right"), targets=False)
-    assert [path.parent.name for path in scene.paths] == ["test_c", "test_l", "test_r"]
+    assert [path.relative_to(tmp_path).parts[1] for path in scene.paths] == ["test_c", "test_l", "test_r"]
     assert scene.quarter_turns == 1
 
 
