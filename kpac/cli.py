@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = options.run(options)
     except UserError as error:
         print(f"kpac: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except Stopped as stop:
         print(f"\nkpac: {stop}", file=sys.stderr)
         return stop.status

@@ -8,6 +8,8 @@ class UserError(Exception):
     what to do next. The command line prints it without a traceback and exits with status 2.
     """
 
+    status = 2
+
 
 class Stopped(Exception):
     """A signal ended the work in good order: what was done is saved, and the message says how to continue.

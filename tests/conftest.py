@@ -14,6 +14,15 @@ from kpac.data.synthetic import synthesize
 torch.set_num_threads(2)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked `gpu` where there are fewer CUDA devices than they need."""
+    for item in items:
+        marker = item.get_closest_marker("gpu")
+        needed = marker.kwargs.get("devices", 1) if marker else 0
+        if torch.cuda.device_count() < needed:
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed} CUDA device(s)"))
+
+
 def texture(height: int, width: int, seed: int) -> np.ndarray:
     """A photograph-like image with detail at every size, H x W x 3 in [0, 1]."""
     generator = np.random.default_rng(seed)
@@ -55,6 +64,63 @@ model: {{width: 4, blocks: 1}}
 data: {{root: {data_root}, crop: 32, workers: 0, cache: {tmp_path / "cache"}}}
 train: {{iterations: 6, batch_size: 2, log_every: 2}}
 validation: {{every: 3}}
+"""
+    )
+    return path
+
+
+NOISY = '''
+"""A small network whose output depends on every random generator there is, and that dies where a test says so."""
+import os, random, signal
+import numpy as np
+import torch
+from torch import nn
+from kpac.models.registry import register
+
+@register("noisy")
+class Noisy(nn.Module):
+    views = ("center",)
+    passes = 0
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        first, second = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
+        self.layers = nn.Sequential(first, nn.Dropout(0.2), second)
+
+    def forward(self, views):
+        if self.training:
+            Noisy.passes += 1
+            if Noisy.passes == int(os.environ.get("DIE_AT", "0")) and os.environ.get("RANK", "1") == "1":
+                if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+                    os.kill(os.getpid(), signal.SIGKILL)
+            views = views * (1 + 0.01 * random.random() + 0.01 * np.random.rand())
+        return views + self.layers(views)
+'''
+
+
+@pytest.fixture
+def noisy_config(config_file, tmp_path) -> Path:
+    """The small configuration, with a network that is random and, with DIE_AT=n, kills itself in its n-th pass.
+
+    It averages weights, cuts crops of two sizes and accumulates gradients.
+    """
+    plugin, path = tmp_path / "noisy.py", tmp_path / "noisy.yaml"
+    plugin.write_text(NOISY)
+    path.write_text(
+        f"""
+extends: {config_file}
+name: noisy
+plugins: [{plugin}]
+model: {{name: noisy}}
+train:
+  iterations: 12
+  batch_size: 4
+  accumulate: 2
+  progressive: [{{until: 5, crop: 16, batch_size: 8}}]
+  ema_decay: 0.9
+  log_every: 5
+  checkpoint: {{every: 2}}
+validation: {{every: 6}}
 """
     )
     return path

@@ -1,6 +1,7 @@
 """`kpac train`."""
 
 import argparse
+import re
 from pathlib import Path
 
 from kpac.commands.arguments import Subcommands, add_command, say
@@ -27,7 +28,7 @@ def train(options: argparse.Namespace) -> None:
     from kpac.training.trainer import train
 
     words = [options.config, *options.overrides] if options.config else options.overrides
-    file = Path(words.pop(0)) if words and "=" not in words[0] else None
+    file = Path(words.pop(0)) if words and not re.match(r"\w+(\.\w+)*=", words[0]) else None
     if options.resume and options.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces one; give one of them")
     if options.allow_changes and not options.resume:

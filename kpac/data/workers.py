@@ -15,4 +15,8 @@ def leave_signals_to_the_parent(*_: int) -> None:
     after which the parent saves a checkpoint. The second SIGTERM is the parent's own, for a worker that is stuck.
     """
     leave_interrupts_to_the_parent()
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL) and None)
+    signal.signal(signal.SIGTERM, _let_the_next_one_act)
+
+
+def _let_the_next_one_act(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)

@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import re
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def resume_command(folder: Path) -> str:
     """What a user types to continue the run in a folder."""
-    return f"kpac train --resume {folder}"
+    launcher = "torchrun ... scripts/train.py" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "kpac train"
+    return f"{launcher} --resume {shlex.quote(str(folder))}"
 
 
 def _flush_folder(folder: Path) -> None:

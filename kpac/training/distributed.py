@@ -5,14 +5,14 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from kpac.environment import choose_device
-from kpac.errors import UserError
+from kpac.errors import Stopped, UserError
 
 Result = TypeVar("Result")
 
@@ -86,7 +86,7 @@ class Processes:
         if mistake and not any(met[: self.rank]):
             raise mistake
         if any(met):
-            raise SystemExit(2)
+            raise SystemExit(UserError.status)
         return result
 
     def first(self, work: Callable[[], Result]) -> Result:
@@ -98,9 +98,9 @@ class Processes:
         dist.broadcast_object_list(results, src=0, group=self.control)
         return results[0]
 
-    def leave(self, reason: Exception, status: int) -> None:
+    def leave(self, reason: UserError | Stopped) -> NoReturn:
         """Ends all processes, each of which must come here: the first with a reason, the others without a word."""
-        raise reason if self.is_first else SystemExit(status)
+        raise reason if self.is_first else SystemExit(reason.status)
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model, wrapped so that gradients are averaged over the processes."""

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kpac.training.ema import ExponentialMovingAverage
 from kpac.training.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def restore(trainer: "Trainer", state: dict[str, Any]) -> None:
     trainer.model.load_state_dict(state["model"])
     if trainer.average and state["average"]:
         trainer.average.load_state_dict(state["average"])
-    elif trainer.average:
-        trainer.average.restart(trainer.model)
+    elif trainer.average:  # switched on since
+        trainer.average = ExponentialMovingAverage(trainer.model, trainer.config.train.ema_decay)
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
     trainer.schedule.load_state_dict({**state["schedule"], "base_lrs": trainer.schedule.base_lrs})

@@ -1,7 +1,7 @@
 """The training loop, and nothing but the loop."""
 
 import math
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ class Trainer:
         self.guard = DivergenceGuard(here.device)
         self.meter = Meter(here)
         self.iteration = self.position = 0  # steps done; crops of the stream used
+        self.rate = 0.0  # of the last step
         self.best: dict[str, float] = {"psnr": -math.inf, "iteration": 0}
         seed_all(config.seed, here.rank)
 
@@ -108,6 +109,7 @@ class Trainer:
         facts = {"device": device_name(here.device), "compute": self.compute.describe(), "data": self.data.facts}
         batches = self.compute.batches(self.data.batches(self.iteration, self.position, self.compute.pinned))
         with (
+            closing(batches),  # ends the workers
             open_log(config, here, self.iteration, facts) as log,
             StopSignals(here) as signals,
             profiler(trace) as after_step,
@@ -136,7 +138,7 @@ class Trainer:
                         self.save(folder)
                     save = False
                 if number and not last:
-                    here.leave(stopped(number, self.iteration, folder.path), 128 + number)
+                    here.leave(stopped(number, self.iteration, folder.path))
 
     def step(self, views: Tensor, target: Tensor) -> None:
         """One optimizer step.
@@ -159,6 +161,7 @@ class Trainer:
             for name, value in {"loss": loss, **terms}.items():
                 values[name] = values.get(name, 0) + value.detach() / train.accumulate
         values["gradient_norm"] = self.compute.update(self.optimizer, train.gradient_norm)
+        self.rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         if self.average:
             self.average.update(self.model)
@@ -171,7 +174,7 @@ class Trainer:
     def report(self, log: RunLog) -> None:
         """Logs what the steps since the last report gave."""
         numbers = self.meter.take()
-        numbers["learning_rate"] = self.schedule.get_last_lr()[0]
+        numbers["learning_rate"] = self.rate
         numbers["skipped"] = self.guard.read().total
         if self.here.device.type == "cuda":
             numbers["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.here.device) / 1e9
@@ -216,4 +219,4 @@ class Trainer:
         advice = (
             f"continue from {kept.name} with a lower learning rate: {again}" if kept else "try a lower learning rate"
         )
-        self.here.leave(UserError(f"{what}. The training has diverged, {advice}"), 2)
+        self.here.leave(UserError(f"{what}. The training has diverged, {advice}"))
