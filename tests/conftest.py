@@ -13,6 +13,8 @@ from kpac.data.synthetic import synthesize
 
 torch.set_num_threads(2)
 
+NETWORKS = Path(__file__).parent / "networks.py"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips tests marked `gpu` where there are fewer CUDA devices than they need."""
@@ -69,48 +71,18 @@ validation: {{every: 3}}
     return path
 
 
-NOISY = '''
-"""A small network whose output depends on every random generator there is, and that dies where a test says so."""
-import os, random, signal
-import numpy as np
-import torch
-from torch import nn
-from kpac.models.registry import register
-
-@register("noisy")
-class Noisy(nn.Module):
-    views = ("center",)
-    passes = 0
-
-    def __init__(self, width: int = 4):
-        super().__init__()
-        first, second = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
-        self.layers = nn.Sequential(first, nn.Dropout(0.2), second)
-
-    def forward(self, views):
-        if self.training:
-            Noisy.passes += 1
-            if Noisy.passes == int(os.environ.get("DIE_AT", "0")) and os.environ.get("RANK", "1") == "1":
-                if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-                    os.kill(os.getpid(), signal.SIGKILL)
-            views = views * (1 + 0.01 * random.random() + 0.01 * np.random.rand())
-        return views + self.layers(views)
-'''
-
-
 @pytest.fixture
 def noisy_config(config_file, tmp_path) -> Path:
     """The small configuration, with a network that is random and, with DIE_AT=n, kills itself in its n-th pass.
 
     It averages weights, cuts crops of two sizes and accumulates gradients.
     """
-    plugin, path = tmp_path / "noisy.py", tmp_path / "noisy.yaml"
-    plugin.write_text(NOISY)
+    path = tmp_path / "noisy.yaml"
     path.write_text(
         f"""
 extends: {config_file}
 name: noisy
-plugins: [{plugin}]
+plugins: [{NETWORKS}]
 model: {{name: noisy}}
 train:
   iterations: 12
