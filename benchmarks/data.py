@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kpac.config import AugmentConfig, load_config
+from kpac.config import AugmentConfig, StageConfig, load_config
 from kpac.data.cache import DecodedCache
-from kpac.data.dataset import CropDataset, training_loader
+from kpac.data.dataset import CropDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
+from kpac.data.stream import training_loader
 
 HEIGHT, WIDTH, CROP, BATCH, WORKERS = 1120, 1680, 256, 8, 2
 PAIRS = 4
@@ -74,7 +75,8 @@ def open_memory_map(path: Path, top: int, left: int) -> np.ndarray:
 def batches_per_second(dataset: Dataset, seconds: float) -> float:
     """Over at least three batches and `seconds`, after the workers have started and filled their queue."""
     if isinstance(dataset, CropDataset):
-        loader = training_loader(dataset, BATCH, (0, 100_000), WORKERS)
+        stage = StageConfig(until=100_000, crop=CROP, batch_size=BATCH)
+        loader = training_loader(dataset, [stage], (0, 100_000), workers=WORKERS)
     else:
         order = [range(step * BATCH, (step + 1) * BATCH) for step in range(100_000)]
         loader = DataLoader(dataset, batch_sampler=order, num_workers=WORKERS)

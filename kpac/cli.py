@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kpac import __version__
 from kpac.commands import config, data, evaluation, models, training
 from kpac.commands.arguments import Parser
-from kpac.errors import UserError
+from kpac.errors import Stopped, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, or what the command gives (1 when it found something wrong); 2 for a user's mistake (one
-        line on stderr), 130 when interrupted.
+        line on stderr), 130 when interrupted, 143 when terminated.
     """
     logging.getLogger("kpac").handlers = [_Notices()]
     parser = make_parser()
@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = options.run(options)
     except UserError as error:
         print(f"kpac: {error}", file=sys.stderr)
-        return 2
+        return error.status
+    except Stopped as stop:
+        print(f"\nkpac: {stop}", file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("\nkpac: interrupted", file=sys.stderr)
         return 130

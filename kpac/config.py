@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from kpac.errors import UserError
@@ -123,6 +123,38 @@ class ScheduleConfig(Section):
     """Last learning rate of the cosine, as a fraction of the first."""
 
 
+class ComputeConfig(Section):
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the convolutions of training steps (autocast); weights, losses and validation stay float32.
+    "auto" is bfloat16 on GPUs that have it, else float32."""
+    tf32: bool = True
+    """Lets a GPU round the factors of float32 products to TF32's 10 bits."""
+    channels_last: bool | None = None
+    """Keeps the channels of a pixel together in memory; null: on GPUs."""
+    compile: bool = False
+    """Compiles the network with torch.compile: slow first steps, once for every crop size, faster later ones."""
+    fused_optimizer: bool | None = None
+    """One kernel for the optimizer's step, which also skips a step on the device itself; null: on GPUs."""
+    prefetch: bool | None = None
+    """Pins batches in memory and copies the next one to the GPU during a step; null: on GPUs."""
+
+
+class CheckpointConfig(Section):
+    every: Positive = 1000
+    """Iterations between two training checkpoints; every validation is followed by one."""
+    keep: Positive = 3
+    """The newest checkpoints that stay, besides that of the best validation."""
+
+
+class StageConfig(Section):
+    until: Positive
+    """Last iteration of the stage."""
+    crop: Positive
+    """Side of its crops, in pixels."""
+    batch_size: Positive
+    """Crops a step, over all devices together."""
+
+
 class TrainConfig(Section):
     iterations: Positive
     """Optimizer steps."""
@@ -134,10 +166,34 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     gradient_norm: Annotated[float, Field(gt=0)] = 0.5
     """Longer gradients are scaled down to this norm."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Averages the weights over the iterations, with this share of the old average kept; the average is validated and
+    saved as the weights. Null for none."""
     initial_weights: Path | None = None
     """A .safetensors file, or a run's folder, of the same network to start from."""
+    accumulate: Positive = 1
+    """Parts that each process computes its share of a batch in, one after the other: the same step in less memory."""
+    progressive: list[StageConfig] = []
+    """Earlier stages with crops and batches of other sizes, as Restormer trains; after the last one's `until`,
+    `data.crop` and `train.batch_size` hold."""
+    skip_limit: Positive = 20
+    """A step whose loss or gradient is not finite is skipped; so many in a row end the run."""
+    compute: ComputeConfig = ComputeConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     log_every: Positive = 100
     """Iterations between two lines of metrics.jsonl."""
+    profile: bool = False
+    """Writes a trace of a few steps to `profile/` in the run's folder, for Perfetto or chrome://tracing."""
+    wandb: str | None = None
+    """A Weights & Biases project that gets the numbers too; needs the package `wandb`."""
+
+    @field_validator("progressive")
+    @classmethod
+    def _in_order(cls, stages: list[StageConfig]) -> list[StageConfig]:
+        ends = [stage.until for stage in stages]
+        if sorted(set(ends)) != ends:
+            raise ValueError("must have stages in the order of their 'until', each later than the one before")
+        return stages
 
 
 class ValidationConfig(Section):
@@ -176,6 +232,15 @@ class Config(Section):
     def folder(self) -> Path:
         """Folder of the run."""
         return self.runs / self.name
+
+    @property
+    def stages(self) -> list[StageConfig]:
+        """The crops of the whole training: the progressive stages, and what holds after them."""
+        train = self.train
+        earlier = [stage for stage in train.progressive if stage.until < train.iterations]
+        final = next((stage for stage in train.progressive if stage.until >= train.iterations), None)
+        crop, batch_size = (final.crop, final.batch_size) if final else (self.data.crop, train.batch_size)
+        return [*earlier, StageConfig(until=train.iterations, crop=crop, batch_size=batch_size)]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -1,6 +1,6 @@
 """Scenes as tensors: whole for evaluation, cropped for training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from kpac.config import AugmentConfig
 from kpac.data.cache import DecodedCache
@@ -16,7 +16,6 @@ from kpac.data.images import BitDepth, at_depth, bits, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
 from kpac.data.preparation import require_equal_sizes
 from kpac.data.transforms import OTHER_SIDE, Augmentation
-from kpac.data.workers import leave_interrupts_to_the_parent
 from kpac.errors import UserError
 
 
@@ -87,7 +86,7 @@ class CropDataset(Dataset):
     Args:
         scenes: from `kpac.data.preparation.prepare_scenes`.
         cache: holds the decoded images.
-        crop: side of the crops, in pixels.
+        crop: side of the largest crops, in pixels.
         augment: what is changed at random.
         seed: fixes the stream.
 
@@ -111,66 +110,29 @@ class CropDataset(Dataset):
                     f"expected at least {crop}x{crop}. Set data.crop to {min(height, width)} or less"
                 )
 
-    def __getitem__(self, position: int) -> dict[str, Tensor | str]:
-        """The crop at a position: "views" (3V, crop, crop), "target" (3, crop, crop), and the scene's "name"."""
+    def scene(self, position: int) -> SceneFiles:
+        """The scene that the crop at a position comes from."""
         round_, place = divmod(position, len(self.scenes))
-        files = self.scenes[_order(self.seed, round_, len(self.scenes))[place]]
+        return self.scenes[_order(self.seed, round_, len(self.scenes))[place]]
+
+    def __getitem__(self, place: int | tuple[int, int]) -> dict[str, Tensor | str]:
+        """The crop at a position: "views" (3V, crop, crop), "target" (3, crop, crop), and the scene's "name".
+
+        Args:
+            place: the position, or the position and the side of a crop smaller than `crop`.
+        """
+        position, crop = place if isinstance(place, tuple) else (place, self.crop)
+        files = self.scene(position)
         generator = np.random.default_rng((self.seed, 1, position))
         target = self.cache.open(files.target)
         size = target.shape[:2]
-        drawn = Augmentation.draw(*size, self.crop, self.augment, generator)
+        drawn = Augmentation.draw(*size, crop, self.augment, generator)
         views = [self.cache.open(files.views[view]) for view in drawn.order(list(files.views), *size)]
         return {
             "views": torch.cat([_to_tensor(drawn.view(view, index)) for index, view in enumerate(views)]),
             "target": _to_tensor(drawn.target(target)),
             "name": files.name,
         }
-
-
-class _Batches(Sampler[list[int]]):
-    """Positions of one device's share of each step's batch."""
-
-    def __init__(self, first: int, last: int, batch_size: int, rank: int, world_size: int):
-        self.steps = range(first, last)
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))[self.rank :: self.world_size]
-
-
-def training_loader(
-    dataset: CropDataset,
-    batch_size: int,
-    steps: tuple[int, int],
-    workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
-) -> DataLoader:
-    """Batches of crops for the steps first <= t < last; the batch of step t is the same wherever the loader starts.
-
-    Args:
-        dataset: the stream.
-        batch_size: crops a step over all devices together; a multiple of `world_size`.
-        steps: first and last, exclusive.
-        workers: processes that prepare batches.
-        rank, world_size: this device among all.
-        pin_memory: places batches in memory that a GPU copies from quickly.
-    """
-    batches = _Batches(*steps, batch_size, rank, world_size)
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=leave_interrupts_to_the_parent,
-    )
 
 
 @lru_cache(maxsize=2)

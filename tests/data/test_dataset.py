@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from kpac.config import AugmentConfig
+from kpac.config import AugmentConfig, StageConfig
 from kpac.data.cache import DecodedCache
-from kpac.data.dataset import CropDataset, SceneDataset, training_loader
+from kpac.data.dataset import CropDataset, SceneDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
+from kpac.data.stream import training_loader
 from kpac.errors import UserError
 
 DUAL = ("center", "left", "right")
 FLIP = AugmentConfig(flip=True)
+STAGES = [StageConfig(until=2, crop=16, batch_size=6), StageConfig(until=5, crop=32, batch_size=4)]
 
 
 @pytest.fixture
@@ -47,13 +49,22 @@ def test_every_scene_comes_once_a_round(crops):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_for_any_workers_start_and_number_of_devices(crops, workers):
-    whole = [batch["target"] for batch in training_loader(crops, 4, (0, 5), workers=0)]
-    resumed = [batch["target"] for batch in training_loader(crops, 4, (3, 5), workers=workers)]
+    whole = [batch["target"] for batch in training_loader(crops, STAGES, (0, 5), workers=0)]
+    resumed = [batch["target"] for batch in training_loader(crops, STAGES, (3, 5), workers=workers)]
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
-    halves = [training_loader(crops, 4, (0, 5), workers, rank, world_size=2) for rank in (0, 1)]
+    halves = [training_loader(crops, STAGES, (0, 5), workers=workers, rank=rank, world_size=2) for rank in (0, 1)]
     for batch, first, second in zip(whole, *halves, strict=True):
         assert torch.equal(batch[0::2], first["target"])
         assert torch.equal(batch[1::2], second["target"])
+
+
+def test_stages_have_their_own_crops_and_batches_and_use_up_one_stream(crops):
+    batches = list(training_loader(crops, STAGES, (0, 4)))
+    assert [tuple(batch["target"].shape) for batch in batches] == [(6, 3, 16, 16)] * 2 + [(4, 3, 32, 32)] * 2
+    names = [name for batch in batches for name in batch["name"]]
+    assert names == [crops.scene(position).name for position in range(6 + 6 + 4 + 4)]
+    moved = next(iter(training_loader(crops, STAGES, (3, 4), position=7)))
+    assert moved["name"] == [crops.scene(position).name for position in range(7, 11)]
 
 
 def test_photo_smaller_than_the_crop_is_named(data_root, tmp_path):

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from kpac.config import AugmentConfig
+from kpac.config import AugmentConfig, StageConfig
 from kpac.data.cache import DecodedCache
-from kpac.data.dataset import CropDataset, training_loader
+from kpac.data.dataset import CropDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.optics import render_view
+from kpac.data.stream import training_loader
 from kpac.data.transforms import Augmentation
 from kpac.errors import UserError
 
@@ -270,8 +271,9 @@ def test_one_augmentation_leaves_the_draws_of_the_others_as_they_were(key):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("augment", "views"), [(ALL, ("center",)), (ALL_DUAL, DUAL)], ids=["single", "dual"])
 def test_workers_and_resuming_do_not_change_the_stream(data_root, tmp_path, workers, augment, views):
-    whole = list(training_loader(crops(data_root, tmp_path / "cache", augment, views), 4, (0, 6), workers=1))
-    resumed = training_loader(crops(data_root, tmp_path / "cache", augment, views), 4, (2, 6), workers)
+    stages = [StageConfig(until=6, crop=32, batch_size=4)]
+    whole = list(training_loader(crops(data_root, tmp_path / "cache", augment, views), stages, (0, 6), workers=1))
+    resumed = training_loader(crops(data_root, tmp_path / "cache", augment, views), stages, (2, 6), workers=workers)
     for before, after in zip(whole[2:], resumed, strict=True):
         assert torch.equal(before["views"], after["views"])
         assert torch.equal(before["target"], after["target"])

@@ -96,8 +96,9 @@ def test_folder_that_is_no_run_is_never_replaced(config_file, tmp_path):
 
 
 def test_divergence_is_said_and_leaves_no_best_weights(config_file, tmp_path):
-    with pytest.raises(UserError, match=r"iteration 2: the loss is .*lower train.optimizer.learning_rate"):
-        train(load_config(config_file, ["train.optimizer.learning_rate=1e38", "train.iterations=2"]))
+    settings = ["train.optimizer.learning_rate=1e38", "train.iterations=4", "train.skip_limit=2"]
+    with pytest.raises(UserError, match=r"iteration 3: the loss or its gradient was not .*try a lower learning rate"):
+        train(load_config(config_file, settings))
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
 
 
