@@ -71,8 +71,8 @@ def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str 
         )
     if problem["type"] == "missing":
         return location, "the key '{key}' is missing, and has no default"
-    if problem["type"] == "value_error" and not location:
-        return location, problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
+        return location, problem["msg"].removeprefix("Value error, ").replace("{prefix}", "{key}." if location else "")
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     found = "nothing" if problem["input"] is None else repr(problem["input"])
     return location, f"'{{key}}' {expected}, found {found}"

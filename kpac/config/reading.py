@@ -96,8 +96,10 @@ def _merge(base: dict[str, Any], update: dict[str, Any], at: tuple[str, ...] = (
 
 
 def _replaces(at: tuple[str, ...], old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether a child's mapping is another thing than its parent's: other losses, or another network."""
-    return at == ("train", "losses") or (at == ("model",) and new.get("name", old["name"]) != old["name"])
+    """Whether a child's mapping is another thing than its parent's: other losses, another network or schedule."""
+    if at == ("train", "losses"):
+        return True
+    return at in (("model",), ("train", "schedule")) and "name" in new and new["name"] != old.get("name")
 
 
 class _Loader(yaml.SafeLoader):

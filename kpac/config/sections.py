@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from kpac.config.checks import Section, Source
 
@@ -17,6 +17,12 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
         raise ValueError("should have its smaller value first")
     return bounds
+
+
+def _increasing(values: list[int]) -> list[int]:
+    if sorted(set(values)) != values:
+        raise ValueError("should increase")
+    return values
 
 
 class ModelConfig(Section):
@@ -83,18 +89,57 @@ class DataConfig(Section):
 
 
 class OptimizerConfig(Section):
-    name: Literal["adam"] = "adam"
+    name: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Share of every parameter that a step takes away, times the learning rate; of adamw alone."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimizerConfig":
+        if self.weight_decay and self.name != "adamw":
+            raise ValueError(f"'{{prefix}}weight_decay' is for adamw, the optimizer is {self.name}")
+        return self
+
+
+SCHEDULE_KEYS = {
+    "constant": [],
+    "step": ["milestones", "factor"],
+    "cosine": ["final"],
+    "cyclic": ["periods", "finals"],
+}
 
 
 class ScheduleConfig(Section):
-    name: Literal["constant", "cosine"] = "cosine"
-    """How the learning rate goes from its start to the end of the training."""
+    """How the learning rate goes. A file that names another schedule than the one it extends drops that one's keys."""
+
+    name: Literal["constant", "step", "cosine", "cyclic"] = "cosine"
+    """constant; step: times `factor` at each milestone; cosine: from 1 to `final` over the training; cyclic: a cosine
+    from 1 to one of `finals` in each of `periods`, as Restormer trains."""
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Iterations of linear growth from zero."""
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Last learning rate of the cosine, as a fraction of the first."""
+    """Iterations of linear growth from zero, with any schedule."""
+    milestones: Annotated[list[Positive], Field(min_length=1), AfterValidator(_increasing)] | None = None
+    """Of step: iterations after which the rate falls."""
+    factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of step: what it falls to, as a fraction of the rate before; 0.5 by default."""
+    final: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of cosine: the last rate, as a fraction of the first; 0 by default."""
+    periods: Annotated[list[Positive], Field(min_length=1)] | None = None
+    """Of cyclic: lengths in iterations; the last one's end holds for the rest."""
+    finals: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    """Of cyclic: the rate at the end of each period, as a fraction of the first; 1 keeps it constant."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScheduleConfig":
+        for name, keys in SCHEDULE_KEYS.items():
+            strange = [key for key in keys if name != self.name and getattr(self, key) is not None]
+            if strange:
+                raise ValueError(f"'{{prefix}}{strange[0]}' belongs to the schedule {name}, found {self.name}")
+        if self.name == "step" and self.milestones is None:
+            raise ValueError("'{prefix}milestones' is missing, which the schedule step needs")
+        if self.name == "cyclic" and (not self.periods or len(self.periods) != len(self.finals or [])):
+            raise ValueError("'{prefix}periods' and '{prefix}finals' are needed by the schedule cyclic, equally long")
+        return self
 
 
 class ComputeConfig(Section):
@@ -135,7 +180,9 @@ class TrainConfig(Section):
     batch_size: Positive = 8
     """Crops a step, over all devices together."""
     losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
-    """Terms of the training loss and their weights; see `kpac.training.losses`."""
+    """Terms of the training loss and their weights: l1, mse, charbonnier, ssim, frequency, perceptual."""
+    perceptual_weights: Path | None = None
+    """VGG-19's weights for the perceptual loss, torchvision's file; by default its own copy, downloaded once."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     gradient_norm: Annotated[float, Field(gt=0)] = 0.5

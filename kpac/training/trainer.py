@@ -78,7 +78,7 @@ class Trainer:
         model = create_model(config.model.name, **config.model.options)
         if config.train.initial_weights:
             load_weights(model, weights_file(config.train.initial_weights))
-        self.loss = WeightedLoss(config.train.losses).to(here.device)
+        self.loss = WeightedLoss(config.train.losses, config.train.perceptual_weights).to(here.device)
         self.data = TrainingData(config, here, model.views)
         self.compute = Compute(config.train.compute, here.device)
         self.model = self.parallel = self.network = self.compute.place(model)
