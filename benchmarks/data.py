@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kpac.config import AugmentConfig, StageConfig
+from kpac.config import AugmentConfig, StageConfig, load_config
 from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
@@ -30,6 +30,7 @@ from kpac.data.stream import training_loader
 
 HEIGHT, WIDTH, CROP, BATCH, WORKERS = 1120, 1680, 256, 8, 2
 PAIRS = 4
+PAPER = Path(__file__).parents[1] / "configs" / "paper" / "kpac_2level.yaml"
 
 
 class Crops(Dataset):
@@ -156,7 +157,10 @@ def main() -> None:
         start = time.perf_counter()
         cache.prepare([path for pair in pairs for path in pair])
         build = time.perf_counter() - start
-        ours = CropDataset(find_scenes(root, "train"), cache, CROP, AugmentConfig(), seed=0)
+        plain, augmented = (
+            CropDataset(find_scenes(root, "train"), cache, CROP, augment, seed=0)
+            for augment in (AugmentConfig(), load_config(PAPER).data.augment)
+        )
         arrays = [tuple(cache.stored(path) for path in pair) for pair in pairs]
         rows: list[tuple[str, Dataset | None]] = [
             ("PNGs decoded per crop, as the field's loaders do", Crops(pairs, decode_as_the_field)),
@@ -165,7 +169,8 @@ def main() -> None:
                 "PNG patches of 512x512 decoded per crop",
                 Crops(cut_in_patches(pairs, Path(temporary) / "patches"), decode_then_cut, 512, 512),
             ),
-            ("**our `CropDataset`: one .npy an image, mapped, kept open**", ours),
+            ("**our `CropDataset`: one .npy an image, mapped, kept open**", plain),
+            ("the same, augmented as configs/paper says", augmented),
             ("the same files, mapped anew for each crop", Crops(arrays, open_memory_map)),
             ("the same files, read whole for each crop", Crops(arrays, read_whole_array)),
         ]

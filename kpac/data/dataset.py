@@ -15,7 +15,7 @@ from kpac.data.cache import DecodedCache
 from kpac.data.images import BitDepth, at_depth, bits, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
 from kpac.data.preparation import require_equal_sizes
-from kpac.data.transforms import Transform
+from kpac.data.transforms import OTHER_SIDE, Augmentation
 from kpac.errors import UserError
 
 
@@ -87,11 +87,11 @@ class CropDataset(Dataset):
         scenes: from `kpac.data.preparation.prepare_scenes`.
         cache: holds the decoded images.
         crop: side of the largest crops, in pixels.
-        augment: what else is done to crops at random.
+        augment: what is changed at random.
         seed: fixes the stream.
 
     Raises:
-        UserError: an image is smaller than the crop, or `augment` does not suit dual-pixel views.
+        UserError: an image is smaller than the crop, or the views do not admit an augmentation.
     """
 
     def __init__(self, scenes: Sequence[SceneFiles], cache: DecodedCache, crop: int, augment: AugmentConfig, seed: int):
@@ -100,12 +100,8 @@ class CropDataset(Dataset):
         self.crop = crop
         self.augment = augment
         self.seed = seed
-        dual = {"left", "right"}.intersection(*(files.views for files in scenes))
-        if augment.rotate and dual:
-            raise UserError(
-                "data.augment.rotate: turned by 90 degrees, left and right views would differ along the other axis; "
-                "set it to false, or train a network that reads the center view alone"
-            )
+        for views in {tuple(files.views) for files in scenes}:
+            _check_views(views, augment)
         for files in scenes:
             height, width = cache.open(files.paths[0]).shape[:2]
             if min(height, width) < crop:
@@ -130,11 +126,11 @@ class CropDataset(Dataset):
         generator = np.random.default_rng((self.seed, 1, position))
         target = self.cache.open(files.target)
         size = target.shape[:2]
-        transform = Transform.draw(*size, crop, self.augment, generator)
-        views = [self.cache.open(files.views[view]) for view in transform.order(list(files.views), *size)]
+        drawn = Augmentation.draw(*size, crop, self.augment, generator)
+        views = [self.cache.open(files.views[view]) for view in drawn.order(list(files.views), *size)]
         return {
-            "views": torch.cat([_to_tensor(view) for view in transform.apply_to_inputs(views)]),
-            "target": _to_tensor(transform.apply(target)),
+            "views": torch.cat([_to_tensor(drawn.view(view, index)) for index, view in enumerate(views)]),
+            "target": _to_tensor(drawn.target(target)),
             "name": files.name,
         }
 
@@ -142,6 +138,21 @@ class CropDataset(Dataset):
 @lru_cache(maxsize=2)
 def _order(seed: int, round_: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, 0, round_)).permutation(count)
+
+
+def _check_views(views: Sequence[str], augment: AugmentConfig) -> None:
+    """Refuses what would show a network dual-pixel views that no camera takes."""
+    sides = [view for view in views if view in OTHER_SIDE]
+    if augment.rotate and sides:
+        raise UserError(
+            f"data.augment.rotate: a quarter turn moves the disparity of {' and '.join(sides)} views to the image's "
+            "shorter side, where no camera has it; set it to false. data.augment.flip gives half turns, too"
+        )
+    if augment.flip and len(sides) == 1:
+        raise UserError(
+            f"data.augment.flip: mirrored, a {sides[0]} view is a {OTHER_SIDE[sides[0]]} one, which this network does "
+            "not read; set it to false"
+        )
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

@@ -196,7 +196,8 @@ def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = Tr
         lacks = candidate.has_targets and not candidate.folder(root, base, split, "target").is_dir()
         if not (lacks and not targets and layout == "auto"):
             return candidate, base
-    there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())) or "no folders at all"
+    folders = sorted(child.name for child in root.iterdir() if child.is_dir() and child.name[0] != ".")
+    there = ", ".join(folders) or "no folders at all"
     raise UserError(f"{root}: no {split} split found; expected {_expected(split)}; found in {root}: {there}")
 
 

@@ -1,4 +1,4 @@
-"""One random draw, applied alike to all views and the target."""
+"""One draw for a whole scene, applied alike to all views and the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,22 +9,23 @@ import numpy as np
 from kpac.config import AugmentConfig
 from kpac.data.images import to_float
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
+OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True)
-class Transform:
-    """Where a training crop lies and what happens to it.
+class Augmentation:
+    """Everything random about one training crop: drawn once, applied to each image of the scene.
 
     Args:
-        top, left: its first row and column, in pixels of the image.
-        region: side of the square that is cut out of the image.
-        size: side of the crop; a larger region is reduced to it, each pixel the mean of the area that it covers.
-        mirror: whether it is mirrored left to right.
+        top, left: first row and column of the region that is cut out of the image, in pixels.
+        region: the region's side, in pixels.
+        size: side of the crop that becomes of it, in pixels; less than `region` where the image is scaled.
+        mirror: whether the crop is mirrored left to right.
         flip: whether it is mirrored top to bottom.
-        turned: whether it is turned by 90 degrees, counter-clockwise, after the mirroring.
-        gray: whether its three channels become their luma.
-        noise: deviation of the Gaussian noise on the inputs, 1 being the largest value.
+        quarter_turns: counter-clockwise turns by 90 degrees, 0 to 3, after the mirroring.
+        gray: whether it loses its colour.
+        deviation: of the noise on the views; 0 for none.
         noise_seed: fixes the noise.
     """
 
@@ -34,71 +35,96 @@ class Transform:
     size: int
     mirror: bool = False
     flip: bool = False
-    turned: bool = False
+    quarter_turns: int = 0
     gray: bool = False
-    noise: float = 0.0
+    deviation: float = 0.0
     noise_seed: int = 0
 
     @staticmethod
-    def draw(height: int, width: int, size: int, augment: AugmentConfig, generator: np.random.Generator) -> "Transform":
-        """A crop anywhere in a height x width image, treated as the configuration says.
+    def draw(
+        height: int, width: int, size: int, augment: AugmentConfig, generator: np.random.Generator
+    ) -> "Augmentation":
+        """A crop anywhere in a height x width image, changed as the configuration allows.
 
-        Every number is drawn whether it is used or not: switching one augmentation on leaves the others as they were.
+        Args:
+            height, width: of the image, each at least `size`.
+            size: of the crop.
+            augment: what may be done to it; see there for the probabilities.
+            generator: gives the same count of numbers whatever is allowed, so that one augmentation that is turned on
+                leaves the draws of the others as they were.
         """
-        happens = dict(zip(("scale", "gray", "noise", "mirror", "flip", "turn"), generator.random(6), strict=True))
-        factor, vertical, horizontal = generator.random(3)
+        top, left, mirror, flip, turn, scaled, scale, gray, noisy, deviation = generator.random(10)
+        noise_seed = int(generator.integers(2**63))
         region = size
-        if augment.scale and happens["scale"] < augment.scale.probability:
-            low, high = augment.scale.range
-            region = min(round(size / (low + (high - low) * factor)), height, width)
-        return Transform(
-            top=int(vertical * (height - region + 1)),
-            left=int(horizontal * (width - region + 1)),
+        if augment.scale and scaled < augment.scale.probability:
+            region = min(round(size / _between(augment.scale.range, scale)), height, width)
+        noise = augment.noise
+        return Augmentation(
+            top=int(top * (height - region + 1)),
+            left=int(left * (width - region + 1)),
             region=region,
             size=size,
-            mirror=bool(augment.flip and happens["mirror"] < 0.5),
-            flip=bool(augment.flip and happens["flip"] < 0.5),
-            turned=bool(augment.rotate and happens["turn"] < 0.5),
-            gray=bool(happens["gray"] < augment.gray),
-            noise=augment.noise.deviation if augment.noise and happens["noise"] < augment.noise.probability else 0.0,
-            noise_seed=int(generator.integers(1 << 62)),
+            mirror=augment.flip and bool(mirror < 0.5),
+            flip=augment.flip and bool(flip < 0.5),
+            quarter_turns=int(turn * 4) if augment.rotate else 0,
+            gray=bool(gray < augment.gray),
+            deviation=_between(noise.deviation, deviation) if noise and noisy < noise.probability else 0.0,
+            noise_seed=noise_seed,
         )
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """The crop of a view or of the target, without noise.
-
-        Shape: H x W x 3 integers -> size x size x 3, float32 in [0, 1].
-        """
-        crop = to_float(image[self.top : self.top + self.region, self.left : self.left + self.region])
-        if self.region != self.size:
-            crop = cv2.resize(crop, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        if self.gray:
-            crop = np.repeat((crop @ LUMA)[..., None], 3, axis=2)
-        crop = crop[:: -1 if self.flip else 1, :: -1 if self.mirror else 1]
-        return np.rot90(crop) if self.turned else crop
-
-    def apply_to_inputs(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The crops of all views, each with noise of its own.
-
-        Shape: as `apply`, for each image.
-        """
-        crops = [self.apply(image) for image in images]
-        if not self.noise:
-            return crops
-        generator = np.random.default_rng(self.noise_seed)
-        noises = (generator.standard_normal(crop.shape, dtype=np.float32) for crop in crops)
-        return [np.clip(crop + np.float32(self.noise) * noise, 0, 1) for crop, noise in zip(crops, noises, strict=True)]
 
     def order(self, views: Sequence[str], height: int, width: int) -> list[str]:
         """Which view to read in the place of each.
 
-        Mirrored along the line that divides the aperture's halves, the left half becomes the right one. The halves
-        lie side by side along the sensor's longer side: in a portrait photograph, above each other.
+        The halves of the aperture lie along the sensor's longer side: beside each other, or, in a portrait photograph,
+        above each other. Mirrored along that side, or turned upside down, one half becomes the other; both at once
+        leave each half where it is.
 
         Args:
-            views: the names, in the network's order.
+            views: their names.
             height, width: of the whole image.
         """
-        other = {"left": "right", "right": "left"}
-        exchanged = self.flip if height > width else self.mirror
-        return [other.get(view, view) if exchanged else view for view in views]
+        mirrored = self.flip if height > width else self.mirror
+        exchanged = mirrored != (self.quarter_turns == 2)
+        return [OTHER_SIDE.get(view, view) if exchanged else view for view in views]
+
+    def view(self, pixels: np.ndarray, index: int) -> np.ndarray:
+        """What a network reads: cut, with noise of its own, and gray.
+
+        The noise comes after the scaling, so that its deviation is the stated one, and before the colour goes, so that
+        a gray view has three equal channels.
+
+        Args:
+            pixels: H x W x 3, uint8 or uint16; only the region is touched.
+            index: the view's place among the views; each has independent noise.
+
+        Returns:
+            size x size x 3, float32 in [0, 1].
+        """
+        image = self.cut(pixels)
+        if self.deviation:
+            generator = np.random.default_rng((self.noise_seed, index))
+            noise = generator.standard_normal(image.shape, dtype=np.float32)
+            image = np.clip(image + np.float32(self.deviation) * noise, 0, 1)
+        return _to_gray(image) if self.gray else image
+
+    def target(self, pixels: np.ndarray) -> np.ndarray:
+        """What the network should give: cut and gray as the views, without noise; shapes as in `view`."""
+        image = self.cut(pixels)
+        return _to_gray(image) if self.gray else image
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The geometric part alone, with shapes as in `view`: cut, scaled by area, mirrored and turned."""
+        image = to_float(pixels[self.top : self.top + self.region, self.left : self.left + self.region])
+        if self.region != self.size:
+            image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+            np.minimum(image, 1, out=image)  # the weights of an area sum to 1 but for rounding
+        return np.rot90(image[:: -1 if self.flip else 1, :: -1 if self.mirror else 1], self.quarter_turns)
+
+
+def _between(bounds: tuple[float, float], fraction: float) -> float:
+    low, high = bounds
+    return float(low + fraction * (high - low))
+
+
+def _to_gray(image: np.ndarray) -> np.ndarray:
+    return np.repeat(np.minimum(image @ LUMA, 1)[..., None], 3, axis=-1)
