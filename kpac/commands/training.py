@@ -1,6 +1,7 @@
 """`kpac train`."""
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -40,4 +41,5 @@ def train(options: argparse.Namespace) -> None:
     else:
         raise UserError("train: expected a YAML file, or --resume with the folder of a run")
     folder = train(config, options.overwrite, options.resume is not None, options.allow_changes)
-    say(f"trained: {folder}/checkpoints/best.safetensors")
+    if int(os.environ.get("RANK", "0")) == 0:
+        say(f"trained: {folder}/checkpoints/best.safetensors")

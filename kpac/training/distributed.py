@@ -1,5 +1,6 @@
 """Several processes under torchrun, or one: ranks, devices and what the processes tell each other."""
 
+import logging
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from kpac.environment import choose_device
 from kpac.errors import Stopped, UserError
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -139,11 +142,29 @@ def processes(device: str) -> Iterator[Processes]:
             )
         chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    store, rank, world_size = _store()
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     try:
-        yield Processes(dist.get_rank(), world_size, chosen, dist.new_group(backend="gloo"))
+        yield Processes(rank, world_size, chosen, dist.new_group(backend="gloo"))
     finally:
         dist.destroy_process_group()
+
+
+def _store() -> tuple[dist.Store, int, int]:
+    """Where the processes find each other, the rank, and the number of processes.
+
+    torchrun keeps one store over its restarts, in which a process may read the address of one that died (PyTorch issue
+    135712), so each attempt gets a prefix. Over several machines the attempts are not counted alike, and torchrun has
+    to make a store for each: `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
+    """
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    machines, shared = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("TORCHELASTIC_USE_AGENT_STORE")
+    if machines == 1:
+        return dist.PrefixStore(f"attempt {_attempt()}", store), rank, world_size
+    if rank == 0 and shared == "True" and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        log.warning("start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or its restarts may fail to connect")
+    return store, rank, world_size
 
 
 def last_part(parallel: nn.Module, is_last: bool) -> AbstractContextManager:
@@ -155,7 +176,7 @@ def last_part(parallel: nn.Module, is_last: bool) -> AbstractContextManager:
 
 def restarted() -> bool:
     """Whether torchrun started this process again, after one of its processes died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _attempt() > 0
 
 
 def launch_name() -> str:
@@ -165,3 +186,7 @@ def launch_name() -> str:
     """
     given = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return given if given != "none" else f"{platform.node()}:{os.getppid()}"
+
+
+def _attempt() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

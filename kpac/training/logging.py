@@ -139,7 +139,9 @@ def _open_wandb(config: Config) -> Any:
     import wandb
 
     settings = config.model_dump(mode="json")
-    return wandb.init(project=config.train.wandb, name=config.name, dir=config.folder, config=settings, resume="allow")
+    return wandb.init(
+        project=config.train.wandb, name=config.name, group=config.name, dir=config.folder, config=settings
+    )
 
 
 def _write_run(path: Path, start: int, facts: dict[str, Any]) -> None:
