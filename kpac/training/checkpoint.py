@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from kpac.errors import UserError
 from kpac.files import whole_file
@@ -134,7 +135,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def resume_command(folder: Path) -> str:
     """What a user types to continue the run in a folder."""
-    launcher = "torchrun ... scripts/train.py" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "kpac train"
+    launcher = "torchrun ... scripts/train.py" if dist.is_torchelastic_launched() else "kpac train"
     return f"{launcher} --resume {shlex.quote(str(folder))}"
 
 

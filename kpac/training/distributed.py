@@ -28,7 +28,7 @@ class Processes:
         rank: number of this process, 0 writes and prints.
         world_size: number of processes.
         device: where this process computes.
-        control: group for what is no gradient, over the network and never through a GPU; None for one process.
+        control: group for what is no gradient, over the network and never through a GPU; None without torchrun.
     """
 
     rank: int
@@ -60,7 +60,7 @@ class Processes:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of a tensor over the processes; every one of them must ask."""
-        if self.world_size > 1:
+        if self.control:
             values = values.clone()
             dist.all_reduce(values)
             values /= self.world_size
@@ -68,7 +68,7 @@ class Processes:
 
     def gather(self, value: Any) -> list[Any]:
         """What every process gives, in the order of ranks; every one of them must give something."""
-        if self.world_size == 1:
+        if not self.control:
             return [value]
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.control)
@@ -95,7 +95,7 @@ class Processes:
     def first(self, work: Callable[[], Result]) -> Result:
         """Does something in the first process and gives its result in all; a user's mistake ends them all."""
         result = self.together(lambda: work() if self.is_first else None)
-        if self.world_size == 1:
+        if not self.control:
             return result
         results = [result]
         dist.broadcast_object_list(results, src=0, group=self.control)
@@ -107,14 +107,14 @@ class Processes:
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model, wrapped so that gradients are averaged over the processes."""
-        if self.world_size == 1:
+        if not self.control:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def barrier(self) -> None:
         """Waits until every process is here."""
-        if self.world_size > 1:
+        if self.control:
             dist.barrier(group=self.control)
 
 
@@ -128,9 +128,8 @@ def processes(device: str) -> Iterator[Processes]:
     Raises:
         UserError: no CUDA device for this process.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = choose_device(device)
-    if world_size == 1:
+    if not dist.is_torchelastic_launched():
         yield Processes(0, 1, chosen)
         return
     if chosen.type == "cuda":
