@@ -37,6 +37,8 @@ else
 fi
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # or restarts may look for the addresses of processes that died
+
 requeue=no
 trap 'requeue=yes; kill -TERM "$training"' USR1
 srun torchrun \

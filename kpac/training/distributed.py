@@ -173,18 +173,13 @@ def last_part(parallel: nn.Module, is_last: bool) -> AbstractContextManager:
     return nullcontext()
 
 
-def restarted() -> bool:
-    """Whether torchrun started this process again, after one of its processes died."""
-    return _attempt() > 0
-
-
-def launch_name() -> str:
-    """What all restarts of one torchrun have in common, and no other launch.
+def launch_name() -> str | None:
+    """What all restarts of one torchrun have in common, and no other launch; None without torchrun.
 
     torchrun's --rdzv-id, where one was given (--standalone draws one); else the machine and the launching process.
     """
-    given = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return given if given != "none" else f"{platform.node()}:{os.getppid()}"
+    given = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"{platform.node()}:{os.getppid()}" if given == "none" else given
 
 
 def _attempt() -> int:

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """Weights averaged over the iterations.
+    """Weights averaged over the iterations, the latest ones most (Polyak averaging with forgetting).
+
+    It starts at the model's weights. Buffers, such as a batch normalisation's, stay the model's own.
 
     Args:
-        model: whose weights to average.
-        decay: share of the old average that an update keeps.
+        model: whose parameters to average, on its device.
+        decay: share of the old average that an update keeps, in (0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -38,8 +40,10 @@ class ExponentialMovingAverage:
                 value.data = own[name]
 
     def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights, by the names of the parameters."""
         return dict(self.weights)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Puts the average where `state_dict` found it."""
         for name, value in self.weights.items():
             value.copy_(state[name])

@@ -14,7 +14,7 @@ from kpac.config import Config, dump_config, load_config
 from kpac.errors import UserError
 from kpac.files import whole_file
 from kpac.training.checkpoint import Checkpoints, resume_command
-from kpac.training.distributed import launch_name, restarted
+from kpac.training.distributed import launch_name
 
 LOCK = ".lock"
 LAUNCH = ".launch"
@@ -56,7 +56,7 @@ class RunFolder:
         Raises:
             UserError: the folder is taken, in use or no run; the run to continue is finished, or differs.
         """
-        if restarted() and self._is_of_this_launch():
+        if self._is_of_this_launch():  # torchrun has started its processes again
             self.resume = self.allow_changes = self.checkpoints.newest_path() is not None
             self.overwrite = not self.resume
         elif self.resume and not (self.path / "config.yaml").is_file():
@@ -94,7 +94,8 @@ class RunFolder:
                 self._check_free()
                 for entry in self._entries():
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-            (self.path / LAUNCH).write_text(launch_name(), encoding="utf-8")
+            if launch_name():
+                (self.path / LAUNCH).write_text(launch_name(), encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
         with whole_file(self.path / "config.yaml") as partial:
@@ -115,6 +116,10 @@ class RunFolder:
             )
         if not (self.path / "config.yaml").is_file():
             raise UserError(f"{self.path}: --overwrite replaces runs only, and this folder holds no config.yaml")
+
+    def finish(self) -> None:
+        """The run is complete: a later launch, even one of the same name, does not belong to it."""
+        (self.path / LAUNCH).unlink(missing_ok=True)
 
     def _is_of_this_launch(self) -> bool:
         try:
@@ -139,7 +144,7 @@ class RunFolder:
                 f"{self.path}: a run keeps its network ({', '.join(changes)}); start another run from its weights with "
                 f"train.initial_weights={self.path}"
             )
-        if iterations == done and not restarted():
+        if iterations == done and not self._is_of_this_launch():
             raise UserError(
                 f"{self.path}: the run is finished, {done} of {iterations} iterations; to go on, give more: "
                 f"{resume_command(self.path)} train.iterations={2 * done} --allow-changes"

@@ -59,6 +59,7 @@ def train(config: Config, overwrite: bool = False, resume: bool = False, allow_c
         trainer = here.together(lambda: Trainer(config, here))
         here.first(lambda: folder.prepare(trainer.data.facts))
         trainer.fit(folder, state)
+        here.first(folder.finish)
     return config.folder
 
 

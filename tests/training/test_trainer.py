@@ -105,6 +105,11 @@ def test_divergence_is_said_and_leaves_no_best_weights(config_file, tmp_path):
     ("overrides", "words"),
     [
         (["data.crop=96"], "smaller than the training crop"),
+        (["train.progressive=[{until: 2, crop: 96, batch_size: 2}]"], "smaller than the training crop"),
+        (
+            ["train.progressive=[{until: 2, crop: 16, batch_size: 3}]", "train.accumulate=2"],
+            "progressive.0.batch_size: 3",
+        ),
         (["data.root=/nowhere"], "/nowhere: no such folder"),
         (["train.losses={l11: 1}"], "no loss is called 'l11'; did you mean 'l1'"),
         (["validation.protocol=dpdd8bit"], "did you mean 'dpdd-8bit'"),
