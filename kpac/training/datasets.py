@@ -10,8 +10,8 @@ from kpac.data.dataset import CropDataset, SceneDataset
 from kpac.data.layouts import find_scenes
 from kpac.data.preparation import prepare_scenes
 from kpac.data.stream import stage_of, training_loader
+from kpac.distributed import Processes
 from kpac.evaluation.protocols import find_protocol
-from kpac.training.distributed import Processes
 from kpac.training.fingerprint import fingerprint
 
 

@@ -15,10 +15,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from kpac.config import Config
+from kpac.distributed import Processes
 from kpac.environment import describe
 from kpac.errors import UserError
 from kpac.files import whole_file, write_json
-from kpac.training.distributed import Processes
 
 
 @contextmanager

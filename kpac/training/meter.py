@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from kpac.training.distributed import Processes
+from kpac.distributed import Processes
 
 
 class Meter:

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 from typing_extensions import Self
 
 from kpac.config import Config, dump_config, load_config
+from kpac.distributed import launch_name
 from kpac.errors import UserError
 from kpac.files import whole_file
 from kpac.training.checkpoint import Checkpoints, resume_command
-from kpac.training.distributed import launch_name
 
 LOCK = ".lock"
 LAUNCH = ".launch"

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from typing_extensions import Self
 
+from kpac.distributed import Processes
 from kpac.errors import Stopped
 from kpac.training.checkpoint import resume_command
-from kpac.training.distributed import Processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kpac.config import Config
+from kpac.distributed import Processes, last_part, processes
 from kpac.environment import device_name
 from kpac.errors import UserError
 from kpac.models.registry import create_model, resolve_model
@@ -17,7 +18,6 @@ from kpac.models.weights import load_weights, save_model, weights_file
 from kpac.training.checkpoint import resume_command
 from kpac.training.compute import Compute
 from kpac.training.datasets import TrainingData
-from kpac.training.distributed import Processes, last_part, processes
 from kpac.training.ema import ExponentialMovingAverage
 from kpac.training.guard import DivergenceGuard
 from kpac.training.logging import RunLog, open_log, require_wandb

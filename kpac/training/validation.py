@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpac.data.dataset import SceneDataset
+from kpac.distributed import Processes
 from kpac.evaluation.evaluator import evaluate, mean_scores
 from kpac.models.kpac import ScaleAttention
-from kpac.training.distributed import Processes
 
 PICTURE = 640  # longest side of a picture in the log, in pixels: a log of a hundred validations stays small
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from kpac.config import load_config
+from kpac.distributed import Processes
 from kpac.models.registry import resolve_model
 from kpac.models.weights import load_model
-from kpac.training.distributed import Processes
 from kpac.training.run_folder import resumed_config
 from kpac.training.trainer import Trainer, train
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from kpac.config import ComputeConfig, load_config
+from kpac.distributed import Processes
 from kpac.models.registry import resolve_model
 from kpac.training.compute import Compute
-from kpac.training.distributed import Processes
 from kpac.training.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ import torch
 from kpac.config import load_config
 from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
+from kpac.distributed import Processes
 from kpac.models.registry import create_model
 from kpac.models.weights import load_model, read_header
-from kpac.training.distributed import Processes
 from kpac.training.trainer import train
 from kpac.training.validation import validate
 

@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kpac.config import load_config
 from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
+from kpac.distributed import Processes
 from kpac.errors import UserError
 from kpac.models.registry import create_model
-from kpac.training.distributed import Processes
 from kpac.training.trainer import train
 from kpac.training.validation import PICTURE, small, validate
 

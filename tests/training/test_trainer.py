@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from kpac.config import load_config
+from kpac.distributed import Processes
 from kpac.errors import UserError
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_model, read_header, save_model
-from kpac.training.distributed import Processes
 from kpac.training.trainer import Trainer, train
 
 

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all that train together.
+    """This process among all that work together.
 
     Args:
         rank: number of this process, 0 writes and prints.
