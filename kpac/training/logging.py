@@ -106,8 +106,11 @@ class RunLog:
     def _record(self, kind: str, iteration: int, values: dict[str, float]) -> None:
         entry: dict[str, Any] = {"kind": kind, "iteration": iteration}
         entry |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps(entry) + "\n")
-        self._metrics.flush()
+        try:
+            self._metrics.write(json.dumps(entry) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise UserError(f"{self._metrics.name}: cannot be written ({error.strerror})") from None
         named = {f"{kind}/{name}": value for name, value in values.items()}
         for name, value in named.items():
             self._events.add_scalar(name, value, iteration)

@@ -16,11 +16,18 @@ from kpac.training.checkpoint import resume_command
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def stopped(number: int, iteration: int, folder: Path) -> Stopped:
-    """What to raise after a signal, and after the run was saved."""
+def stopped(number: int, iteration: int, folder: Path, saved: bool) -> Stopped:
+    """What to raise after a signal.
+
+    Args:
+        number: of the signal.
+        iteration: steps done.
+        folder: of the run.
+        saved: whether a checkpoint was written after the last step.
+    """
     word = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    text = f"{word} after iteration {iteration}; the run is saved, continue with: {resume_command(folder)}"
-    return Stopped(text, 128 + number)
+    kept = "the run is saved" if saved else "its last steps were skipped and are not saved"
+    return Stopped(f"{word} after iteration {iteration}; {kept}, continue with: {resume_command(folder)}", 128 + number)
 
 
 class StopSignals:

@@ -139,7 +139,7 @@ class Trainer:
                         self.save(folder)
                     save = False
                 if number and not last:
-                    here.leave(stopped(number, self.iteration, folder.path))
+                    here.leave(stopped(number, self.iteration, folder.path, saved=not save))
 
     def step(self, views: Tensor, target: Tensor) -> None:
         """One optimizer step.

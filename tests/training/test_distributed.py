@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from kpac.data.layouts import find_scenes
 from kpac.distributed import Processes
 from kpac.models.registry import create_model
 from kpac.models.weights import load_model, read_header
+from kpac.training.checkpoint import read_checkpoint
 from kpac.training.trainer import train
 from kpac.training.validation import validate
 
@@ -78,6 +80,23 @@ def test_run_that_lost_a_process_restarts_and_ends_with_the_same_bits(noisy_conf
     assert [part["iteration"] for part in resumed] == [6]
     contents = [(runs / name / "checkpoints" / "last.safetensors").read_bytes() for name in ("whole", "killed")]
     assert contents[0] == contents[1]
+
+
+def test_sigterm_ends_all_processes_at_the_same_step_and_saves(config_file, tmp_path):
+    folder = tmp_path / "runs" / "small"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(ROOT / "scripts" / "train.py"), str(config_file), "train.iterations=100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as launcher:
+        while launcher.poll() is None and not list(folder.glob("checkpoints/*.pt")):
+            time.sleep(0.05)
+        launcher.terminate()
+        errors = launcher.communicate(timeout=120)[1]
+    lines = [line for line in errors.splitlines() if line.startswith("kpac: ")]
+    assert len(lines) == 1
+    done = int(lines[0].removeprefix("kpac: stopped by SIGTERM after iteration ").split(";")[0])
+    assert lines[0].endswith(f"; the run is saved, continue with: torchrun ... scripts/train.py --resume {folder}")
+    state = read_checkpoint(folder / "checkpoints" / f"iteration_{done:07d}.pt")
+    assert (state["iteration"], state["position"], len(state["random"])) == (done, 2 * done, 2)
 
 
 def test_process_that_dies_takes_the_run_down_within_a_minute(noisy_config, tmp_path):
