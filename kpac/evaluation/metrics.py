@@ -20,12 +20,14 @@ class SSIMSettings:
     Args:
         window: side of the window, odd; a Gaussian one is cut off after 3.5 deviations and has a side of its own.
         gaussian_sigma: deviation of a Gaussian window, 1.5 in Wang et al., 2004; None for a uniform one.
+        data_range: difference between the largest and the smallest value that images can have.
         sample_covariance: normalizes covariances by n - 1 instead of n, of the n pixels in a window.
     """
 
     window: int = WINDOW
     gaussian_sigma: float | None = None
     sample_covariance: bool = True
+    data_range: float = 1.0
 
     @property
     def side(self) -> int:
@@ -36,13 +38,13 @@ class SSIMSettings:
 DEFAULT_SSIM = SSIMSettings()
 
 
-def psnr(output: Tensor, target: Tensor) -> Tensor:
+def psnr(output: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
     """Peak signal-to-noise ratio in dB, of the squared error over all pixels and channels; infinite for equal images.
 
     Shape: (N, 3, H, W) in [0, 1], twice -> (N,), float64.
     """
     error = (output.double() - target.double()).square().mean(dim=(1, 2, 3))
-    return -10 * error.log10()
+    return 10 * (data_range**2 / error).log10()
 
 
 def mae(output: Tensor, target: Tensor) -> Tensor:
@@ -56,8 +58,8 @@ def mae(output: Tensor, target: Tensor) -> Tensor:
 def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> Tensor:
     """Structural similarity as scikit-image's `structural_similarity` computes it, per channel, averaged.
 
-    Only where the window fits; K1 = 0.01, K2 = 0.03; data range 1. By default the window is uniform, 7x7, with sample
-    covariance. Differentiable.
+    Only where the window fits; K1 = 0.01, K2 = 0.03. By default the window is uniform, 7x7, with sample covariance and
+    data range 1. Differentiable.
 
     Shape: (N, 3, H, W) in [0, 1], twice, H and W at least the window's side -> (N,), float64.
 
@@ -89,7 +91,7 @@ def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
     # Only the sum of both variances is needed: one window mean less than their usual formulas take.
     variances = sample * (mean(x * x + y * y) - squares)
     covariance = sample * (mean(x * y) - mixed)
-    c1, c2 = 0.01**2, 0.03**2
+    c1, c2 = (0.01 * settings.data_range) ** 2, (0.03 * settings.data_range) ** 2
     return (2 * mixed + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
@@ -126,6 +128,10 @@ METRICS = {"psnr": psnr, "ssim": ssim, "mae": mae}
 
 def score(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> dict[str, float]:
     """All metrics of one image, (3, H, W) in [0, 1]."""
-    metrics = {**METRICS, "ssim": partial(ssim, settings=settings)}
+    metrics = {
+        **METRICS,
+        "psnr": partial(psnr, data_range=settings.data_range),
+        "ssim": partial(ssim, settings=settings),
+    }
     with torch.no_grad():
         return {name: metric(output[None], target[None]).item() for name, metric in metrics.items()}
