@@ -26,6 +26,8 @@ class Method(ABC):
     """Its name in tables."""
     views: tuple[str, ...]
     """The views that it needs to be given."""
+    home: Path | None = None
+    """Where its results belong, unless the user says otherwise."""
 
     @abstractmethod
     def check(self, scenes: Sequence[SceneFiles]) -> None:
@@ -62,6 +64,7 @@ class Network(Method):
         self.model = load_model(self.file).to(device)
         self.device = device
         self.views = self.model.views
+        self.home = weights if weights.is_dir() else None
         self.label = label or (weights.resolve().name if weights.is_dir() else weights.stem)
 
     def check(self, scenes: Sequence[SceneFiles]) -> None:
@@ -135,10 +138,7 @@ class SavedImages(Method):
 
     def restore(self, scene: Scene) -> Restored:
         path = self.paths[scene.name]
-        if path.suffix == ".npy":
-            image = _read_array(path)
-        else:
-            image = to_float(read_pixels(path))
+        image = read_array(path) if path.suffix == ".npy" else to_float(read_pixels(path))
         expected, found = tuple(scene.views.shape[-2:]), image.shape[:2]
         if found != expected:
             raise UserError(
@@ -162,7 +162,12 @@ class SavedImages(Method):
         return next((self.by_stem[name] for name in names if name in self.by_stem), None)
 
 
-def _read_array(path: Path) -> np.ndarray:
+def read_array(path: Path) -> np.ndarray:
+    """An image from a .npy file: floats, H x W x 3.
+
+    Raises:
+        UserError: something else.
+    """
     try:
         image = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError):

@@ -93,7 +93,11 @@ class Protocol(Section):
     def summary(self) -> str:
         """One sentence for a report."""
         ssim = self.ssim
-        window = f"Gaussian, sigma {ssim.gaussian_sigma:g}" if ssim.gaussian_sigma else f"uniform {ssim.window}x{ssim.window}"
+        window = (
+            f"Gaussian, sigma {ssim.gaussian_sigma:g}"
+            if ssim.gaussian_sigma
+            else f"uniform {ssim.window}x{ssim.window}"
+        )
         parts = [
             f"inputs and targets read as {self.bit_depth} bits",
             f"made {self.downsize} times smaller by area" if self.downsize > 1 else "full size",

@@ -1,6 +1,5 @@
 """All metrics of one evaluation: which there are, and their values for an image."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from kpac.evaluation.metrics import score
 from kpac.evaluation.perceptual import LPIPS, SMALLEST
 from kpac.evaluation.protocols import Protocol
 
-log = logging.getLogger(__name__)
 NO_REFERENCE = ("niqe", "musiq")
 
 
@@ -52,11 +50,6 @@ class Scorer:
                     raise
                 self.skipped["lpips"] = str(error)
         self.no_reference = {name: _pyiqa(name, self.device) for name in no_reference}
-
-    def say_what_is_skipped(self) -> None:
-        """One line for each metric that is left out."""
-        for name, reason in self.skipped.items():
-            log.warning("%s is skipped: %s", name.upper(), reason)
 
     @property
     def names(self) -> list[str]:
