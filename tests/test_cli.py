@@ -135,7 +135,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, data_root, weights, config_file
     assert not (tmp_path / "x").exists()
 
 
-def test_failed_evaluation_leaves_no_results(capsys, data_root, weights, tmp_path):
+def test_failed_evaluation_leaves_no_results_but_what_is_finished(capsys, data_root, weights, tmp_path):
     import shutil
 
     root = tmp_path / "damaged"
@@ -144,7 +144,7 @@ def test_failed_evaluation_leaves_no_results(capsys, data_root, weights, tmp_pat
     broken.write_bytes(broken.read_bytes()[:2000])
     line = fails(capsys, "evaluate", weights, "--data", root, "--output", tmp_path / "results")
     assert f"{broken}: not a whole image file" in line
-    assert not (tmp_path / "results").exists()
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["records"]
 
 
 def test_every_command_explains_itself(capsys):

@@ -1,34 +1,213 @@
-"""`kpac evaluate`."""
+"""`kpac evaluate`, `kpac table` and `kpac figure`."""
 
 import argparse
+from functools import partial
+from itertools import product
 from pathlib import Path
 
-from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument
+from kpac.commands.arguments import Subcommands, add_command, add_group, add_plugin_argument, positive, say
+from kpac.errors import UserError
 
 
 def add(commands: Subcommands) -> None:
     """Adds the commands to the parser."""
-    command = add_command(commands, "evaluate", evaluate, "score a model on a data set, under a named protocol")
-    command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
-    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    command.add_argument("--split", default="test", help="train, val or test (default: test)")
-    command.add_argument("--protocol", default="dpdd-8bit", help="dpdd-8bit or dpdd-16bit (default: dpdd-8bit)")
+    command = add_command(
+        commands, "evaluate", evaluate, "score models, or images of any method, on data sets, under a named protocol"
+    )
+    command.add_argument("models", type=Path, nargs="*", metavar="MODEL", help=".safetensors files or folders of runs")
     command.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run's folder)"
+        "--images",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="outputs of another method, one image a scene; may be given again",
+    )
+    command.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder of a data set; may be given again",
+    )
+    command.add_argument("--split", default="test", help="train, val or test (default: test)")
+    command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
+    command.add_argument(
+        "--protocol",
+        default="dpdd-8bit",
+        metavar="NAME",
+        help="dpdd-8bit, dpdd-16bit, saved-png-8bit, half-resolution, or FILE.yaml:NAME (default: dpdd-8bit)",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results (default: in the run's folder); of several, each gets a folder inside",
+    )
+    command.add_argument("--save-images", action="store_true", help="keep the outputs, at the inputs' bit depth")
+    command.add_argument(
+        "--lpips-weights", type=Path, metavar="FILE", help="torchvision's weights of the LPIPS backbone"
+    )
+    command.add_argument("--require", nargs="+", default=[], choices=("lpips",), help="fail when it cannot be computed")
+    command.add_argument(
+        "--no-reference",
+        nargs="+",
+        default=[],
+        choices=("niqe", "musiq"),
+        help="metrics without targets; the package pyiqa computes them, and fetches their weights",
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     add_plugin_argument(command)
 
+    command = add_command(commands, "table", table, "put results into one table, with published numbers beside them")
+    _results_argument(command)
+    command.add_argument(
+        "--format",
+        choices=("markdown", "latex", "csv", "json"),
+        help="(default: that of the output's suffix, else markdown)",
+    )
+    command.add_argument("--groups", action="store_true", help="indoor and outdoor means, too")
+    command.add_argument("--published", action="store_true", help="rows of published numbers, and the difference")
+    command.add_argument("--mix-protocols", action="store_true", help="allow different protocols in one column")
+    command.add_argument("--output", type=Path, metavar="FILE", help=".md, .tex, .csv or .json (default: print)")
+
+    groups = add_group(commands, "figure", "make figures for a paper: PNG, PDF or SVG")
+    for name, errors, summary in (
+        ("comparison", False, "input, every method and target side by side, with enlarged crops"),
+        ("errors", True, "maps of every method's absolute error"),
+    ):
+        command = add_command(groups, name, partial(sheet, errors), summary)
+        _results_argument(command)
+        command.add_argument("--scene", action="append", default=[], metavar="NAME", help="may be given again")
+        command.add_argument(
+            "--box",
+            action="append",
+            default=[],
+            type=_box,
+            metavar="TOP,LEFT,HEIGHT[,WIDTH]",
+            help="place to enlarge, in pixels; may be given again (default: where input and target differ most)",
+        )
+        command.add_argument("--crops", type=positive, default=1, metavar="N", help="such places (default: 1)")
+        command.add_argument("--crop", type=positive, default=96, metavar="N", help="their height (default: 96)")
+        _figure_argument(command)
+    command = add_command(groups, "scatter", scatter, "quality against cost")
+    _results_argument(command)
+    command.add_argument("--metric", default="psnr", metavar="NAME", help="psnr, ssim, mae, lpips (default: psnr)")
+    command.add_argument("--cost", default="macs", metavar="NAME", help="macs, parameters, seconds (default: macs)")
+    _figure_argument(command)
+
 
 def evaluate(options: argparse.Namespace) -> None:
-    from kpac.evaluation.results import evaluate_weights
+    from kpac.distributed import processes
+    from kpac.evaluation.methods import Network, SavedImages
+    from kpac.evaluation.run import Evaluation, default_folder, evaluate_method
     from kpac.evaluation.tables import summary_table
     from kpac.models.registry import load_plugins
 
     load_plugins(options.plugin)
-    results, folder = evaluate_weights(
-        options.model, options.data, options.split, options.protocol, options.output, options.device
+    if not options.models and not options.images:
+        raise UserError("evaluate: expected a model, or --images with the outputs of another method")
+    several = len(options.models + options.images) * len(options.data) > 1
+    with processes(options.device) as here:
+        makers = [partial(Network, path, here.device) for path in options.models]
+        for text in options.images:
+            label, _, folder = text.rpartition("=")
+            makers.append(partial(SavedImages, Path(folder), here.device, label or None))
+        for make, data in product(makers, options.data):
+            method = here.together(make)
+            evaluation = Evaluation(
+                data=data,
+                split=options.split,
+                layout=options.layout,
+                protocol=options.protocol,
+                lpips_weights=options.lpips_weights,
+                no_reference=tuple(options.no_reference),
+                required=tuple(options.require),
+                save_images=options.save_images,
+            )
+            folder = options.output or here.together(partial(default_folder, method, evaluation))
+            if options.output and several:
+                folder /= f"{method.label}-{data.resolve().name}"
+            results = evaluate_method(method, evaluation, folder, here)
+            if here.is_first:
+                print(f"\n{method.label} on {data}, {options.split} split, protocol {results['protocol']}\n")
+                print(summary_table(results))
+                for name, reason in results["skipped"].items():
+                    say(f"{name.upper()} is skipped: {reason}")
+                print(f"\n{folder}/report.md, results.json, comparison.png")
+
+
+def table(options: argparse.Namespace) -> None:
+    from kpac.evaluation.comparison import compare
+    from kpac.evaluation.formats import FORMATS, SUFFIXES
+    from kpac.evaluation.results import find_results
+    from kpac.files import whole_file
+
+    suffix = options.output.suffix if options.output else ".md"
+    if not options.format and suffix not in SUFFIXES:
+        raise UserError(f"{options.output}: expected one of {', '.join(SUFFIXES)}, or --format")
+    found = find_results(options.results)
+    text = FORMATS[options.format or SUFFIXES[suffix]](
+        compare(found, options.groups, options.mix_protocols, options.published)
     )
-    print(f"\n{options.model} on {options.data}, {options.split} split, protocol {results['protocol']}\n")
-    print(summary_table(results))
-    print(f"\n{folder}/report.md, results.json, comparison.png")
+    if not options.output:
+        print(text, end="")
+        return
+    with whole_file(options.output) as partial_file:
+        partial_file.write_text(text, encoding="utf-8")
+    say(f"written: {options.output}")
+
+
+def sheet(errors: bool, options: argparse.Namespace) -> None:
+    from kpac.evaluation.results import find_results
+    from kpac.evaluation.sheets import comparison_sheet
+
+    found = find_results(options.results)
+    paths = _figure_files(options.output)
+    comparison_sheet(found, options.scene, paths, options.box, options.crops, options.crop, errors)
+    say(f"written: {', '.join(map(str, paths))}")
+
+
+def scatter(options: argparse.Namespace) -> None:
+    from kpac.evaluation.charts import scatter
+    from kpac.evaluation.comparison import compare
+    from kpac.evaluation.results import find_results
+
+    paths = _figure_files(options.output)
+    scatter(compare(find_results(options.results)), paths, options.metric, options.cost)
+    say(f"written: {', '.join(map(str, paths))}")
+
+
+def _results_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "results", type=Path, nargs="+", metavar="RESULTS", help="results.json files, or folders that hold some"
+    )
+
+
+def _figure_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".png, .pdf or .svg; without a suffix, a PNG and a PDF are made",
+    )
+
+
+def _figure_files(output: Path) -> list[Path]:
+    if output.suffix in (".png", ".pdf", ".svg"):
+        return [output]
+    if output.suffix:
+        raise UserError(f"{output}: expected .png, .pdf or .svg, or no suffix for a PNG and a PDF")
+    return [output.with_suffix(".png"), output.with_suffix(".pdf")]
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    from kpac.evaluation.sheets import parse_box
+
+    try:
+        return parse_box(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected TOP,LEFT,HEIGHT or TOP,LEFT,HEIGHT,WIDTH in pixels, found '{text}'"
+        ) from None

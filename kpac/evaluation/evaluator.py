@@ -1,8 +1,10 @@
-"""Model x data set x protocol -> scores of every image, of the restored output and of the blurred input beside it."""
+"""Model x scenes x protocol -> scores of every image, of the restored output and of the blurred input beside it."""
 
+import resource
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +12,23 @@ from torch import Tensor, nn
 
 from kpac.data.dataset import Scene
 from kpac.errors import UserError
-from kpac.evaluation.metrics import METRICS, WINDOW, score
+from kpac.evaluation.protocols import find_protocol
+from kpac.evaluation.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a method made of a scene.
+
+    Args:
+        output: (3, H, W), of any range, on any device.
+        seconds: time of the network's pass, the copy to the device included; None where no network ran.
+        memory_gb: peak of what a GPU held for it, or, on a CPU, of what the process has held so far.
+    """
+
+    output: Tensor
+    seconds: float | None = None
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -18,18 +36,19 @@ class Evaluated:
     """One evaluated scene.
 
     Args:
-        scene: what was read.
-        output: the restored image, (3, H, W) in [0, 1], on the CPU.
+        scene: what was read, at the protocol's size.
+        output: the restored image, (3, H, W) in [0, 1], on the CPU, as it was scored.
         scores: metric -> value, of the output.
         input_scores: metric -> value, of the blurred center view.
-        seconds: time of the network's pass, copies to and from the device included.
+        seconds, memory_gb: see `Restored`.
     """
 
     scene: Scene
     output: Tensor
     scores: dict[str, float]
     input_scores: dict[str, float]
-    seconds: float
+    seconds: float | None
+    memory_gb: float | None = None
 
     @property
     def input(self) -> Tensor:
@@ -38,35 +57,82 @@ class Evaluated:
 
     def record(self) -> dict[str, Any]:
         """The scene's entry in results.json."""
-        return {"name": self.scene.name, **self.scores, "seconds": self.seconds, "input": self.input_scores}
+        optional = {"group": self.scene.group, "seconds": self.seconds, "memory_gb": self.memory_gb}
+        facts = {name: value for name, value in optional.items() if value is not None}
+        return {"name": self.scene.name, **self.scores, **facts, "input": self.input_scores}
 
 
-def evaluate(model: nn.Module, scenes: Iterable[Scene], device: torch.device) -> Iterator[Evaluated]:
+def evaluate(
+    model: nn.Module, scenes: Iterable[Scene], device: torch.device, scorer: Scorer | None = None
+) -> Iterator[Evaluated]:
     """Restores and scores scenes one after the other; the model's mode is put back afterwards.
 
     Args:
         model: on `device`.
         scenes: read at the protocol's bit depth, as `kpac.data.dataset.SceneDataset` does.
         device: where the model is.
+        scorer: by default PSNR, SSIM and MAE of the protocol dpdd-8bit.
+
+    Raises:
+        UserError: an image is too small for a metric.
     """
+    scorer = scorer or Scorer(find_protocol("dpdd-8bit"))
     was_training = model.training
     model.eval()
     try:
         for scene in scenes:
-            if min(scene.target.shape[-2:]) < WINDOW:
-                height, width = scene.target.shape[-2:]
-                raise UserError(
-                    f"scene '{scene.name}' is {width}x{height} pixels; SSIM needs {WINDOW}x{WINDOW} or more"
-                )
-            start = time.perf_counter()
-            with torch.no_grad():
-                output = model(scene.views[None].to(device))[0].clamp(0, 1).cpu()
-            seconds = time.perf_counter() - start
-            yield Evaluated(scene, output, score(output, scene.target), score(scene.views[:3], scene.target), seconds)
+            yield score_scene(scene, lambda sized: restore(model, sized.views, device), scorer)
     finally:
         model.train(was_training)
 
 
-def mean_scores(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The mean over images of every metric, of records or of their "input" entries."""
-    return {name: sum(record[name] for record in records) / len(records) for name in METRICS}
+def restore(model: nn.Module, views: Tensor, device: torch.device) -> Restored:
+    """One pass of a network in evaluation mode, timed.
+
+    Args:
+        model: on `device`.
+        views: (3V, H, W) in [0, 1].
+        device: where the model is.
+    """
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    with torch.no_grad():
+        output = model(views[None].to(device))[0].float()
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - start
+    return Restored(output, seconds, torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else _resident_gb())
+
+
+def score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scorer) -> Evaluated:
+    """Brings a scene to the protocol's size, restores it, and scores what comes out and what went in.
+
+    Raises:
+        UserError: the output is of another size than the target, or too small for a metric.
+    """
+    protocol = scorer.protocol
+    target = None if scene.target is None else protocol.prepare(scene.target)
+    scene = replace(scene, views=protocol.prepare(scene.views), target=target)
+    restored = restore(scene)
+    expected, found = scene.views.shape[-2:], restored.output.shape[-2:]
+    if found != expected:
+        raise UserError(
+            f"scene '{scene.name}': the output is {found[1]}x{found[0]}, the input {expected[1]}x{expected[0]}; "
+            f"expected the same size under protocol '{protocol.name}'"
+        )
+    output = protocol.finish(restored.output)
+    on_device = None if target is None else target.to(output.device)
+    try:
+        scores = scorer(output, on_device)
+        input_scores = scorer(scene.views[:3].to(output.device), on_device)
+    except UserError as error:
+        raise UserError(f"scene '{scene.name}' {error}") from None
+    return Evaluated(scene, output.cpu(), scores, input_scores, restored.seconds, restored.memory_gb)
+
+
+def _resident_gb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,6 +1,7 @@
-"""Pictures for people: blurred, restored and sharp images side by side, with the places that matter enlarged."""
+"""Pictures for people and papers: images side by side, and the places that matter enlarged."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,62 +11,106 @@ from torch import Tensor
 from kpac.evaluation.evaluator import Evaluated
 from kpac.files import whole_file
 
-TITLES = ("blurred", "restored", "sharp")
-BOX_COLOR = "#ffb000"
+BOX_COLORS = ("#ffb000", "#00b4d8", "#e63994", "#7ac74f")
+ZOOM_RATIO = 0.62  # height of an enlarged crop to its width
+PAPER = {"pdf.fonttype": 42, "svg.fonttype": "none", "font.size": 8}  # text stays text, in fonts that journals take
+Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of a sheet.
+
+    Args:
+        title: above its column.
+        note: on it, such as its scores.
+        image: H x W x 3 in [0, 1].
+    """
+
+    title: str
+    note: str
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scene of a sheet: its panels, all of one size, and the places to enlarge."""
+
+    panels: Sequence[Panel]
+    boxes: Sequence[Box]
 
 
 def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str, crop: int = 96) -> None:
     """Draws blurred | restored | sharp for each scene, and below them an enlarged crop.
 
-    The crop lies where the blurred image differs most from the sharp one: where there is something to restore, whether
-    or not the network did.
+    The crop lies where the blurred image differs most from the sharp one, or, without targets, from the restored one.
 
     Args:
         evaluated: one or more scenes.
         path: a .png or .pdf file.
         caption: printed below; say the model and the protocol.
-        crop: side of the crop, in pixels.
+        crop: height of the crop, in pixels.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    width = 11.0  # inches
-    panel = width / 3
-    heights = []
+    rows = []
     for item in evaluated:
-        rows, columns = item.output.shape[-2:]
-        heights += [panel * rows / columns, panel * 0.62]
+        name, target = item.scene.name, item.scene.target
+        panels = [
+            Panel("blurred", note(item.input_scores), to_array(item.input)),
+            Panel("restored", note(item.scores) if target is not None else name, to_array(item.output)),
+            *([Panel("sharp", name, to_array(target))] if target is not None else []),
+        ]
+        rows.append(Row(panels, largest_differences(panels[0].image, panels[-1].image, crop)))
+    sheet(rows, [path], f"{caption}; enlarged: where the blurred and the {rows[0].panels[-1].title} image differ most")
+
+
+def sheet(rows: Sequence[Row], paths: Sequence[Path], caption: str) -> None:
+    """Draws scenes below each other, the boxes of each enlarged below it.
+
+    Args:
+        rows: with the same number of panels.
+        paths: .png, .pdf or .svg files to write.
+        caption: printed below.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    count = len(rows[0].panels)
+    panel = 11.0 / max(count, 3)  # inches
+    width = panel * count
     header, footer, gap = 0.35, 0.35, 0.06
+    heights = [
+        height
+        for row in rows
+        for height in (_image_height(row, panel), *(panel * box[2] / box[3] for box in row.boxes))
+    ]
     total = header + footer + sum(heights) + gap * len(heights)
-    figure = Figure(figsize=(width, total), dpi=150, facecolor="white")
-    top = total - header
-    for number, item in enumerate(evaluated):
-        images = [to_array(image) for image in (item.input, item.output, item.scene.target)]
-        notes = [_note(item.input_scores), _note(item.scores), item.scene.name]
-        box_top, box_left, box_height, box_width = _widest_difference(images[0], images[2], crop, crop / 0.62)
-        for row, height in enumerate(heights[2 * number : 2 * number + 2]):
-            top -= height
-            for column, image in enumerate(images):
-                left = column / 3 + 0.002
-                axes = figure.add_axes((left, top / total, 1 / 3 - 0.004, height / total))
-                axes.set_axis_off()
-                if row == 0:
-                    axes.imshow(image, interpolation="lanczos", aspect="auto")
-                    axes.add_patch(
-                        Rectangle(
-                            (box_left, box_top), box_width, box_height, fill=False, color=BOX_COLOR, linewidth=1.2
-                        )
-                    )
-                    _label(axes, notes[column])
-                    if number == 0:
-                        axes.set_title(TITLES[column], fontsize=11)
-                else:
-                    zoom = image[box_top : box_top + box_height, box_left : box_left + box_width]
-                    axes.imshow(zoom, interpolation="nearest", aspect="auto")
-            top -= gap
-    figure.text(0.5, 0.12 / total, caption, ha="center", va="center", fontsize=8, color="#444444")
-    with whole_file(path) as partial:
-        figure.savefig(partial)
+    with rc_context(PAPER):
+        figure = Figure(figsize=(width, total), dpi=150, facecolor="white")
+        top = total - header
+        for number, row in enumerate(rows):
+            for line, box in enumerate([None, *row.boxes]):
+                height = _image_height(row, panel) if box is None else panel * box[2] / box[3]
+                top -= height
+                for column, item in enumerate(row.panels):
+                    frame = (column / count + 0.002, top / total, 1 / count - 0.004, height / total)
+                    axes = figure.add_axes(frame)
+                    axes.set_axis_off()
+                    if box is None:
+                        _draw_whole(axes, item, row.boxes)
+                        if number == 0:
+                            axes.set_title(item.title, fontsize=11)
+                    else:
+                        _draw_zoom(axes, item.image, box, BOX_COLORS[(line - 1) % len(BOX_COLORS)])
+                top -= gap
+        figure.text(0.5, 0.12 / total, caption, ha="center", va="center", fontsize=8, color="#444444", wrap=True)
+        save(figure, paths)
+
+
+def save(figure, paths: Sequence[Path]) -> None:
+    """Writes a figure, each file whole."""
+    for path in paths:
+        with whole_file(path) as partial:
+            figure.savefig(partial)
 
 
 def to_array(image: Tensor) -> np.ndarray:
@@ -73,25 +118,54 @@ def to_array(image: Tensor) -> np.ndarray:
     return image.permute(1, 2, 0).clamp(0, 1).numpy()
 
 
-def _widest_difference(
-    blurred: np.ndarray, sharp: np.ndarray, height: float, width: float
-) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the box with the largest mean squared difference."""
+def note(scores: dict[str, float]) -> str:
+    """PSNR and SSIM in one line, as a panel says them."""
+    return f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}" if "psnr" in scores else ""
+
+
+def largest_differences(blurred: np.ndarray, sharp: np.ndarray, crop: int = 96, count: int = 1) -> list[Box]:
+    """The boxes with the largest mean squared difference that do not overlap: where there is something to restore.
+
+    Args:
+        blurred, sharp: H x W x 3.
+        crop: height of a box, in pixels; `ZOOM_RATIO` gives its width.
+        count: number of boxes; fewer, when no more fit.
+    """
     rows, columns = sharp.shape[:2]
-    box_height, box_width = min(int(height), rows), min(int(width), columns)
-    error = ndimage.uniform_filter(np.square(blurred - sharp).mean(axis=2), (box_height, box_width))
-    half_height, half_width = box_height // 2, box_width // 2
-    inner = error[
-        half_height : rows - (box_height - half_height) + 1, half_width : columns - (box_width - half_width) + 1
-    ]
-    top, left = np.unravel_index(inner.argmax(), inner.shape)
-    return int(top), int(left), box_height, box_width
+    height, width = min(int(crop), rows), min(int(crop / ZOOM_RATIO), columns)
+    error = ndimage.uniform_filter(np.square(blurred - sharp).mean(axis=2), (height, width))
+    top, left = height // 2, width // 2
+    inner = error[top : rows - (height - top) + 1, left : columns - (width - left) + 1].copy()
+    boxes: list[Box] = []
+    while len(boxes) < count and inner.max() > -np.inf:
+        y, x = (int(place) for place in np.unravel_index(inner.argmax(), inner.shape))
+        boxes.append((y, x, height, width))
+        inner[max(y - height + 1, 0) : y + height, max(x - width + 1, 0) : x + width] = -np.inf
+    return boxes
 
 
-def _note(scores: dict[str, float]) -> str:
-    return f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}"
+def _image_height(row: Row, panel: float) -> float:
+    rows, columns = row.panels[0].image.shape[:2]
+    return panel * rows / columns
 
 
-def _label(axes, text: str) -> None:
-    box = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}
-    axes.text(0.015, 0.03, text, transform=axes.transAxes, color="white", fontsize=8, bbox=box, va="bottom")
+def _draw_whole(axes, panel: Panel, boxes: Sequence[Box]) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.imshow(panel.image, interpolation="lanczos", aspect="auto")
+    for number, (top, left, height, width) in enumerate(boxes):
+        color = BOX_COLORS[number % len(BOX_COLORS)]
+        axes.add_patch(Rectangle((left, top), width, height, fill=False, color=color, linewidth=1.2))
+    if panel.note:
+        style = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}
+        axes.text(0.015, 0.03, panel.note, transform=axes.transAxes, color="white", fontsize=8, bbox=style, va="bottom")
+
+
+def _draw_zoom(axes, image: np.ndarray, box: Box, color: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    top, left, height, width = box
+    axes.imshow(image[top : top + height, left : left + width], interpolation="nearest", aspect="auto")
+    axes.add_patch(
+        Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, color=color, linewidth=2.4, clip_on=True)
+    )

@@ -1,19 +1,50 @@
 """PSNR, SSIM and MAE, as the field computes them on DPDD: one value an image, float64 inside."""
 
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW = 7  # side of SSIM's uniform window
+# Values that a CPU works on at a time: what lies between two passes stays in its cache, and PyTorch does not divide so
+# few among threads, which would wait for each other. See benchmarks/metrics.py.
+BAND = 2**15
 
 
-def psnr(output: Tensor, target: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class SSIMSettings:
+    """What SSIM leaves open; the defaults are those of scikit-image's `structural_similarity`.
+
+    Args:
+        window: side of the window, odd; a Gaussian one is cut off after 3.5 deviations and has a side of its own.
+        gaussian_sigma: deviation of a Gaussian window, 1.5 in Wang et al., 2004; None for a uniform one.
+        data_range: difference between the largest and the smallest value that images can have.
+        sample_covariance: normalizes covariances by n - 1 instead of n, of the n pixels in a window.
+    """
+
+    window: int = WINDOW
+    gaussian_sigma: float | None = None
+    sample_covariance: bool = True
+    data_range: float = 1.0
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of the window: also the smallest image that can be scored."""
+        return 2 * int(3.5 * self.gaussian_sigma + 0.5) + 1 if self.gaussian_sigma else self.window
+
+
+DEFAULT_SSIM = SSIMSettings()
+
+
+def psnr(output: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
     """Peak signal-to-noise ratio in dB, of the squared error over all pixels and channels; infinite for equal images.
 
     Shape: (N, 3, H, W) in [0, 1], twice -> (N,), float64.
     """
     error = (output.double() - target.double()).square().mean(dim=(1, 2, 3))
-    return -10 * error.log10()
+    return 10 * (data_range**2 / error).log10()
 
 
 def mae(output: Tensor, target: Tensor) -> Tensor:
@@ -24,48 +55,83 @@ def mae(output: Tensor, target: Tensor) -> Tensor:
     return (output.double() - target.double()).abs().mean(dim=(1, 2, 3))
 
 
-def ssim(output: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity as scikit-image's `structural_similarity` defines it by default, per channel, averaged.
+def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> Tensor:
+    """Structural similarity as scikit-image's `structural_similarity` computes it, per channel, averaged.
 
-    7x7 uniform window, only where it fits; sample covariance; K1 = 0.01, K2 = 0.03; data range 1.
+    Only where the window fits; K1 = 0.01, K2 = 0.03. By default the window is uniform, 7x7, with sample covariance and
+    data range 1. Differentiable.
 
-    Shape: (N, 3, H, W) in [0, 1], twice, H and W at least 7 -> (N,), float64.
-
-    Raises:
-        ValueError: an image smaller than the window.
-    """
-    return similarity(output.double(), target.double())
-
-
-def similarity(x: Tensor, y: Tensor) -> Tensor:
-    """What `ssim` computes, in the precision of its arguments; for losses.
-
-    Shape: (N, C, H, W) in [0, 1], twice, H and W at least 7 -> (N,).
+    Shape: (N, 3, H, W) in [0, 1], twice, H and W at least the window's side -> (N,), float64.
 
     Raises:
         ValueError: an image smaller than the window.
     """
-    if min(x.shape[-2:]) < WINDOW:
-        raise ValueError(f"SSIM needs images of {WINDOW}x{WINDOW} or more, found {tuple(x.shape[-2:])}")
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    sample = WINDOW**2 / (WINDOW**2 - 1)
-    variance_x = sample * (_window_mean(x * x) - mean_x * mean_x)
-    variance_y = sample * (_window_mean(y * y) - mean_y * mean_y)
-    covariance = sample * (_window_mean(x * y) - mean_x * mean_y)
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity = similarity / ((mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2))
-    return similarity.mean(dim=(1, 2, 3))
+    side = settings.side
+    height, width = output.shape[-2:]
+    if min(height, width) < side:
+        raise ValueError(f"SSIM needs images of {side}x{side} or more, found {(height, width)}")
+    rows, columns = height - side + 1, width - side + 1
+    band = max(BAND // width - side + 1, side) if output.device.type == "cpu" else rows
+    total = output.new_zeros(len(output), dtype=torch.float64)
+    for top in range(0, rows, band):
+        part = slice(top, min(top + band, rows) + side - 1)
+        for x, y in zip(output[..., part, :].unbind(1), target[..., part, :].unbind(1), strict=True):
+            total = total + _similarity(x.double(), y.double(), settings).sum(dim=(-2, -1))
+    return total / (output.shape[1] * rows * columns)
 
 
-def _window_mean(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, WINDOW, stride=1)
+def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
+    """SSIM of every place of the window; (N, H, W) -> (N, H - side + 1, W - side + 1)."""
+    mean = partial(_gaussian_mean, sigma=settings.gaussian_sigma) if settings.gaussian_sigma else _uniform_mean
+    mean = partial(mean, side=settings.side)
+    pixels = settings.side**2
+    sample = pixels / (pixels - 1) if settings.sample_covariance else 1
+    mean_x, mean_y = mean(x), mean(y)
+    squares, mixed = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    # Only the sum of both variances is needed: one window mean less than their usual formulas take.
+    variances = sample * (mean(x * x + y * y) - squares)
+    covariance = sample * (mean(x * y) - mixed)
+    c1, c2 = (0.01 * settings.data_range) ** 2, (0.03 * settings.data_range) ** 2
+    return (2 * mixed + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+
+
+def _uniform_mean(x: Tensor, side: int) -> Tensor:
+    return _running_sum(_running_sum(x, -2, side), -1, side) / side**2
+
+
+def _running_sum(x: Tensor, dimension: int, side: int) -> Tensor:
+    """Sums of `side` neighbours, by doubling: for 7 of them 4 additions a value instead of 6."""
+    count = x.shape[dimension] - side + 1
+    total, start, length = None, 0, 1
+    while True:
+        if side & length:
+            term = x.narrow(dimension, start, count)
+            total = term if total is None else total + term
+            start += length
+        if 2 * length > side:
+            return total
+        size = x.shape[dimension] - length
+        x = x.narrow(dimension, 0, size) + x.narrow(dimension, length, size)
+        length *= 2
+
+
+def _gaussian_mean(x: Tensor, side: int, sigma: float) -> Tensor:
+    place = torch.arange(side, dtype=x.dtype, device=x.device) - side // 2
+    weights = torch.exp(-0.5 * (place / sigma) ** 2)
+    weights = weights / weights.sum()
+    x = F.conv2d(x[:, None], weights.view(1, 1, -1, 1))
+    return F.conv2d(x, weights.view(1, 1, 1, -1))[:, 0]
 
 
 METRICS = {"psnr": psnr, "ssim": ssim, "mae": mae}
 
 
-def score(output: Tensor, target: Tensor) -> dict[str, float]:
+def score(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> dict[str, float]:
     """All metrics of one image, (3, H, W) in [0, 1]."""
+    metrics = {
+        **METRICS,
+        "psnr": partial(psnr, data_range=settings.data_range),
+        "ssim": partial(ssim, settings=settings),
+    }
     with torch.no_grad():
-        return {name: metric(output[None], target[None]).item() for name, metric in METRICS.items()}
+        return {name: metric(output[None], target[None]).item() for name, metric in metrics.items()}

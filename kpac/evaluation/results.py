@@ -1,109 +1,115 @@
-"""From weights and a data set to a folder of results: results.json, report.md, comparison.png."""
+"""results.json: everything that a reader needs to trust the numbers, and how it is read again."""
 
-import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import nn
-from tqdm import tqdm
+from kpac.data.pairing import published_pairs
+from kpac.environment import describe
+from kpac.errors import UserError
+from kpac.evaluation.methods import Method
+from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.scorer import Scorer
+from kpac.evaluation.statistics import confidence, group_means, mean_scores
+from kpac.evaluation.tables import cost_json
+from kpac.models.cost import Cost
 
-from kpac.data.dataset import SceneDataset
-from kpac.data.layouts import find_scenes
-from kpac.environment import choose_device, describe, device_name
-from kpac.evaluation import figures, tables
-from kpac.evaluation.evaluator import Evaluated, evaluate, mean_scores
-from kpac.evaluation.protocols import find_protocol
-from kpac.files import whole_file, write_json
-from kpac.models.cost import Cost, count_cost
-from kpac.models.weights import load_model, read_header, weights_file
-
-SHOWN = 2  # scenes in comparison.png
+FORMAT = 1  # of results.json
+FILE = "results.json"
 
 
-def evaluate_weights(
-    weights: Path, data: Path, split: str, protocol_name: str, output: Path | None = None, device: str = "auto"
-) -> tuple[dict[str, Any], Path]:
-    """Evaluates a model on one split of a data set and writes everything that a reader needs to trust the numbers.
+def make_results(
+    method: Method,
+    scorer: Scorer,
+    data: Path,
+    split: str,
+    layout: str,
+    records: Sequence[dict[str, Any]],
+    cost: Cost | None,
+    device: str,
+) -> dict[str, Any]:
+    """What results.json holds.
 
     Args:
-        weights: a .safetensors file or the folder of a run.
-        data: the data set's folder.
-        split: "train", "val" or "test".
-        protocol_name: see `kpac.evaluation.protocols`.
-        output: folder for the results; by default `results/DATA-SPLIT-PROTOCOL` in the folder of the run, or in the
-            working directory under the weights' name.
-        device: see `kpac.environment.choose_device`.
-
-    Returns:
-        What results.json holds, and the folder. Nothing is written before every image is scored.
-
-    Raises:
-        UserError: the model, the data or the protocol cannot be used.
+        method, scorer: what was scored, and how.
+        data, split, layout: of the scenes.
+        records: one for each scene, in the order of the list.
+        cost: of the method, for the first image.
+        device: in words.
     """
-    protocol = find_protocol(protocol_name)
-    file = weights_file(weights)
-    model = load_model(file)
-    dataset = SceneDataset(find_scenes(data, split, model.views), protocol.bit_depth)
-    if output is None:
-        output = _results_folder(weights, data, split, protocol.name)
-    where = choose_device(device)
-    cost = _cost(model, *dataset[0].target.shape[-2:])
-    model.to(where)
-
-    shown_indices = set(np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset)), dtype=int).tolist())
-    records, shown = [], []
-    scenes = (dataset[index] for index in range(len(dataset)))
-    progress = tqdm(evaluate(model, scenes, where), total=len(dataset), desc="evaluating", unit="image", disable=None)
-    for index, evaluated in enumerate(progress):
-        records.append(evaluated.record())
-        if index in shown_indices:
-            shown.append(evaluated)
-
-    header = read_header(file)
-    name = header["model"]["name"]
-    results = {
+    protocol: Protocol = scorer.protocol
+    seconds = sorted(record["seconds"] for record in records if "seconds" in record)
+    memory = [record["memory_gb"] for record in records if "memory_gb" in record]
+    counted = {name: value for name, value in cost_json(cost).items() if name != "parts"} if cost else None
+    inputs = [record["input"] for record in records]
+    return {
+        "format": FORMAT,
+        "label": method.label,
         "protocol": protocol.name,
         "bit_depth": protocol.bit_depth,
+        "protocol_settings": protocol.settings(),
         "data": str(data),
         "split": split,
-        "model": {
-            "name": name,
-            "options": {key: value for key, value in header["model"].items() if key != "name"},
-            "weights": str(file),
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        },
-        "device": device_name(where),
+        "layout": layout,
+        "data_set": data_set_of([record["name"] for record in records]),
+        "model": method.describe(),
+        "cost": counted,
+        "seconds": seconds[len(seconds) // 2] if seconds else None,
+        "memory_gb": max(memory) if memory else None,
+        "device": device,
         "environment": describe(),
-        "images": records,
+        "skipped": scorer.skipped,
         "mean": mean_scores(records),
-        "input_mean": mean_scores([record["input"] for record in records]),
+        "input_mean": mean_scores(inputs),
+        "groups": group_means(records, protocol.groups),
+        "confidence": confidence(records),
+        "images": list(records),
     }
-    _write(output, results, protocol.summary(), shown, cost)
-    return results, output
 
 
-def _write(
-    output: Path, results: dict[str, Any], protocol_summary: str, shown: list[Evaluated], cost: Cost | None
-) -> None:
-    caption = (
-        f"{results['model']['name']}, {results['data']} {results['split']} split, protocol {results['protocol']}; "
-        "enlarged: where blurred and sharp differ most"
-    )
-    figures.comparison(shown, output / "comparison.png", caption)
-    with whole_file(output / "report.md") as partial:
-        partial.write_text(tables.report(results, protocol_summary, cost), encoding="utf-8")
-    write_json(output / "results.json", results)
+def data_set_of(names: Iterable[str]) -> str | None:
+    """ "DPDD test" for exactly the scenes of a published split of DPDD, None for any others."""
+    names = set(names)
+    return next((f"DPDD {split}" for split, pairs in published_pairs().items() if names == set(pairs)), None)
 
 
-def _cost(model: nn.Module, height: int, width: int) -> Cost | None:
-    """The cost, or None for a network that cannot run without data."""
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads a results.json.
+
+    Args:
+        path: the file, or the folder that holds it.
+
+    Raises:
+        UserError: no such file, or not one that this version of kpac reads.
+    """
+    file = path / FILE if path.is_dir() else path
     try:
-        return count_cost(model, height, width)
-    except (RuntimeError, NotImplementedError):
-        return None
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; expected what kpac evaluate writes") from None
+    except (OSError, ValueError):
+        raise UserError(f"{file}: not a whole JSON file; expected what kpac evaluate writes") from None
+    version = results.get("format") if isinstance(results, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise UserError(f"{file}: has format {version}, this version of kpac reads {FORMAT}; update kpac")
+    if version != FORMAT or "images" not in results or "protocol_settings" not in results:
+        raise UserError(f"{file}: written by an older kpac, or by something else; evaluate again with kpac evaluate")
+    return results
 
 
-def _results_folder(weights: Path, data: Path, split: str, protocol: str) -> Path:
-    name = f"{data.resolve().name}-{split}-{protocol}"
-    return weights / "results" / name if weights.is_dir() else Path("results") / weights.stem / name
+def find_results(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+    """All results under some files and folders.
+
+    Raises:
+        UserError: a path holds none, or a file cannot be read.
+    """
+    found: dict[Path, dict[str, Any]] = {}
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; expected a {FILE}, or a folder that holds some")
+        files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
+        if not files:
+            raise UserError(f"{path}: holds no {FILE}; write one with kpac evaluate")
+        found.update({file: read_results(file) for file in files})
+    return list(found.items())

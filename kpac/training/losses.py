@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kpac.config import nearest
 from kpac.errors import UserError
-from kpac.evaluation.metrics import similarity
+from kpac.evaluation.metrics import ssim
 from kpac.training.perceptual import PerceptualLoss
 
 
@@ -33,7 +33,7 @@ class SSIMLoss(nn.Module):
     """
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return 1 - similarity(output, target).mean()
+        return 1 - ssim(output, target).mean().to(output.dtype)
 
 
 class FrequencyLoss(nn.Module):

@@ -184,7 +184,7 @@ class Trainer:
     def validate(self, folder: RunFolder, log: RunLog) -> None:
         """Scores the validation split with the averaged weights, if there are such, and saves them as safetensors."""
         with self.average.applied_to(self.model) if self.average else nullcontext():
-            found = validate(self.model, self.data.val, self.here, self.config.validation.samples)
+            found = validate(self.model, self.data.val, self.data.protocol, self.here, self.config.validation.samples)
             if math.isnan(found.scores["psnr"]):
                 self.diverged(folder, f"iteration {self.iteration}: the network's output is not a number")
             log.validation(self.iteration, found.scores, found.pictures)

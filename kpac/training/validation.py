@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from kpac.data.dataset import SceneDataset
 from kpac.distributed import Processes
-from kpac.evaluation.evaluator import evaluate, mean_scores
+from kpac.evaluation.evaluator import evaluate
+from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.scorer import Scorer
+from kpac.evaluation.statistics import mean_scores
 from kpac.models.kpac import ScaleAttention
 
 PICTURE = 640  # longest side of a picture in the log, in pixels: a log of a hundred validations stays small
@@ -31,12 +34,13 @@ class Validated:
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
 
-def validate(model: nn.Module, dataset: SceneDataset, here: Processes, samples: int) -> Validated:
+def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, here: Processes, samples: int) -> Validated:
     """Scores each scene once: the processes take turns, and the mean is over the scenes, not over the processes.
 
     Args:
         model: on the device of this process.
-        dataset: the whole split, the same in every process.
+        dataset: the whole split, the same in every process, read at the protocol's bit depth.
+        protocol: fixes the numbers.
         here: this process among all; every one of them must ask.
         samples: the first process's first scenes, whose input, output and target it shows side by side. Of the very
             first one it also shows what scale attention weighs, for networks that have it.
@@ -45,7 +49,7 @@ def validate(model: nn.Module, dataset: SceneDataset, here: Processes, samples: 
     records: dict[int, dict[str, Any]] = {}
     pictures: dict[str, Tensor] = {}
     with scale_attention_maps(model) as maps:
-        scored = evaluate(model, (dataset[index] for index in mine), here.device)
+        scored = evaluate(model, (dataset[index] for index in mine), here.device, Scorer(protocol))
         for index, evaluated in zip(mine, scored, strict=True):
             records[index] = evaluated.record()
             if here.is_first and len(records) <= samples:

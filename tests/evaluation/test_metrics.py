@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from kpac.evaluation.metrics import mae, psnr, score, ssim
+from kpac.evaluation.metrics import SSIMSettings, mae, psnr, score, ssim
 from tests.conftest import texture
 
 
@@ -31,6 +31,57 @@ def test_metrics_equal_the_fields_formulas(bits):
     }
     found = score(to_tensor(output)[0], to_tensor(target)[0])
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_metrics_of_saved_integers_equal_the_fields_formulas(bits):
+    """Both images as integers of a file, flat and clipped places included."""
+    output, target = (np.rint(np.clip(1.3 * image - 0.15, 0, 1) * (2**bits - 1)) for image in pair(bits, 90, 70))
+    output[:20], target[10:30] = 0, 2**bits - 1
+    output, target = (image / (2**bits - 1) for image in (output, target))
+    found = score(to_tensor(output)[0], to_tensor(target)[0])
+    assert found["psnr"] == pytest.approx(10 * np.log10(1 / np.mean((output - target) ** 2)), abs=1e-6)
+    assert found["mae"] == pytest.approx(np.mean(np.abs(output - target)), abs=1e-6)
+    expected = structural_similarity(output, target, data_range=1, channel_axis=-1)
+    assert found["ssim"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        (SSIMSettings(window=11), {"win_size": 11}),
+        (SSIMSettings(window=5, sample_covariance=False), {"win_size": 5, "use_sample_covariance": False}),
+        (SSIMSettings(gaussian_sigma=1.5), {"gaussian_weights": True}),
+        (
+            SSIMSettings(gaussian_sigma=1.5, sample_covariance=False),
+            {"gaussian_weights": True, "use_sample_covariance": False},
+        ),
+    ],
+)
+def test_ssim_equals_scikit_image_with_other_windows(settings, theirs):
+    output, target = pair(16)
+    expected = structural_similarity(output, target, data_range=1, channel_axis=-1, **theirs)
+    assert ssim(to_tensor(output), to_tensor(target), settings).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_does_not_depend_on_the_bands_that_it_is_computed_in(monkeypatch):
+    output, target = map(to_tensor, pair(16, 60, 31))
+    whole = ssim(output, target).item()
+    monkeypatch.setattr("kpac.evaluation.metrics.BAND", 31 * 20)
+    assert ssim(output, target).item() == pytest.approx(whole, abs=1e-12)
+
+
+def test_ssim_has_the_gradient_of_its_finite_differences():
+    first, second = (torch.rand(1, 3, 9, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(ssim, (first, second))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", [psnr, ssim, mae])
+def test_metrics_are_the_same_on_a_gpu(metric):
+    output, target = map(to_tensor, pair(16))
+    found = metric(output.cuda(), target.cuda()).item()
+    assert found == pytest.approx(metric(output, target).item(), abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [(7, 7), (7, 30), (33, 8)])

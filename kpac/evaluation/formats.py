@@ -1,0 +1,136 @@
+"""A comparison of methods as Markdown, LaTeX, CSV or JSON."""
+
+import csv
+import io
+import json
+import re
+from itertools import groupby
+
+from kpac.evaluation.comparison import Column, Table, title_of
+from kpac.evaluation.quantities import METRICS, cell
+from kpac.text import markdown_table
+
+
+def markdown(table: Table) -> str:
+    """For reports: the best bold, the second best underlined; published rows carry a dagger."""
+    ranks = table.ranks()
+    titles = {column.over for column in table.columns if column.over}
+    header = [
+        f"{column.over}: {title_of(column)}" if column.over and len(titles) > 1 else title_of(column)
+        for column in table.columns
+    ]
+    rows = []
+    for index, row in enumerate(table.rows):
+        cells = [
+            _marked(_cell(column, row.values.get(column)), ranks.get((index, column)), "**{}**", "<u>{}</u>")
+            for column in table.columns
+        ]
+        protocol = [row.protocol] if table.mixed else []
+        rows.append([row.label + (" †" if row.source else ""), *protocol, *cells])
+    text = markdown_table(["method", *(["protocol"] if table.mixed else []), *header], rows)
+    return text + "\n\n" + "\n".join(_notes(table, "† ")) + "\n"
+
+
+def latex(table: Table) -> str:
+    """For papers, with the package booktabs: the best bold, the second best underlined."""
+    ranks = table.ranks()
+    width = len(table.columns) + 1 + table.mixed
+    lead = ["Method", *(["Protocol"] if table.mixed else [])]
+    over, rules, place = ["" for _ in lead], [], len(lead) + 1
+    for title, columns in groupby(table.columns, key=lambda column: column.over):
+        count = len(list(columns))
+        over.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(title)}}}")
+        if title:
+            rules.append(rf"\cmidrule(lr){{{place}-{place + count - 1}}}")
+        place += count
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{{'l' * len(lead)}{'r' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(over) + r" \\",
+        " ".join(rules),
+        " & ".join([*lead, *(escape(title_of(column)) + _arrow(column) for column in table.columns)]) + r" \\",
+        r"\midrule",
+    ]
+    published = [bool(row.source) for row in table.rows]
+    for index, row in enumerate(table.rows):
+        if index and published[index - 1] != published[index]:
+            lines.append(r"\midrule")
+        cells = [
+            _marked(
+                _cell(column, row.values.get(column)).replace("-", "--" if column not in row.values else "$-$"),
+                ranks.get((index, column)),
+                r"\textbf{{{}}}",
+                r"\underline{{{}}}",
+            )
+            for column in table.columns
+        ]
+        protocol = [escape(row.protocol)] if table.mixed else []
+        label = escape(row.label) + (r"$^\dagger$" if row.source else "")
+        lines.append(" & ".join([label, *protocol, *cells]) + r" \\")
+    lines.append(r"\bottomrule")
+    for note in _notes(table, "† "):
+        text = escape(note).replace("†", r"$^\dagger$")
+        lines.append(rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {text}}} \\")
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def csv_text(table: Table) -> str:
+    """For spreadsheets: numbers as they are, one line a method."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [" ".join(filter(None, (column.over, column.quantity))) for column in table.columns]
+    writer.writerow(["method", "published", "protocol", "source", *names])
+    for row in table.rows:
+        values = [row.values.get(column, "") for column in table.columns]
+        writer.writerow([row.label, "yes" if row.source else "no", row.protocol, row.source or "", *values])
+    return text.getvalue()
+
+
+def json_text(table: Table) -> str:
+    """For programs: a list of methods, each with its values by data set and quantity; costs stand under ""."""
+    rows = []
+    for row in table.rows:
+        values: dict[str, dict[str, float]] = {}
+        for column, value in row.values.items():
+            values.setdefault(column.over, {})[column.quantity] = value
+        rows.append(
+            {
+                "method": row.label,
+                "published": bool(row.source),
+                "source": row.source,
+                "protocol": row.protocol,
+                "values": values,
+            }
+        )
+    return json.dumps({"rows": rows, "notes": table.notes}, indent=2, ensure_ascii=False) + "\n"
+
+
+FORMATS = {"markdown": markdown, "latex": latex, "csv": csv_text, "json": json_text}
+SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}
+
+
+def escape(text: str) -> str:
+    """Plain text as LaTeX."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return re.sub(r"[\\~^&%$#_{}]", lambda match: special.get(match[0], "\\" + match[0]), text)
+
+
+def _cell(column: Column, value: float | None) -> str:
+    if column.quantity == "difference":
+        return "-" if value is None else f"{value:+.2f}"
+    return cell(column.quantity, value)
+
+
+def _marked(text: str, rank: int | None, best: str, second: str) -> str:
+    return text if rank is None else (best, second)[rank].format(text)
+
+
+def _arrow(column: Column) -> str:
+    if column.quantity not in METRICS:
+        return ""
+    return r" $\uparrow$" if METRICS[column.quantity].better == "higher" else r" $\downarrow$"
+
+
+def _notes(table: Table, mark: str) -> list[str]:
+    return [mark + note if note.startswith("Published") else note for note in table.notes]

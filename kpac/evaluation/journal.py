@@ -1,0 +1,63 @@
+"""Finished images of an evaluation, so that one that was interrupted goes on where it stopped."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import kpac
+from kpac.data.layouts import SceneFiles
+from kpac.errors import UserError
+
+
+class Journal:
+    """One JSON line an image, in a file for each process; what was written last may be cut off and is then redone.
+
+    Args:
+        folder: of the journal, made when needed.
+        rank: of this process.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0):
+        self.folder = folder
+        self.path = folder / f"rank{rank}.jsonl"
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """Fingerprint -> record, of every process."""
+        found = {}
+        for path in sorted(self.folder.glob("rank*.jsonl")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    found[entry["fingerprint"]] = entry["record"]
+                except (ValueError, KeyError, TypeError):
+                    continue
+        return found
+
+    def add(self, fingerprint: str, record: dict[str, Any]) -> None:
+        """Appends a finished image."""
+        line = json.dumps({"fingerprint": fingerprint, "record": record}) + "\n"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b") as file:
+                if file.tell():
+                    file.seek(-1, 2)
+                    line = line if file.read(1) == b"\n" else "\n" + line
+                file.write(line.encode("utf-8"))
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+
+def fingerprint(scene: SceneFiles, method: Sequence[Any], protocol: dict[str, Any], metrics: Sequence[str]) -> str:
+    """What a record depends on, in a few characters: the method, the protocol, the metrics, the scene's files.
+
+    Args:
+        scene: its files' names, sizes and times of change count, not what they hold.
+        method: see `kpac.evaluation.methods.Method.identity`.
+        protocol: its settings.
+        metrics: their names.
+    """
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in scene.paths]
+    parts = [kpac.__version__, scene.name, scene.group, list(scene.views), stats, list(method), protocol, list(metrics)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,0 +1,177 @@
+"""What is evaluated: a network, or images that any other method made."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kpac.data.dataset import Scene
+from kpac.data.images import list_images, read_pixels, to_float
+from kpac.data.layouts import SceneFiles
+from kpac.errors import UserError
+from kpac.evaluation.evaluator import Restored, restore
+from kpac.models.cost import Cost, count_cost
+from kpac.models.weights import load_model, read_header, weights_file
+
+
+class Method(ABC):
+    """Something that turns a scene into an output."""
+
+    label: str
+    """Its name in tables."""
+    views: tuple[str, ...]
+    """The views that it needs to be given."""
+    home: Path | None = None
+    """Where its results belong, unless the user says otherwise."""
+
+    @abstractmethod
+    def check(self, scenes: Sequence[SceneFiles]) -> None:
+        """Refuses scenes that it has no output for, before any is scored."""
+
+    @abstractmethod
+    def restore(self, scene: Scene) -> Restored:
+        """The output for a scene at the protocol's size."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Its entry in results.json."""
+
+    @abstractmethod
+    def identity(self, scene: SceneFiles) -> list[Any]:
+        """What its output for a scene depends on besides the scene: JSON that changes when the output may."""
+
+    def cost(self, height: int, width: int) -> Cost | None:
+        """Parameters and multiply-accumulates for an image, where they are known."""
+        return None
+
+
+class Network(Method):
+    """A network from its weights.
+
+    Args:
+        weights: a .safetensors file or the folder of a run.
+        device: where it computes.
+        label: by default the name of the run or of the file.
+    """
+
+    def __init__(self, weights: Path, device: torch.device, label: str | None = None):
+        self.file = weights_file(weights)
+        self.model = load_model(self.file).to(device)
+        self.device = device
+        self.views = self.model.views
+        self.home = weights if weights.is_dir() else None
+        self.label = label or (weights.resolve().name if weights.is_dir() else weights.stem)
+
+    def check(self, scenes: Sequence[SceneFiles]) -> None:
+        pass
+
+    def restore(self, scene: Scene) -> Restored:
+        restored = restore(self.model, scene.views, self.device)
+        bad = int((~restored.output.isfinite()).sum())
+        if bad:
+            raise UserError(
+                f"scene '{scene.name}': {bad:,} values of the output of {self.file} are NaN or infinite; "
+                "its training diverged, or the file is damaged"
+            )
+        return restored
+
+    def describe(self) -> dict[str, Any]:
+        model = dict(read_header(self.file)["model"])
+        return {"name": model.pop("name"), "options": model, "weights": str(self.file), "sha256": self.sha256}
+
+    def identity(self, scene: SceneFiles) -> list[Any]:
+        return [self.sha256]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights file."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+    def cost(self, height: int, width: int) -> Cost | None:
+        """The cost, or None for a network that cannot run without data."""
+        try:
+            return count_cost(self.model, height, width)
+        except (RuntimeError, NotImplementedError):
+            return None
+
+
+class SavedImages(Method):
+    """A folder of outputs: one image a scene, with the name of the scene or of its target.
+
+    PNG, TIFF and JPEG files are read at their own bit depth; .npy files hold floats in [0, 1], H x W x 3.
+
+    Args:
+        folder: where they lie.
+        device: where they are scored.
+        label: by default the folder's name.
+    """
+
+    views = ("center",)
+
+    def __init__(self, folder: Path, device: torch.device, label: str | None = None):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; expected the images that a method made")
+        self.folder, self.device = folder, device
+        self.label = label or folder.resolve().name
+        self.by_stem: dict[str, Path] = {}
+        for path in [*list_images(folder), *sorted(folder.glob("*.npy"))]:
+            if path.stem in self.by_stem:
+                raise UserError(f"{path}: {self.by_stem[path.stem].name} has the same name; expected one image a scene")
+            self.by_stem[path.stem] = path
+
+    def check(self, scenes: Sequence[SceneFiles]) -> None:
+        missing = [scene for scene in scenes if self._path(scene) is None]
+        if missing:
+            scene = missing[0]
+            names = f"{scene.name}.png"
+            if scene.target and scene.target.stem != scene.name:
+                names += f" or {scene.target.stem}.png"
+            raise UserError(
+                f"{self.folder}: no image {names}; {len(missing)} of {len(scenes)} scenes have no output there"
+            )
+        self.paths = {scene.name: self._path(scene) for scene in scenes}
+
+    def restore(self, scene: Scene) -> Restored:
+        path = self.paths[scene.name]
+        image = read_array(path) if path.suffix == ".npy" else to_float(read_pixels(path))
+        expected, found = tuple(scene.views.shape[-2:]), image.shape[:2]
+        if found != expected:
+            raise UserError(
+                f"{path}: is {found[1]}x{found[0]}, the target of scene '{scene.name}' is {expected[1]}x{expected[0]}; "
+                "expected outputs of the targets' size"
+            )
+        bad = int((~np.isfinite(image)).sum())
+        if bad:
+            raise UserError(f"{path}: {bad:,} values are NaN or infinite; expected numbers in [0, 1]")
+        return Restored(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.device))
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.label, "options": {}, "images": str(self.folder)}
+
+    def identity(self, scene: SceneFiles) -> list[Any]:
+        path = self.paths[scene.name]
+        return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+
+    def _path(self, scene: SceneFiles) -> Path | None:
+        names = [scene.name, *([scene.target.stem] if scene.target else [])]
+        return next((self.by_stem[name] for name in names if name in self.by_stem), None)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """An image from a .npy file: floats, H x W x 3.
+
+    Raises:
+        UserError: something else.
+    """
+    try:
+        image = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        raise UserError(f"{path}: not a NumPy array; expected floats in [0, 1], H x W x 3") from None
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind != "f":
+        raise UserError(f"{path}: holds {image.dtype} of shape {image.shape}; expected floats in [0, 1], H x W x 3")
+    return image.astype(np.float32)

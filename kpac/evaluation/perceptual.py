@@ -1,0 +1,88 @@
+"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1: the `lpips` package on weights that are there."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from kpac.errors import UserError
+
+Backbone = Literal["alex", "vgg", "squeeze"]  # the names that the package uses
+_TORCHVISION: dict[str, Any] = {
+    "alex": ("alexnet", torchvision.models.AlexNet_Weights.IMAGENET1K_V1),
+    "vgg": ("vgg16", torchvision.models.VGG16_Weights.IMAGENET1K_V1),
+    "squeeze": ("squeezenet1_1", torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1),
+}
+SMALLEST = 32  # pixels a side, for the deepest features of the three backbones to have a place
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance, as the `lpips` package computes it.
+
+    The weights on top of the backbone come with the package. The backbone's are torchvision's ImageNet weights: they
+    are read from a local file and never downloaded.
+
+    Args:
+        backbone: "alex" (the field's), "vgg" or "squeeze".
+        weights: torchvision's file; by default the one in torch.hub's cache.
+
+    Shape: (N, 3, H, W) in [0, 1], twice -> (N,), float64; lower is better.
+
+    Raises:
+        UserError: no such file, or other weights than the backbone's.
+    """
+
+    def __init__(self, backbone: Backbone = "alex", weights: Path | None = None):
+        super().__init__()
+        path = weights or cached_weights(backbone)
+        if not path.is_file():
+            name, _ = _TORCHVISION[backbone]
+            raise UserError(
+                f"{path}: no such file with the weights of {name}; download it with "
+                f'"python -c \'import torchvision; torchvision.models.{name}(weights=\\"DEFAULT\\")\'", or name a '
+                "copy of it with --lpips-weights"
+            )
+        import lpips
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the package speaks to torchvision in an older way
+            self.network = lpips.LPIPS(net=backbone, version="0.1", pnet_rand=True, verbose=False)
+        _fill(self.network.net, path, backbone)
+        self.requires_grad_(False).eval()
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        if min(output.shape[-2:]) < SMALLEST:
+            raise ValueError(f"LPIPS needs images of {SMALLEST}x{SMALLEST} or more, found {tuple(output.shape[-2:])}")
+        distance = self.network(output.clamp(0, 1).float(), target.float(), normalize=True)
+        return distance.flatten().double()
+
+
+def cached_weights(backbone: Backbone) -> Path:
+    """Where torchvision keeps a backbone's weights, whether they are there or not."""
+    _, weights = _TORCHVISION[backbone]
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
+def _fill(network: nn.Module, path: Path, backbone: Backbone) -> None:
+    """Puts torchvision's tensors into the package's backbone, whose slices number the same layers."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path}: not a file of torchvision's weights ({type(error).__name__}); download it again"
+        ) from None
+    wanted = {f"features.{key.partition('.')[2]}": key for key in network.state_dict()}
+    tensors = {}
+    for name, key in wanted.items():
+        shape = tuple(network.state_dict()[key].shape)
+        tensor = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
+            raise UserError(
+                f"{path}: not the weights of the LPIPS backbone '{backbone}': expected a tensor '{name}' of {shape}"
+            )
+        tensors[key] = tensor
+    network.load_state_dict(tensors)

@@ -1,0 +1,42 @@
+"""What tables and figures show: metrics and costs, their titles, digits, and which way is better."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One column.
+
+    Args:
+        title: with its unit.
+        digits: after the point.
+        better: "higher" or "lower".
+    """
+
+    title: str
+    digits: int
+    better: str
+
+
+METRICS = {
+    "psnr": Quantity("PSNR [dB]", 2, "higher"),
+    "ssim": Quantity("SSIM", 4, "higher"),
+    "mae": Quantity("MAE", 4, "lower"),
+    "lpips": Quantity("LPIPS", 4, "lower"),
+    "niqe": Quantity("NIQE", 3, "lower"),
+    "musiq": Quantity("MUSIQ", 2, "higher"),
+}
+COSTS = {
+    "parameters": Quantity("parameters [M]", 2, "lower"),
+    "macs": Quantity("MACs [G]", 1, "lower"),
+    "seconds": Quantity("time [s]", 3, "lower"),
+}
+QUANTITIES = {**METRICS, **COSTS}
+SCALES = {"parameters": 1e-6, "macs": 1e-9}  # from what results.json holds to the unit of the title
+
+
+def cell(name: str, value: float | None, sign: str = "") -> str:
+    """A number as tables print it, "-" for none."""
+    if value is None:
+        return "-"
+    return f"{value * SCALES.get(name, 1):{sign},.{QUANTITIES[name].digits}f}"

@@ -1,0 +1,219 @@
+"""From a method and a data set to a folder of results, by one process or by several that share the images."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kpac.data.dataset import Scene, SceneDataset
+from kpac.data.headers import read_header
+from kpac.data.images import from_float, read_pixels, to_float, write_pixels
+from kpac.data.layouts import SceneFiles, find_scenes
+from kpac.distributed import Processes, processes
+from kpac.environment import device_name
+from kpac.errors import Stopped, UserError
+from kpac.evaluation import figures, tables
+from kpac.evaluation.evaluator import Evaluated, score_scene
+from kpac.evaluation.journal import Journal, fingerprint
+from kpac.evaluation.methods import Method, Network, SavedImages
+from kpac.evaluation.protocols import find_protocol
+from kpac.evaluation.results import FILE, make_results
+from kpac.evaluation.scorer import Scorer
+from kpac.files import whole_file, write_json
+
+SHOWN = 2  # scenes in comparison.png
+RECORDS, IMAGES = "records", "images"  # folders beside results.json
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked of an evaluation, whatever the method.
+
+    Args:
+        data: the data set's folder.
+        split: "train", "val" or "test".
+        layout: see `kpac.data.layouts`.
+        protocol: see `kpac.evaluation.protocols.find_protocol`.
+        lpips_weights, no_reference, required: see `kpac.evaluation.scorer.Scorer`.
+        save_images: keeps all outputs as PNG files, at the bit depth of the inputs' files. Those of a set without
+            targets are always kept.
+    """
+
+    data: Path
+    split: str = "test"
+    layout: str = "auto"
+    protocol: str = "dpdd-8bit"
+    lpips_weights: Path | None = None
+    no_reference: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    save_images: bool = False
+
+
+def evaluate_weights(
+    weights: Path, evaluation: Evaluation, output: Path | None = None, device: str = "auto"
+) -> tuple[dict[str, Any], Path]:
+    """Evaluates a network on one split of a data set.
+
+    Images that were finished earlier, with the same weights, protocol and files, are taken from the folder's records.
+
+    Args:
+        weights: a .safetensors file or the folder of a run.
+        evaluation: on what, and how.
+        output: folder for the results; by default `results/DATA-SPLIT-PROTOCOL` in the folder of the run, or in the
+            working directory under the weights' name.
+        device: see `kpac.environment.choose_device`. Under torchrun every process scores its share.
+
+    Returns:
+        What results.json holds, and the folder. It is written when every image is scored.
+
+    Raises:
+        UserError: the model, the data or the protocol cannot be used.
+        Stopped: Ctrl-C; what is finished is kept.
+    """
+    with processes(device) as here:
+        network = here.together(lambda: Network(weights, here.device))
+        folder = output or default_folder(network, evaluation)
+        return evaluate_method(network, evaluation, folder, here), folder
+
+
+def evaluate_method(method: Method, evaluation: Evaluation, folder: Path, here: Processes) -> dict[str, Any]:
+    """Scores all scenes that are not finished, and writes results.json, report.md and comparison.png.
+
+    Args:
+        method: on the device of this process.
+        evaluation: on what, and how.
+        folder: for the results.
+        here: this process among all; every one of them must come.
+    """
+    work = here.together(lambda: _Work(method, evaluation, folder, here))
+    here.together(work.score_missing)
+    results = here.first(work.write)
+    here.barrier()
+    return results
+
+
+class _Work:
+    """One evaluation in one process: what is finished, what is not, and what is written at the end."""
+
+    def __init__(self, method: Method, evaluation: Evaluation, folder: Path, here: Processes):
+        self.method, self.evaluation, self.folder, self.here = method, evaluation, folder, here
+        self.protocol = find_protocol(evaluation.protocol)
+        self.files = find_scenes(
+            evaluation.data, evaluation.split, method.views, evaluation.layout, targets=isinstance(method, SavedImages)
+        )
+        method.check(self.files)
+        self.has_targets = all(scene.target for scene in self.files)
+        if not self.has_targets and set(evaluation.required) - set(evaluation.no_reference):
+            raise UserError(f"{evaluation.data}: has no targets, so no {', '.join(evaluation.required)}")
+        self.save_images = evaluation.save_images or not self.has_targets
+        self.dataset = SceneDataset(self.files, self.protocol.bit_depth)
+        self.scorer = Scorer(
+            self.protocol,
+            here.device,
+            perceptual=self.has_targets,
+            lpips_weights=evaluation.lpips_weights,
+            no_reference=evaluation.no_reference,
+            required=evaluation.required,
+        )
+        self.journal = Journal(folder / RECORDS, here.rank)
+        self.shown = np.linspace(0, len(self.files) - 1, min(SHOWN, len(self.files)), dtype=int).tolist()
+        settings, metrics = self.protocol.settings(), self.scorer.names
+        self.fingerprints = [fingerprint(scene, method.identity(scene), settings, metrics) for scene in self.files]
+
+    def missing(self) -> list[int]:
+        """Scenes without a record, or without an image that is to be kept."""
+        finished = self.journal.finished()
+        return [
+            index
+            for index, key in enumerate(self.fingerprints)
+            if key not in finished or not all(path.is_file() for path in self._kept(index))
+        ]
+
+    def score_missing(self) -> None:
+        """Restores and scores this process's share."""
+        mine = self.missing()[self.here.rank :: self.here.world_size]
+        bar = tqdm(total=len(mine), desc="evaluating", unit="image", disable=None if self.here.is_first else True)
+        try:
+            with bar:
+                for index, scene in _read_ahead(self.dataset, mine):
+                    evaluated = score_scene(scene, self.method.restore, self.scorer)
+                    for path in self._kept(index):
+                        depth = 16 if path.parent.name == RECORDS else _file_depth(self.files[index])
+                        write_pixels(path, from_float(figures.to_array(evaluated.output), depth))
+                    self.journal.add(self.fingerprints[index], evaluated.record())
+                    bar.update()
+        except KeyboardInterrupt:
+            done = len(self.files) - len(self.missing())
+            raise Stopped(
+                f"interrupted: {done} of {len(self.files)} images are finished; the same command goes on from there",
+                130,
+            ) from None
+
+    def write(self) -> dict[str, Any]:
+        """Writes the folder, results.json last."""
+        finished = self.journal.finished()
+        records = [finished[key] for key in self.fingerprints]
+        first = self.protocol.prepare(self.dataset[0].views)
+        cost = self.method.cost(*first.shape[-2:])
+        evaluation = self.evaluation
+        results = make_results(
+            self.method,
+            self.scorer,
+            evaluation.data,
+            evaluation.split,
+            evaluation.layout,
+            records,
+            cost,
+            device_name(self.here.device),
+        )
+        shown = [self._evaluated(index, records[index]) for index in self.shown]
+        caption = f"{self.method.label}, {evaluation.data} {evaluation.split} split, protocol {self.protocol.name}"
+        figures.comparison(shown, self.folder / "comparison.png", caption)
+        with whole_file(self.folder / "report.md") as partial:
+            partial.write_text(tables.report(results, self.protocol.summary()), encoding="utf-8")
+        write_json(self.folder / FILE, results)
+        return results
+
+    def _kept(self, index: int) -> list[Path]:
+        """Where the output of a scene is kept, if it is: for comparison.png, and for the user."""
+        name = self.files[index].name + ".png"
+        kept = [self.folder / RECORDS / f"{self.fingerprints[index][:8]}-{name}"] if index in self.shown else []
+        return kept + ([self.folder / IMAGES / name] if self.save_images else [])
+
+    def _evaluated(self, index: int, record: dict[str, Any]) -> Evaluated:
+        scene = self.dataset[index]
+        pixels = to_float(read_pixels(self._kept(index)[0]))
+        target = None if scene.target is None else self.protocol.prepare(scene.target)
+        sized = Scene(scene.name, self.protocol.prepare(scene.views), target, scene.bit_depth)
+        output = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return Evaluated(sized, output, record, record["input"], record.get("seconds"))
+
+
+def _read_ahead(dataset: SceneDataset, indices: Sequence[int]) -> Iterator[tuple[int, Scene]]:
+    """The scenes of some indices; the next one is decoded while the caller works on this one."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = [(index, pool.submit(dataset.__getitem__, index)) for index in indices[:1]]
+        for following in [*indices[1:], None]:
+            if not coming:
+                return
+            index, future = coming.pop()
+            scene = future.result()
+            if following is not None:
+                coming.append((following, pool.submit(dataset.__getitem__, following)))
+            yield index, scene
+
+
+def _file_depth(scene: SceneFiles) -> int:
+    header = read_header(scene.paths[0])
+    return 16 if header and header.bit_depth == 16 else 8
+
+
+def default_folder(method: Method, evaluation: Evaluation) -> Path:
+    """Where results go: `results/DATA-SPLIT-PROTOCOL` in a run's folder, or below the method's name."""
+    name = f"{evaluation.data.resolve().name}-{evaluation.split}-{find_protocol(evaluation.protocol).name}"
+    return (method.home / "results" if method.home else Path("results") / method.label) / name

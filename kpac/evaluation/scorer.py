@@ -1,0 +1,92 @@
+"""All metrics of one evaluation: which there are, and their values for an image."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kpac.errors import UserError
+from kpac.evaluation.metrics import score
+from kpac.evaluation.perceptual import LPIPS, SMALLEST
+from kpac.evaluation.protocols import Protocol
+
+NO_REFERENCE = ("niqe", "musiq")
+
+
+class Scorer:
+    """Scores images as a protocol says.
+
+    Args:
+        protocol: fixes the numbers.
+        device: where LPIPS and the no-reference metrics compute.
+        perceptual: whether LPIPS is among the metrics, when its backbone's weights are there.
+        lpips_weights: a file with them; by default torchvision's cache.
+        no_reference: metrics without a target, of `NO_REFERENCE`; `pyiqa` computes them, and fetches their weights.
+        required: metrics that must not be missing.
+
+    Raises:
+        UserError: a required metric cannot be computed, or `pyiqa` is not installed.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        device: torch.device | None = None,
+        perceptual: bool = False,
+        lpips_weights: Path | None = None,
+        no_reference: Sequence[str] = (),
+        required: Iterable[str] = (),
+    ):
+        self.protocol = protocol
+        self.device = device or torch.device("cpu")
+        self.skipped: dict[str, str] = {}
+        self.lpips: LPIPS | None = None
+        if perceptual:
+            try:
+                self.lpips = LPIPS(protocol.lpips, lpips_weights).to(self.device)
+            except UserError as error:
+                if "lpips" in required or lpips_weights:
+                    raise
+                self.skipped["lpips"] = str(error)
+        self.no_reference = {name: _pyiqa(name, self.device) for name in no_reference}
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics of an image with a target."""
+        return ["psnr", "ssim", "mae", *(["lpips"] if self.lpips else []), *self.no_reference]
+
+    def __call__(self, image: Tensor, target: Tensor | None) -> dict[str, float]:
+        """The metrics of an image, (3, H, W) in [0, 1]; without a target, those that need none.
+
+        Raises:
+            UserError: an image is too small for a metric.
+        """
+        scores: dict[str, float] = {}
+        if target is not None:
+            self._check_size(image)
+            scores = score(image, target, self.protocol.ssim_settings)
+        with torch.inference_mode():
+            if target is not None and self.lpips:
+                scores["lpips"] = self.lpips(image[None].to(self.device), target[None].to(self.device)).item()
+            for name, metric in self.no_reference.items():
+                scores[name] = metric(image[None].clamp(0, 1).to(self.device)).item()
+        return scores
+
+    def _check_size(self, image: Tensor) -> None:
+        height, width = image.shape[-2:]
+        needed = {"SSIM": self.protocol.ssim_settings.side, "LPIPS": SMALLEST if self.lpips else 0}
+        for name, side in needed.items():
+            if min(height, width) < side:
+                raise UserError(f"is {width}x{height} pixels; {name} needs {side}x{side} or more")
+
+
+def _pyiqa(name: str, device: torch.device) -> torch.nn.Module:
+    try:
+        import pyiqa
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name} needs the package '{error.name}': pip install 'kpac[no-reference]'") from None
+    try:
+        return pyiqa.create_metric(name, device=device)
+    except OSError as error:
+        raise UserError(f"{name}: pyiqa could not load its weights ({error}); it fetches them on first use") from None

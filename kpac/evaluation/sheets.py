@@ -1,0 +1,142 @@
+"""Comparison sheets and error maps of several methods, from the images that their evaluations kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+
+from kpac.config import nearest
+from kpac.data.dataset import SceneDataset
+from kpac.data.images import list_images, read_pixels, to_float
+from kpac.data.layouts import SceneFiles, find_scenes
+from kpac.errors import UserError
+from kpac.evaluation.comparison import Found, data_title
+from kpac.evaluation.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet, to_array
+from kpac.evaluation.methods import read_array
+from kpac.evaluation.protocols import Protocol
+
+COLORS = "inferno"
+WHITE_AT = 99.5  # percentile of the input's error that the brightest colour stands for
+
+
+def comparison_sheet(
+    found: Found,
+    scenes: Sequence[str],
+    paths: Sequence[Path],
+    boxes: Sequence[Box] = (),
+    crops: int = 1,
+    crop: int = 96,
+    errors: bool = False,
+) -> None:
+    """Draws input | each method | target for some scenes, with crops enlarged below.
+
+    Args:
+        found: from `kpac.evaluation.results.find_results`: one data set, one protocol.
+        scenes: names; by default the first one.
+        paths: .png, .pdf or .svg files to write.
+        boxes: crops to enlarge; by default those where input and target differ most.
+        crops: how many of those.
+        crop: their height, in pixels.
+        errors: draws the absolute error of each image instead, its mean over channels, one scale for a scene.
+
+    Raises:
+        UserError: no such scene, results that do not compare, an output that was not kept, a box outside of the image.
+    """
+    first = found[0][1]
+    for path, results in found:
+        if (results["data"], results["split"]) != (first["data"], first["split"]):
+            raise UserError(f"{path}: is on {data_title(results)}, {found[0][0]} on {data_title(first)}; expected one")
+        if results["protocol_settings"] != first["protocol_settings"]:
+            raise UserError(
+                f"{path}: is under protocol '{results['protocol']}', {found[0][0]} under '{first['protocol']}'; "
+                "expected one"
+            )
+    protocol = Protocol(source="", **first["protocol_settings"])
+    files = find_scenes(Path(first["data"]), first["split"], layout=first["layout"], targets=False)
+    by_name = {scene.name: scene for scene in files}
+    rows = []
+    for name in scenes or [files[0].name]:
+        if name not in by_name:
+            raise UserError(f"{first['data']}: no scene is called '{name}'{nearest(name, by_name)}")
+        panels = _panels(found, by_name[name], protocol)
+        placed = [_inside(box, panels[0].image, name) for box in boxes] or largest_differences(
+            panels[0].image, panels[-1].image, crop, crops
+        )
+        rows.append(Row(_error_panels(panels) if errors else panels, placed))
+    what = "absolute error, black to bright" if errors else "images"
+    sheet(rows, paths, f"{data_title(first)}, protocol {first['protocol']}: {what}")
+
+
+def parse_box(text: str) -> Box:
+    """A box from "TOP,LEFT,HEIGHT,WIDTH" or "TOP,LEFT,HEIGHT", whose width then follows, in pixels.
+
+    Raises:
+        ValueError: something else.
+    """
+    numbers = [int(part) for part in text.split(",")]
+    if len(numbers) == 3:
+        numbers.append(round(numbers[2] / ZOOM_RATIO))
+    top, left, height, width = numbers
+    if min(top, left) < 0 or min(height, width) < 1:
+        raise ValueError("a box has no negative place and some pixels")
+    return top, left, height, width
+
+
+def _panels(found: Found, scene: SceneFiles, protocol: Protocol) -> list[Panel]:
+    """Input, every method's output, and the target, at the protocol's size."""
+    read = SceneDataset([scene], protocol.bit_depth)[0]
+    record = _record(found[0][1], scene.name)
+    panels = [Panel("input", note(record["input"]), to_array(protocol.prepare(read.views[:3])))]
+    for path, results in found:
+        image = _output(path, results, scene)
+        if image.shape != panels[0].image.shape:
+            raise UserError(f"{path}: the kept output of scene '{scene.name}' is of another size; evaluate again")
+        panels.append(Panel(results["label"], note(_record(results, scene.name)), image))
+    if read.target is not None:
+        panels.append(Panel("target", scene.name, to_array(protocol.prepare(read.target))))
+    return panels
+
+
+def _error_panels(panels: Sequence[Panel]) -> list[Panel]:
+    if panels[-1].title != "target":
+        raise UserError("error maps need targets, which this data set has not")
+    target = panels[-1].image
+    errors = [np.abs(panel.image - target).mean(axis=2) for panel in panels[:-1]]
+    top = float(np.percentile(errors[0], WHITE_AT)) or 1.0
+    colored = [colormaps[COLORS](np.clip(error / top, 0, 1))[..., :3] for error in errors]
+    maps = [
+        Panel(panel.title, f"MAE {error.mean():.4f}", image)
+        for panel, error, image in zip(panels, errors, colored, strict=False)
+    ]
+    return [*maps, Panel("target", f"{panels[-1].note}; brightest: {top:.3f} and more", target)]
+
+
+def _record(results: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(record for record in results["images"] if record["name"] == name)
+
+
+def _output(path: Path, results: dict[str, Any], scene: SceneFiles) -> np.ndarray:
+    """The image that a method made: as the user or the evaluation kept it."""
+    if "images" in results["model"]:
+        folder = Path(results["model"]["images"])
+        names = [scene.name, *([scene.target.stem] if scene.target else [])]
+        kept = [file for file in [*list_images(folder), *folder.glob("*.npy")] if file.stem in names]
+    else:
+        kept = list((path.parent / "images").glob("*.png"))
+        kept = [file for file in kept if file.stem == scene.name]
+    if not kept:
+        raise UserError(f"{path}: the output of scene '{scene.name}' was not kept; evaluate with --save-images")
+    return read_array(kept[0]) if kept[0].suffix == ".npy" else to_float(read_pixels(kept[0]))
+
+
+def _inside(box: Box, image: np.ndarray, name: str) -> Box:
+    top, left, height, width = box
+    rows, columns = image.shape[:2]
+    if top + height > rows or left + width > columns:
+        raise UserError(
+            f"--box {','.join(map(str, box))} reaches out of scene '{name}', which is {columns}x{rows} pixels; "
+            "expected TOP,LEFT,HEIGHT,WIDTH inside"
+        )
+    return box
