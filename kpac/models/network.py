@@ -135,13 +135,28 @@ class KPACNet(nn.Module):
 
         Shape: (N, 3 or 6, H, W) -> (N, 3, H, W).
         """
-        skips = []
-        for stage in self.encoder:
-            x = stage(x)
-            skips.append(x)
-        chain = [skips.pop()]
+        *skips, deepest = self.encode(x)
+        chain = [deepest]
         for block in self.blocks:
             chain.append(block(chain[-1]))
+        return self.decode(chain, skips)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The features of every level, at full size first: (N, channels, H, W), then H / 2, and so on."""
+        features = []
+        for stage in self.encoder:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    def decode(self, chain: list[Tensor], skips: list[Tensor]) -> Tensor:
+        """The residual.
+
+        Args:
+            chain: what the first block reads and every block gives, (N, channels, H, W) each.
+            skips: the encoder's features of the levels above, at full size first; the list is emptied, so that each
+                is freed once it is merged.
+        """
         x = self.fusion(torch.cat(chain, dim=1))
         for stage in self.decoder:
             x = stage(x, skips.pop())
