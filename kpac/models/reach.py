@@ -23,7 +23,7 @@ class Span:
     def __or__(self, other: "Span") -> "Span":
         return Span(min(self.first, other.first), max(self.last, other.last))
 
-    def blocks_of(self, size: int) -> "Span":
+    def in_blocks(self, size: int) -> "Span":
         """The blocks of `size` positions that these lie in."""
         return Span(self.first // size, self.last // size)
 

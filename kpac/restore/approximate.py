@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kpac.models.reach import Span
-from kpac.restore.tiling import Area, divide
+from kpac.restore.areas import Area
 
 OVERLAP = 32  # pixels that a tile is grown by at each side; half of it fades
 
@@ -34,7 +34,7 @@ def restore_approximately(
     whole = Area(0, height, 0, width)
     restored = torch.zeros((1, 3, height, width)).to(memory_format=torch.channels_last)
     weights = torch.zeros((1, 1, height, width))
-    tiles = list(divide(whole, tile))
+    tiles = list(whole.tiles(tile, tile))
     for area in tqdm(tiles, unit="tile", leave=False, disable=None if progress else True):
         grown = area.grown(Span(-OVERLAP, OVERLAP), whole)
         output = model(torch.cat([grown.of(view).to(device) for view in views], dim=1)).float().cpu()

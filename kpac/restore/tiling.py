@@ -1,55 +1,31 @@
 """KPACNet over an image in tiles: the same result as in one pass, up to rounding, at bounded memory.
 
 Overlap alone cannot give that, because shape attention averages each block's input over the whole image. So the pass
-goes in stages, each over all tiles: the encoder, one stage a block, and fusion with decoder. Between stages the
-features of the chain lie in memory as a whole: they are at the lowest resolution, 24 bytes a pixel and block in the
-paper's 2-level network. Their mean is known before the next block runs. Everything at higher resolution exists for one
-tile at a time; the skips are computed a second time for the decoder.
+goes in stages, each over all tiles: the encoder, then block after block, then fusion and decoder. What a block reads
+lies in memory as a whole, so its mean is known before the block runs; that is 24 bytes a pixel in the paper's 2-level
+network. Everything else exists for a part of the image at a time: what the last block gives for the band of rows that
+is being decoded, features of higher resolution for one tile. The skips are computed a second time for the decoder.
 
 Each stage reads a halo around its tile, of the size that `kpac.models.reach` computes from the layers. Where the image
 ends, the tile ends, too, so that every layer pads there as it does in one pass.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from kpac.models.kpac import KPACBlock, local_mean
+from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
 from kpac.models.layers import pad_to_multiple
 from kpac.models.network import KPACNet
 from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
+from kpac.restore.areas import Area, Features
 
-BLOCK_SHARE = 2  # a block's tile has this part of the tile's side in positions: 1/4 of the area, about the same memory
-
-
-@dataclass(frozen=True)
-class Area:
-    """Rows `top` to `bottom` and columns `left` to `right`, the ends excluded, in positions of the deepest features."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def grown(self, halo: Span, whole: "Area") -> "Area":
-        """With a halo around it, as far as the image goes; `halo` is the span around position 0."""
-        return Area(
-            max(whole.top, self.top + halo.first),
-            min(whole.bottom, self.bottom + halo.last),
-            max(whole.left, self.left + halo.first),
-            min(whole.right, self.right + halo.last),
-        )
-
-    def within(self, outer: "Area") -> "Area":
-        """The same place, counted from the corner of `outer`."""
-        return Area(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
-
-    def of(self, x: Tensor, scale: int = 1) -> Tensor:
-        """A view of this part of (N, C, H, W); `scale` is the number of rows of `x` a position."""
-        return x[..., self.top * scale : self.bottom * scale, self.left * scale : self.right * scale]
+# A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
+# widest: with tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7 times the
+# positions of the image instead of 1.3.
+BLOCK_TILE = 1 / 2  # positions a pixel of the tile's side
 
 
 def restore_in_tiles(
@@ -67,108 +43,113 @@ def restore_in_tiles(
     Returns:
         (1, 3, H, W) float32 on the CPU, in channels-last order.
     """
-    scale = network.multiple
-    height, width = views[0].shape[-2:]
-    whole = Area(0, -(-height // scale), 0, -(-width // scale))
-
-    def read(area: Area) -> Tensor:
-        pixels = torch.cat([area.of(view, scale).to(device) for view in views], dim=1)
-        return pad_to_multiple(pixels, scale) * 2 - 1  # at the image's end; elsewhere the size is a multiple
-
-    def encoder_input(x: Tensor) -> Tensor:
-        return x[:, 3:] if len(views) > 1 else x
-
-    def encode(area: Area) -> Tensor:
-        return network.encode(encoder_input(read(area)))[-1]
-
-    def decode(area: Area) -> Tensor:
-        x = read(area)
-        skips = []
-        features = encoder_input(x)
-        for stage in network.encoder[:-1]:
-            features = stage(features)
-            skips.append(features)
-        del features
-        return (x[:, :3] + network.decode([area.of(features) for features in chain], skips) + 1) / 2
-
-    side = max(1, tile // scale)
-    block_side = max(1, tile // BLOCK_SHARE)
-    stages = _count(whole, side) * 2 + _count(whole, block_side) * len(network.blocks)
-    with tqdm(total=stages, unit="tile", leave=False, disable=None if progress else True) as bar:
-
-        def sweep(compute: Callable[[Area], Tensor], halo: Span, side: int) -> Iterator[tuple[Area, Tensor]]:
-            for area in divide(whole, side):
-                grown = area.grown(halo, whole)
-                yield area, area.within(grown).of(compute(grown), scale if compute is decode else 1)
-                bar.update()
-
-        chain = [_gather(sweep(encode, encoder_reads(network, Span(0, 0)).blocks_of(scale), side), whole)]
-        for block in network.blocks:
-            compute = _block_over_tiles(block, chain[-1], whole)
-            chain.append(_gather(sweep(compute, reads(block, Span(0, 0)), block_side), whole))
-        deep, pixels = decoder_reads(network, Span(0, scale - 1))
-        restored = torch.empty((1, 3, height, width), memory_format=torch.channels_last)
-        for area, part in sweep(decode, deep | pixels.blocks_of(scale), side):
-            target = area.of(restored, scale)
-            target.copy_(part[..., : target.shape[-2], : target.shape[-1]])
-    return restored
+    tiled = _TiledPass(network, views, tile, device)
+    stages = 2 + len(network.blocks)
+    bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
+    disable = None if progress else True
+    with tqdm(total=stages * tiled.whole.size, bar_format=bar_format, leave=False, disable=disable) as bar:
+        return tiled.run(bar.update)
 
 
-def divide(whole: Area, side: int) -> Iterator[Area]:
-    """Tiles of about equal size, no side above `side`."""
-    rows, columns = _cuts(whole.bottom, side), _cuts(whole.right, side)
-    for top, bottom in zip(rows, rows[1:], strict=False):
-        for left, right in zip(columns, columns[1:], strict=False):
-            yield Area(top, bottom, left, right)
+class _TiledPass:
+    """One pass over one image; `whole` and every area count positions of the deepest features."""
+
+    def __init__(self, network: KPACNet, views: Sequence[Tensor], tile: int, device: torch.device):
+        self.network, self.views, self.device = network, views, device
+        self.scale = network.multiple
+        self.height, self.width = views[0].shape[-2:]
+        self.whole = Area(0, -(-self.height // self.scale), 0, -(-self.width // self.scale))
+        self.side = max(1, tile // self.scale)
+        self.block_side = max(1, int(tile * BLOCK_TILE))
+
+    def run(self, done: Callable[[int], object]) -> Tensor:
+        """All stages; `done` is told how many positions a stage has finished."""
+        encoder_halo = encoder_reads(self.network, Span(0, 0)).in_blocks(self.scale)
+        chain = [self.gather(self.encode, self.whole, encoder_halo, self.side, done)]
+        *inner, last = self.network.blocks or [None]
+        for block in inner:
+            compute = _block_on_area(block, chain[-1])
+            chain.append(self.gather(compute, self.whole, reads(block, Span(0, 0)), self.block_side, done))
+        compute_last = _block_on_area(last, chain[-1]) if last is not None else None
+
+        deep, pixels = decoder_reads(self.network, Span(0, self.scale - 1))
+        halo = deep | pixels.in_blocks(self.scale)
+        restored = torch.empty((1, 3, self.height, self.width), memory_format=torch.channels_last)
+        for band in self.whole.tiles(self.block_side, self.whole.right):
+            band_chain = chain
+            if compute_last is not None:
+                extent = band.grown(halo, self.whole)
+                given = self.gather(compute_last, extent, reads(last, Span(0, 0)), self.block_side, lambda _: None)
+                band_chain = [*chain, given]
+            for area in band.tiles(self.side, self.side):
+                grown = area.grown(halo, self.whole)
+                target = area.of(restored, self.scale)
+                part = area.within(grown).of(self.decode(grown, band_chain), self.scale)
+                target.copy_(part[..., : target.shape[-2], : target.shape[-1]])
+                done(area.size if compute_last is None else 2 * area.size)
+        return restored
+
+    def gather(
+        self, compute: Callable[[Area], Tensor], extent: Area, halo: Span, side: int, done: Callable[[int], object]
+    ) -> Features:
+        """What a stage gives for all of an area, computed tile by tile."""
+        features = None
+        for area in extent.tiles(side, side):
+            grown = area.grown(halo, self.whole)
+            part = area.within(grown).of(compute(grown))
+            if features is None:
+                size = (1, part.shape[1], extent.bottom - extent.top, extent.right - extent.left)
+                values = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
+                features = Features(extent, values)
+            features.of(area).copy_(part)
+            done(area.size)
+        return features
+
+    def read(self, area: Area) -> Tensor:
+        """The views of an area, in [-1, 1], extended where the image ends."""
+        pixels = torch.cat([area.of(view, self.scale).to(self.device) for view in self.views], dim=1)
+        return (pad_to_multiple(pixels, self.scale) * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+    def encode(self, area: Area) -> Tensor:
+        """The deepest features of an area."""
+        return self.network.encode(self.network.encoder_input(self.read(area)))[-1]
+
+    def decode(self, area: Area, chain: Sequence[Features]) -> Tensor:
+        """The restored pixels of an area."""
+        x = self.read(area)
+        skips = self.network.encode(self.network.encoder_input(x), levels=len(self.network.encoder) - 1)
+        residual = self.network.decode([features.of(area) for features in chain], skips)
+        return (x[:, :3] + residual + 1) / 2
 
 
-def _cuts(size: int, side: int) -> list[int]:
-    count = -(-size // side)
-    return [size * index // count for index in range(count + 1)]
-
-
-def _count(whole: Area, side: int) -> int:
-    return -(-whole.bottom // side) * -(-whole.right // side)
-
-
-def _gather(parts: Iterator[tuple[Area, Tensor]], whole: Area) -> Tensor:
-    """The parts of a stage as one tensor."""
-    features = None
-    for area, part in parts:
-        if features is None:
-            features = part.new_empty((*part.shape[:2], whole.bottom, whole.right))
-        area.of(features).copy_(part)
-    return features
-
-
-def _block_over_tiles(block: torch.nn.Module, x: Tensor, whole: Area) -> Callable[[Area], Tensor]:
+def _block_on_area(block: nn.Module, x: Features) -> Callable[[Area], Tensor]:
     """The block on a part of its input, with shape attention over all of it."""
     attention = block.shape_attention if isinstance(block, KPACBlock) else None
     if attention is None:
-        return lambda area: block(area.of(x))
+        return lambda area: block(x.of(area))
     if attention.window is None:
         # Channel by channel, because PyTorch makes a float64 copy of what it averages.
-        mean = torch.stack([channel.mean(dtype=torch.float64) for channel in x[0]]).to(x.dtype)
+        mean = torch.stack([channel.mean(dtype=torch.float64) for channel in x.values[0]]).to(x.values.dtype)
         shape = attention.from_mean(mean[None, :, None, None])
-        return lambda area: block(area.of(x), shape)
-    return lambda area: block(area.of(x), attention.from_mean(_mean_around(x, area, whole, attention.window)))
+        return lambda area: block(x.of(area), shape)
+    return lambda area: block(x.of(area), _local_shape(attention, x, area))
 
 
-def _mean_around(x: Tensor, area: Area, whole: Area, window: tuple[int, int]) -> Tensor:
-    """`local_mean` of all of `x`, for the positions of `area` alone: the windows around them and no more are read."""
+def _local_shape(attention: ShapeAttention, x: Features, area: Area) -> Tensor:
+    """Shape attention with a window, for the positions of an area: only the windows around them are read."""
     (top, bottom), (left, right) = (
         (_window_start(first, size, side), _window_start(last - 1, size, side) + min(side, size))
         for first, last, size, side in (
-            (area.top, area.bottom, whole.bottom, window[0]),
-            (area.left, area.right, whole.right, window[1]),
+            (area.top, area.bottom, x.area.bottom, attention.window[0]),
+            (area.left, area.right, x.area.right, attention.window[1]),
         )
     )
     windows = Area(top, bottom, left, right)
-    mean = local_mean(windows.of(x), window).expand(-1, -1, bottom - top, right - left)
-    return area.within(windows).of(mean)
+    mean = local_mean(x.of(windows), attention.window).expand(-1, -1, bottom - top, right - left)
+    return attention.from_mean(area.within(windows).of(mean))
 
 
 def _window_start(position: int, size: int, side: int) -> int:
-    """Where the window of a position begins: around it, moved to lie within the features."""
+    """Where the window of a position begins: around it, moved to lie within the features, as `local_mean` does."""
     side = min(side, size)
     return min(max(0, position - (side - 1) // 2), size - side)
