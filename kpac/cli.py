@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from kpac import __version__
+from kpac.commands import export, inspect, restore
+from kpac.commands.arguments import add_command, plugin_argument, positive, sentence
 from kpac.errors import UserError
 
 
@@ -16,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit status: 0, 2 for a user's mistake (one line on stderr), 130 when interrupted.
+        The exit status: 0, 1 when a part of the work failed, 2 for a user's mistake (one line on stderr), 130 when interrupted.
     """
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
@@ -25,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        options.run(options)
+        return options.run(options) or 0
     except UserError as error:
         print(f"kpac: {error}", file=sys.stderr)
         return 2
@@ -35,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
-    return 0
 
 
 def train(options: argparse.Namespace) -> None:
@@ -136,11 +137,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kpac {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    command = _command(commands, "train", train, "train a network as a YAML file says")
+    command = add_command(commands, "train", train, "train a network as a YAML file says")
     _config_arguments(command)
     command.add_argument("--overwrite", action="store_true", help="replace an earlier run of this name")
 
-    command = _command(commands, "evaluate", evaluate, "score a model on a data set, under a named protocol")
+    command = add_command(commands, "evaluate", evaluate, "score a model on a data set, under a named protocol")
     command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
     command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data set")
     command.add_argument("--split", default="test", help="train, val or test (default: test)")
@@ -149,9 +150,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help="folder for the results (default: in the run's folder)"
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
-    _plugin_argument(command)
+    plugin_argument(command)
 
-    command = _command(commands, "info", info, "parameters and multiply-accumulates of a network, by part")
+    command = add_command(commands, "info", info, "parameters and multiply-accumulates of a network, by part")
     command.add_argument(
         "model", type=Path, metavar="CONFIG|MODEL", help="a YAML file, a .safetensors file or a run's folder"
     )
@@ -160,9 +161,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--size", type=_size, default=(1120, 1680), metavar="HxW", help="height and width (default: 1120x1680)"
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    _plugin_argument(command)
+    plugin_argument(command)
 
-    command = _command(
+    command = add_command(
         commands, "convert", convert, "read the authors' .npz checkpoints, or write a model in their format"
     )
     command.add_argument(
@@ -171,8 +172,12 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("target", type=Path, metavar="TARGET", help="a .safetensors file; with --authors an .npz")
     command.add_argument("--authors", action="store_true", help="write the authors' format instead of reading it")
 
+    restore.add(commands)
+    export.add(commands)
+    inspect.add(commands)
+
     groups = _group(commands, "data", "make data sets")
-    command = _command(
+    command = add_command(
         groups, "synthesize", data_synthesize, "render defocus and dual-pixel views of sharp photographs"
     )
     command.add_argument(
@@ -199,32 +204,22 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="F",
         help="fraction of a folder's photographs for testing (default: 0.1)",
     )
-    command.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (default: 2)")
+    command.add_argument("--workers", type=positive, default=2, metavar="N", help="processes (default: 2)")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier data set")
     _settings_arguments(command)
 
     groups = _group(commands, "config", "look at configurations")
     _config_arguments(
-        _command(groups, "show", config_show, "print a configuration with everything it extends, checked")
+        add_command(groups, "show", config_show, "print a configuration with everything it extends, checked")
     )
-    command = _command(groups, "schema", config_schema, "print the JSON schema of configurations, for editors")
-    _plugin_argument(command)
+    command = add_command(groups, "schema", config_schema, "print the JSON schema of configurations, for editors")
+    plugin_argument(command)
     return parser
 
 
 def _group(commands, name: str, summary: str):
-    group = commands.add_parser(name, help=summary, description=_sentence(summary))
+    group = commands.add_parser(name, help=summary, description=sentence(summary))
     return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-
-def _command(commands, name: str, function, summary: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=_sentence(summary))
-    command.set_defaults(run=function)
-    return command
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _config_arguments(command: argparse.ArgumentParser) -> None:
@@ -232,23 +227,11 @@ def _config_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.iterations=500")
 
 
-def _plugin_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE", help="Python code that registers a network of your own"
-    )
-
-
 def _size(text: str) -> tuple[int, int]:
     height, cross, width = text.partition("x")
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 1120x1680, found '{text}'")
     return int(height), int(width)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, found '{text}'")
-    return int(text)
 
 
 def _fraction(text: str) -> float:

@@ -139,8 +139,8 @@ class KPACNet(nn.Module):
 
         Shape: (N, 3 or 6, H, W) -> (N, 3, H, W).
         """
-        *skips, deepest = self.encode(x)
-        chain = [deepest]
+        skips = self.encode(x)
+        chain = [skips.pop()]
         for block in self.blocks:
             chain.append(block(chain[-1]))
         return self.decode(chain, skips)

@@ -1,6 +1,6 @@
 """The user's door to a trained network: an image in memory in, the restored image out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -131,20 +131,25 @@ class Restorer:
             kept += positions * channels * self.dtype.itemsize
         return None if peak is None else int(OVERHEAD * peak) + kept
 
+    def check_views(self, names: Sequence[str]) -> None:
+        """Refuses other views than the network reads.
+
+        Raises:
+            UserError: one is missing, or one is too many.
+        """
+        network = f"network '{self.model.config['name']}'"
+        missing = [name for name in self.model.views if name not in names]
+        if missing:
+            flags = " and ".join(f"--{name}" for name in missing)
+            raise UserError(f"{network} reads dual-pixel views beside the photograph; name them with {flags}")
+        extra = [name for name in names if name not in self.model.views]
+        if extra:
+            raise UserError(f"{network} reads the center view alone; leave out {' and '.join(extra)}")
+
     def _check(self, images: dict[str, np.ndarray | None]) -> list[Tensor]:
         """The views that the network reads, as (1, 3, H, W) tensors that share the arrays' memory."""
+        self.check_views([name for name, image in images.items() if image is not None])
         needed = self.model.views
-        missing = [name for name in needed if images[name] is None]
-        if missing:
-            raise UserError(
-                f"network '{self.model.config['name']}' reads the views {', '.join(needed)}; "
-                f"{' and '.join(missing)} missing (--left and --right name them)"
-            )
-        extra = [name for name, image in images.items() if image is not None and name not in needed]
-        if extra:
-            raise UserError(
-                f"network '{self.model.config['name']}' reads the center view alone; leave {' and '.join(extra)} out"
-            )
         first = images["center"]
         for name in needed:
             image = images[name]

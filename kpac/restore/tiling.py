@@ -21,6 +21,7 @@ from kpac.models.layers import pad_to_multiple
 from kpac.models.network import KPACNet
 from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
 from kpac.restore.areas import Area, Features
+from kpac.restore.memory import hand_back_freed
 
 # A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
 # widest: with tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7 times the
@@ -86,6 +87,8 @@ class _TiledPass:
                 target = area.of(restored, self.scale)
                 part = area.within(grown).of(self.decode(grown, band_chain), self.scale)
                 target.copy_(part[..., : target.shape[-2], : target.shape[-1]])
+                del part
+                hand_back_freed()
                 done(area.size if compute_last is None else 2 * area.size)
         return restored
 
@@ -102,6 +105,8 @@ class _TiledPass:
                 values = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
                 features = Features(extent, values)
             features.of(area).copy_(part)
+            del part
+            hand_back_freed()
             done(area.size)
         return features
 
