@@ -28,7 +28,7 @@ def peak_bytes(model: nn.Module, height: int, width: int, dtype: torch.dtype = t
         None for a network that cannot run without data.
     """
     ghost = copy.deepcopy(model).to("meta", dtype).eval()
-    with torch.no_grad(), _LiveBytes() as live:
+    with torch.no_grad(), LiveBytes() as live:
         views = torch.empty(1, 3 * len(model.views), height, width, dtype=dtype, device="meta")
         try:
             ghost(views)
@@ -56,7 +56,7 @@ def hand_back_freed() -> None:
         trim(0)
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Follows the bytes of all tensors that operations make inside the context."""
 
     def __init__(self):
