@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test lint format clean
+.PHONY: help install quickstart test test-long lint format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kpac needs Python 3.10 or newer, found " + sys.version.split()[0] + "; name another with: make PYTHON=python3.11")'
@@ -21,8 +21,11 @@ quickstart: install  ## data, training, table and picture, in minutes, on a CPU
 	$(BIN)/kpac train configs/quickstart.yaml --overwrite
 	$(BIN)/kpac evaluate runs/quickstart --data data/quickstart --split test --protocol dpdd-8bit --output runs/quickstart
 
-test: install  ## the whole test suite
+test: install  ## the test suite, without what takes minutes
 	$(BIN)/python -m pytest
+
+test-long: install  ## everything, also the tests that take minutes
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: install  ## ruff: lint and format, changing nothing
 	$(BIN)/ruff check .

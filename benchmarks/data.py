@@ -21,13 +21,16 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from kpac.config import AugmentConfig, StageConfig, load_config
 from kpac.data.cache import DecodedCache
-from kpac.data.dataset import CropDataset, training_loader
+from kpac.data.dataset import CropDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
+from kpac.data.stream import training_loader
 
 HEIGHT, WIDTH, CROP, BATCH, WORKERS = 1120, 1680, 256, 8, 2
 PAIRS = 4
+PAPER = Path(__file__).parents[1] / "configs" / "paper" / "kpac_2level.yaml"
 
 
 class Crops(Dataset):
@@ -72,7 +75,8 @@ def open_memory_map(path: Path, top: int, left: int) -> np.ndarray:
 def batches_per_second(dataset: Dataset, seconds: float) -> float:
     """Over at least three batches and `seconds`, after the workers have started and filled their queue."""
     if isinstance(dataset, CropDataset):
-        loader = training_loader(dataset, BATCH, (0, 100_000), WORKERS)
+        stage = StageConfig(until=100_000, crop=CROP, batch_size=BATCH)
+        loader = training_loader(dataset, [stage], (0, 100_000), workers=WORKERS)
     else:
         order = [range(step * BATCH, (step + 1) * BATCH) for step in range(100_000)]
         loader = DataLoader(dataset, batch_sampler=order, num_workers=WORKERS)
@@ -153,8 +157,11 @@ def main() -> None:
         start = time.perf_counter()
         cache.prepare([path for pair in pairs for path in pair])
         build = time.perf_counter() - start
-        ours = CropDataset(find_scenes(root, "train"), cache, CROP, flip=False, seed=0)
-        arrays = [tuple(Path(cache.open(path).filename) for path in pair) for pair in pairs]
+        plain, augmented = (
+            CropDataset(find_scenes(root, "train"), cache, CROP, augment, seed=0)
+            for augment in (AugmentConfig(), load_config(PAPER).data.augment)
+        )
+        arrays = [tuple(cache.stored(path) for path in pair) for pair in pairs]
         rows: list[tuple[str, Dataset | None]] = [
             ("PNGs decoded per crop, as the field's loaders do", Crops(pairs, decode_as_the_field)),
             ("PNGs decoded per crop, only the crop made float", Crops(pairs, decode_then_cut)),
@@ -162,7 +169,8 @@ def main() -> None:
                 "PNG patches of 512x512 decoded per crop",
                 Crops(cut_in_patches(pairs, Path(temporary) / "patches"), decode_then_cut, 512, 512),
             ),
-            ("**our `CropDataset`: one .npy an image, mapped, kept open**", ours),
+            ("**our `CropDataset`: one .npy an image, mapped, kept open**", plain),
+            ("the same, augmented as configs/paper says", augmented),
             ("the same files, mapped anew for each crop", Crops(arrays, open_memory_map)),
             ("the same files, read whole for each crop", Crops(arrays, read_whole_array)),
         ]

@@ -59,7 +59,9 @@ def measure(model: str, height: int, width: int, tile: int | None, approximate: 
         )
     except subprocess.TimeoutExpired:
         return f"stopped after {timeout} s"
-    return json.loads(run.stdout) if run.returncode == 0 else (run.stderr.splitlines() or [f"status {run.returncode}"])[-1]
+    return (
+        json.loads(run.stdout) if run.returncode == 0 else (run.stderr.splitlines() or [f"status {run.returncode}"])[-1]
+    )
 
 
 def main() -> None:

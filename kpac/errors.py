@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The exceptions that end a command with one line."""
 
 
 class UserError(Exception):
@@ -7,3 +7,18 @@ class UserError(Exception):
     The message is one line that names the file, the key or the tensor, says what was expected and what was found, and
     what to do next. The command line prints it without a traceback and exits with status 2.
     """
+
+    status = 2
+
+
+class Stopped(Exception):
+    """A signal ended the work in good order: what was done is saved, and the message says how to continue.
+
+    Args:
+        message: one line.
+        status: for the exit status, 128 + the signal's number.
+    """
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status

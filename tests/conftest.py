@@ -13,6 +13,17 @@ from kpac.data.synthetic import synthesize
 
 torch.set_num_threads(2)
 
+NETWORKS = Path(__file__).parent / "networks.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked `gpu` where there are fewer CUDA devices than they need."""
+    for item in items:
+        marker = item.get_closest_marker("gpu")
+        needed = marker.kwargs.get("devices", 1) if marker else 0
+        if torch.cuda.device_count() < needed:
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed} CUDA device(s)"))
+
 
 def texture(height: int, width: int, seed: int) -> np.ndarray:
     """A photograph-like image with detail at every size, H x W x 3 in [0, 1]."""
@@ -55,6 +66,33 @@ model: {{width: 4, blocks: 1}}
 data: {{root: {data_root}, crop: 32, workers: 0, cache: {tmp_path / "cache"}}}
 train: {{iterations: 6, batch_size: 2, log_every: 2}}
 validation: {{every: 3}}
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def noisy_config(config_file, tmp_path) -> Path:
+    """The small configuration, with a network that is random and, with DIE_AT=n, kills itself in its n-th pass.
+
+    It averages weights, cuts crops of two sizes and accumulates gradients.
+    """
+    path = tmp_path / "noisy.yaml"
+    path.write_text(
+        f"""
+extends: {config_file}
+name: noisy
+plugins: [{NETWORKS}]
+model: {{name: noisy}}
+train:
+  iterations: 12
+  batch_size: 4
+  accumulate: 2
+  progressive: [{{until: 5, crop: 16, batch_size: 8}}]
+  ema_decay: 0.9
+  log_every: 5
+  checkpoint: {{every: 2}}
+validation: {{every: 6}}
 """
     )
     return path

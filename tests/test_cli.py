@@ -87,10 +87,10 @@ def test_synthesize_takes_the_cameras_settings(tmp_path):
     from tests.conftest import write_photos
 
     photos = write_photos(tmp_path / "photos", 3, 24, 24)
-    arguments = ["--photos", photos, "--output", tmp_path / "set", "--f-number", "4", "--scenes-per-photo", "1"]
+    arguments = ["--photos", photos, "--output", tmp_path / "set", "--f-number", "4", "--scenes", "4"]
     assert main(["data", "synthesize", *map(str, arguments)]) == 0
     settings = json.loads((tmp_path / "set" / "synthesis.json").read_text())["recipe"]["settings"]
-    assert (settings["f_number"], settings["scenes_per_photo"]) == (4.0, 1)
+    assert (settings["f_number"], settings["scenes"]) == (4.0, 4)
 
 
 def test_config_show_prints_what_load_config_reads(capsys, config_file):

@@ -1,1 +1,1 @@
-"""The subcommands of `kpac`: each module adds its own to the command line, and holds no logic besides."""
+"""The subcommands of `kpac`, a file for each room of the house: arguments here, the work elsewhere."""

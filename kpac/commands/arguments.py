@@ -1,30 +1,77 @@
-"""Arguments and checks that several commands share."""
+"""What several subcommands share: arguments, their types, and lines of prose."""
 
 import argparse
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+Subcommands = Any  # what argparse's add_subparsers gives; its class is private
 
 
-def add_command(commands, name: str, function: Callable, summary: str) -> argparse.ArgumentParser:
-    """A subcommand that calls `function` with its options."""
-    command = commands.add_parser(name, help=summary, description=sentence(summary))
-    command.set_defaults(run=function)
+class Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def add_group(commands: Subcommands, name: str, summary: str) -> Subcommands:
+    """A command with subcommands of its own; gives the place to add them to."""
+    group = commands.add_parser(name, help=summary, description=_sentence(summary))
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def add_command(
+    commands: Subcommands, name: str, run: Callable[[argparse.Namespace], int | None], summary: str
+) -> argparse.ArgumentParser:
+    """A subcommand; `run` does its work, and may give an exit status."""
+    command = commands.add_parser(name, help=summary, description=_sentence(summary))
+    command.set_defaults(run=run)
     return command
 
 
-def sentence(text: str) -> str:
-    """A summary with a capital and a full stop."""
+def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def plugin_argument(command: argparse.ArgumentParser) -> None:
-    """--plugin FILE, any number of times."""
+def add_config_arguments(command: argparse.ArgumentParser) -> None:
+    """A YAML file, and overrides of its keys."""
+    command.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.iterations=500")
+
+
+def add_plugin_argument(command: argparse.ArgumentParser) -> None:
+    """Networks of the user's own."""
     command.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="Python code that registers a network of your own"
     )
 
 
+def size(text: str) -> tuple[int, int]:
+    """The type of an argument such as 1120x1680: height and width."""
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 1120x1680, found '{text}'")
+    return int(height), int(width)
+
+
 def positive(text: str) -> int:
-    """A whole number of 1 or more."""
+    """The type of a count."""
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, found '{text}'")
     return int(text)
+
+
+def fraction(text: str) -> float:
+    """The type of a number between 0 and 1."""
+    if not re.fullmatch(r"0?\.\d+", text):
+        raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1, found '{text}'")
+    return float(text)
+
+
+def say(text: str) -> None:
+    """Prints a line of prose, apart from the results on stdout."""
+    print(text, file=sys.stderr)

@@ -1,19 +1,18 @@
 """`kpac export`: a model as ONNX or .pt2."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from kpac.commands.arguments import add_command, plugin_argument
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, say
 
 
-def add(commands) -> None:
+def add(commands: Subcommands) -> None:
     """Adds the command to the command line."""
     command = add_command(commands, "export", export, "write a model as ONNX or .pt2, checked against PyTorch")
     command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
     command.add_argument("target", type=Path, metavar="TARGET", help="ends in .onnx or .pt2")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
-    plugin_argument(command)
+    add_plugin_argument(command)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -27,4 +26,4 @@ def export(options: argparse.Namespace) -> None:
     load_plugins(options.plugin)
     difference = export_model(load_model(options.model), options.target)
     sizes = ", ".join(f"{height}x{width}" for height, width in CHECKED_SIZES)
-    print(f"{options.target}: differs from PyTorch by {difference:.1e} at most, on {sizes}", file=sys.stderr)
+    say(f"{options.target}: differs from PyTorch by {difference:.1e} at most, on {sizes}")

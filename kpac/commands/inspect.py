@@ -1,13 +1,12 @@
 """`kpac inspect`: sheets of what a network attends to and has learned."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from kpac.commands.arguments import add_command, plugin_argument, positive
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
 
 
-def add(commands) -> None:
+def add(commands: Subcommands) -> None:
     """Adds the command to the command line."""
     command = add_command(commands, "inspect", inspect, "draw what a network attends to and has learned")
     command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
@@ -27,7 +26,7 @@ def add(commands) -> None:
         help="larger photographs are reduced to it, in pixels (default: 1024)",
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
-    plugin_argument(command)
+    add_plugin_argument(command)
 
 
 def inspect(options: argparse.Namespace) -> None:
@@ -50,4 +49,4 @@ def inspect(options: argparse.Namespace) -> None:
     table = correlation_table(result)
     if table:
         print(f"\nrank correlation of the expected dilation with the true circle of confusion\n\n{table}\n")
-    print(f"{options.output}: {len(result['images'])} sheets, model.png, inspect.json", file=sys.stderr)
+    say(f"{options.output}: {len(result['images'])} sheets, model.png, inspect.json")

@@ -1,13 +1,12 @@
 """`kpac restore`: photographs in, restored photographs out."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from kpac.commands.arguments import add_command, plugin_argument, positive
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
 
 
-def add(commands) -> None:
+def add(commands: Subcommands) -> None:
     """Adds the command to the command line."""
     command = add_command(commands, "restore", restore, "restore photographs with a trained model")
     command.add_argument(
@@ -38,7 +37,7 @@ def add(commands) -> None:
     command.add_argument(
         "--quality", type=quality, default=95, metavar="1-100", help="of JPEG and WebP files (default: 95)"
     )
-    plugin_argument(command)
+    add_plugin_argument(command)
 
 
 def restore(options: argparse.Namespace) -> int:
@@ -50,14 +49,12 @@ def restore(options: argparse.Namespace) -> int:
 
     load_plugins(options.plugin)
     model = load_model(options.model)
-    restorer = Restorer(
-        model, options.tile, options.precision, options.device, options.approximate, progress=True
-    )
+    restorer = Restorer(model, options.tile, options.precision, options.device, options.approximate, progress=True)
     given = {"center": True, "left": options.left, "right": options.right}
     restorer.check_views([name for name, view in given.items() if view])
     jobs = plan(options.photos, options.output, options.left, options.right, options.overwrite)
     failed = restore_photos(restorer, jobs, options.quality)
-    print(f"restored {len(jobs) - failed} of {len(jobs)}: {options.output}", file=sys.stderr)
+    say(f"restored {len(jobs) - failed} of {len(jobs)}: {options.output}")
     return 1 if failed else 0
 
 

@@ -3,18 +3,16 @@
 import hashlib
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
 from typing_extensions import Self
 
+from kpac.data.headers import read_header
 from kpac.errors import UserError
 
 HEADER = 128  # bytes that numpy writes before the pixels of a H x W x 3 array
-BITS_PER_SAMPLE = 258  # the TIFF tag
 
 
 @dataclass(frozen=True)
@@ -61,21 +59,7 @@ def _source(absolute: Path) -> str:
 
 def decoded_bytes(path: Path) -> int:
     """Bytes of an image's .npy file, from its header alone; 0 when that cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decompressed
-            with Image.open(path) as image:
-                width, height = image.size
-                return HEADER + width * height * 3 * (2 if _bit_depth(path, image) > 8 else 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    header = read_header(path)
+    if header is None:
         return 0
-
-
-def _bit_depth(path: Path, image: Image.Image) -> int:
-    """Pillow itself gives 8 bits for colours of 16, so this asks the file."""
-    if image.format == "PNG":
-        with path.open("rb") as file:
-            return file.read(25)[24]
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))
-    return 8
+    return HEADER + header.width * header.height * 3 * (2 if header.bit_depth > 8 else 1)

@@ -13,10 +13,11 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 class SynthesisSettings(Section):
     """What is rendered and how; lengths carry their unit in their name."""
 
-    scenes_per_photo: Annotated[int, Field(ge=1)] = 2
-    """Renderings of each photograph, each with its own plane in focus and, where none is given, its own depth."""
-    longest_side: Annotated[int, Field(ge=16)] = 768
-    """Reduce larger photographs to this many pixels, by area averaging."""
+    scenes: Annotated[int, Field(ge=1)] | None = None
+    """Scenes in all, spread evenly over the photographs; each has its own plane in focus and, where no depth is given,
+    its own depth; by default two of each photograph."""
+    size: Annotated[int, Field(ge=16)] = 768
+    """Reduce photographs whose longest side has more pixels than this, by area averaging."""
     focal_length_mm: PositiveFloat = 50.0
     """Focal length of the lens, in millimetres."""
     f_number: PositiveFloat = 2.0
@@ -24,7 +25,7 @@ class SynthesisSettings(Section):
     sensor_width_mm: PositiveFloat = 36.0
     """Width of the sensor, which the image's longest side fills."""
     focus_distance_m: PositiveFloat | None = None
-    """Distance of the plane in focus, the same in every scene."""
+    """Distance of the plane in focus, the same in every scene; by default that of a random pixel."""
     near_m: PositiveFloat = 1.0
     """Nearest distance of random depth maps."""
     far_m: PositiveFloat = 10.0

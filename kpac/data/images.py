@@ -4,7 +4,9 @@ In memory an image is float32 RGB in [0, 1], H x W x 3. 16-bit files never pass 
 for the 8-bit reading that the field's evaluation scripts do.
 """
 
+import logging
 import os
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +15,13 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # damaged files are reported
 import cv2
 import numpy as np
 
+from kpac.data.headers import read_header
 from kpac.errors import UserError
 from kpac.files import whole_file
 
-cv2.setNumThreads(
-    0
-)  # its thread pool would hang the workers that a data loader forks; files are read in parallel anyway
+# Its thread pool would hang the workers that a data loader forks; files are read in parallel anyway.
+cv2.setNumThreads(0)
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 BitDepth = Literal[8, 16]
@@ -27,7 +30,8 @@ BitDepth = Literal[8, 16]
 def read_pixels(path: str | Path, bit_depth: BitDepth | None = None) -> np.ndarray:
     """Decodes a file into RGB integers, exactly.
 
-    Gray images become three equal channels, alpha is dropped, the EXIF orientation of photographs is applied.
+    Gray images become three equal channels, the EXIF orientation of photographs is applied. Alpha is dropped, which is
+    said once a folder.
 
     Args:
         path: a PNG, TIFF or JPEG file.
@@ -38,25 +42,57 @@ def read_pixels(path: str | Path, bit_depth: BitDepth | None = None) -> np.ndarr
         H x W x 3, uint8 or uint16.
 
     Raises:
-        UserError: the file is missing, empty, damaged, or holds no 8- or 16-bit image.
+        UserError: the file is missing, empty, cut short, damaged, or holds no 8- or 16-bit image.
     """
     path = Path(path)
     try:
-        encoded = np.fromfile(path, dtype=np.uint8)
+        encoded = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     flags = cv2.IMREAD_COLOR if bit_depth == 8 else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
-        pixels = cv2.imdecode(encoded, flags) if encoded.size else None
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if _is_whole(encoded) else None
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise UserError(f"{path}: not a whole image file ({encoded.size:,} bytes); expected PNG, TIFF or JPEG")
+        raise UserError(f"{path}: not a whole image file ({len(encoded):,} bytes); expected PNG, TIFF or JPEG")
+    header = read_header(path)
+    if header and header.alpha:
+        _say_alpha_is_dropped(path.parent)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: expected 8 or 16 bits a channel, found {pixels.dtype}")
+    return at_depth(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), path, bit_depth)
+
+
+def at_depth(pixels: np.ndarray, path: str | Path, bit_depth: BitDepth | None) -> np.ndarray:
+    """Decoded pixels of a file as `read_pixels` gives them at another bit depth, to the bit.
+
+    OpenCV keeps the upper half of a PNG's 16 bits, and rounds those of a TIFF.
+
+    Shape: H x W x 3 -> H x W x 3.
+    """
+    if bit_depth == 8 and pixels.dtype == np.uint16:
+        if Path(path).suffix.lower() == ".png":
+            return (pixels >> 8).astype(np.uint8)
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if bit_depth == 16 and pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.uint16) * 257
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return pixels.astype(np.uint16) * 257
+    return pixels
+
+
+def _is_whole(encoded: bytes) -> bool:
+    """Whether a JPEG has its end, without which OpenCV 4 makes up gray pixels; other formats fail by themselves."""
+    if encoded[:2] != b"\xff\xd8":
+        return len(encoded) > 0
+    at = 2
+    while encoded[at : at + 1] == b"\xff" and encoded[at + 1 : at + 2] != b"\xda":  # segments up to the pixels
+        at += 1 if encoded[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
+    return encoded.find(b"\xff\xd9", at) >= 0
+
+
+@cache
+def _say_alpha_is_dropped(folder: Path) -> None:
+    log.warning("%s: images with an alpha channel, which is dropped", folder)
 
 
 def bits(pixels: np.ndarray) -> BitDepth:

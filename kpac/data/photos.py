@@ -49,7 +49,7 @@ class Photo:
     depth_path: Path | None = None
     read_depth: Callable[[Path], np.ndarray] | None = None
 
-    def pixels(self, longest_side: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def pixels(self, size: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The photograph, H x W x 3 integers, and its depth map in metres, reduced to a longest side."""
         pixels = read_pixels(self.path)
         depth = self.read_depth(self.depth_path) if self.depth_path and self.read_depth else None
@@ -57,11 +57,11 @@ class Photo:
         if depth is not None and depth.shape != (height, width):
             found = f"{depth.shape[1]}x{depth.shape[0]}"
             raise UserError(f"{self.path}: is {width}x{height}, its depth map {found}; expected the same size")
-        scale = longest_side / max(height, width)
+        scale = size / max(height, width)
         if scale < 1:
-            size = (round(width * scale), round(height * scale))
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            depth = None if depth is None else cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+            reduced = (round(width * scale), round(height * scale))
+            pixels = cv2.resize(pixels, reduced, interpolation=cv2.INTER_AREA)
+            depth = None if depth is None else cv2.resize(depth, reduced, interpolation=cv2.INTER_NEAREST)
         return pixels, depth
 
 

@@ -78,9 +78,11 @@ def render(
     )
     radius = lens.blur_radius(depth_m, max(height, width)).astype(np.float32)
     linear = optics.to_linear(photo).astype(np.float32)
+    turns = 1 if height > width else 0  # the halves of the aperture lie along the sensor's longer side
     views = []
     for side in ("left", "right"):
-        seen = optics.render_view(linear, radius, settings.aperture_blades, side)
+        turned = (np.ascontiguousarray(np.rot90(image, turns)) for image in (linear, radius))
+        seen = np.rot90(optics.render_view(*turned, settings.aperture_blades, side), -turns)
         noisy = optics.add_sensor_noise(
             seen, settings.full_well_electrons / 2, settings.read_noise_electrons, generator
         )
@@ -122,9 +124,10 @@ def synthesize(
     if output.exists() and any(output.iterdir()) and not (overwrite and (output / MANIFEST).is_file()):
         hint = "--overwrite replaces it" if (output / MANIFEST).is_file() else "name another folder"
         raise UserError(f"{output}: holds something other than this data set; {hint}")
+    counts = scenes_of_each(len(photos), settings.scenes)
     partial_output = output.with_name(output.name + ".partial")
     shutil.rmtree(partial_output, ignore_errors=True)
-    jobs = [(photo, index, rank) for rank, photo in enumerate(photos) for index in range(settings.scenes_per_photo)]
+    jobs = [(photo, index, rank) for rank, photo in enumerate(photos) for index in range(counts[rank])]
     try:
         for split in sorted({photo.split for photo in photos}):
             for folder in ("c/source", "c/target", "c/blur", "l/source", "r/source"):
@@ -149,8 +152,21 @@ def synthesize(
     return output
 
 
+def scenes_of_each(photos: int, scenes: int | None) -> list[int]:
+    """How many scenes each photograph gets.
+
+    Raises:
+        UserError: fewer scenes than photographs.
+    """
+    if scenes is None:
+        return [2] * photos
+    if scenes < photos:
+        raise UserError(f"scenes: {scenes} for {photos} photographs; expected one of each at least")
+    return [scenes // photos + (rank < scenes % photos) for rank in range(photos)]
+
+
 def _make_scene(root: Path, settings: SynthesisSettings, photo: Photo, index: int, rank: int) -> dict[str, Any]:
-    pixels, depth = photo.pixels(settings.longest_side)
+    pixels, depth = photo.pixels(settings.size)
     scene = render(to_float(pixels), depth, settings, seed=(settings.seed, rank, index))
     name = f"{photo.name}_{index}"
     folders = {"c/source": scene.center, "c/target": scene.target, "l/source": scene.left, "r/source": scene.right}

@@ -1,41 +1,130 @@
-"""One geometric draw, applied alike to all views and the target."""
+"""One draw for a whole scene, applied alike to all views and the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+
+from kpac.config import AugmentConfig
+from kpac.data.images import to_float
+
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
+OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Where a training crop lies and how it is mirrored.
+class Augmentation:
+    """Everything random about one training crop: drawn once, applied to each image of the scene.
 
     Args:
-        top, left: its first row and column, in pixels.
-        size: its side, in pixels.
-        mirror: whether it is mirrored left to right.
+        top, left: first row and column of the region that is cut out of the image, in pixels.
+        region: the region's side, in pixels.
+        size: side of the crop that becomes of it, in pixels; less than `region` where the image is scaled.
+        mirror: whether the crop is mirrored left to right.
         flip: whether it is mirrored top to bottom.
+        quarter_turns: counter-clockwise turns by 90 degrees, 0 to 3, after the mirroring.
+        gray: whether it loses its colour.
+        deviation: of the noise on the views; 0 for none.
+        noise_seed: fixes the noise.
     """
 
     top: int
     left: int
+    region: int
     size: int
-    mirror: bool
-    flip: bool
+    mirror: bool = False
+    flip: bool = False
+    quarter_turns: int = 0
+    gray: bool = False
+    deviation: float = 0.0
+    noise_seed: int = 0
 
     @staticmethod
-    def draw(height: int, width: int, size: int, flips: bool, generator: np.random.Generator) -> "Geometry":
-        """A crop anywhere in a height x width image, each mirroring with probability one half if `flips`."""
-        top, left = generator.integers(height - size + 1), generator.integers(width - size + 1)
-        mirror, flip = (generator.random(2) < 0.5) & flips
-        return Geometry(int(top), int(left), size, bool(mirror), bool(flip))
+    def draw(
+        height: int, width: int, size: int, augment: AugmentConfig, generator: np.random.Generator
+    ) -> "Augmentation":
+        """A crop anywhere in a height x width image, changed as the configuration allows.
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """H x W x C -> size x size x C, a view of the same memory."""
-        crop = image[self.top : self.top + self.size, self.left : self.left + self.size]
-        return crop[:: -1 if self.flip else 1, :: -1 if self.mirror else 1]
+        Args:
+            height, width: of the image, each at least `size`.
+            size: of the crop.
+            augment: what may be done to it; see there for the probabilities.
+            generator: gives the same count of numbers whatever is allowed, so that one augmentation that is turned on
+                leaves the draws of the others as they were.
+        """
+        top, left, mirror, flip, turn, scaled, scale, gray, noisy, deviation = generator.random(10)
+        noise_seed = int(generator.integers(2**63))
+        region = size
+        if augment.scale and scaled < augment.scale.probability:
+            region = min(round(size / _between(augment.scale.range, scale)), height, width)
+        noise = augment.noise
+        return Augmentation(
+            top=int(top * (height - region + 1)),
+            left=int(left * (width - region + 1)),
+            region=region,
+            size=size,
+            mirror=augment.flip and bool(mirror < 0.5),
+            flip=augment.flip and bool(flip < 0.5),
+            quarter_turns=int(turn * 4) if augment.rotate else 0,
+            gray=bool(gray < augment.gray),
+            deviation=_between(noise.deviation, deviation) if noise and noisy < noise.probability else 0.0,
+            noise_seed=noise_seed,
+        )
 
-    def order(self, views: Sequence[str]) -> list[str]:
-        """Which view to read in the place of each: mirrored, the left half of the aperture becomes the right one."""
-        other = {"left": "right", "right": "left"}
-        return [other.get(view, view) if self.mirror else view for view in views]
+    def order(self, views: Sequence[str], height: int, width: int) -> list[str]:
+        """Which view to read in the place of each.
+
+        The halves of the aperture lie along the sensor's longer side: beside each other, or, in a portrait photograph,
+        above each other. Mirrored along that side, or turned upside down, one half becomes the other; both at once
+        leave each half where it is.
+
+        Args:
+            views: their names.
+            height, width: of the whole image.
+        """
+        mirrored = self.flip if height > width else self.mirror
+        exchanged = mirrored != (self.quarter_turns == 2)
+        return [OTHER_SIDE.get(view, view) if exchanged else view for view in views]
+
+    def view(self, pixels: np.ndarray, index: int) -> np.ndarray:
+        """What a network reads: cut, with noise of its own, and gray.
+
+        The noise comes after the scaling, so that its deviation is the stated one, and before the colour goes, so that
+        a gray view has three equal channels.
+
+        Args:
+            pixels: H x W x 3, uint8 or uint16; only the region is touched.
+            index: the view's place among the views; each has independent noise.
+
+        Returns:
+            size x size x 3, float32 in [0, 1].
+        """
+        image = self.cut(pixels)
+        if self.deviation:
+            generator = np.random.default_rng((self.noise_seed, index))
+            noise = generator.standard_normal(image.shape, dtype=np.float32)
+            image = np.clip(image + np.float32(self.deviation) * noise, 0, 1)
+        return _to_gray(image) if self.gray else image
+
+    def target(self, pixels: np.ndarray) -> np.ndarray:
+        """What the network should give: cut and gray as the views, without noise; shapes as in `view`."""
+        image = self.cut(pixels)
+        return _to_gray(image) if self.gray else image
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The geometric part alone, with shapes as in `view`: cut, scaled by area, mirrored and turned."""
+        image = to_float(pixels[self.top : self.top + self.region, self.left : self.left + self.region])
+        if self.region != self.size:
+            image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+            np.minimum(image, 1, out=image)  # the weights of an area sum to 1 but for rounding
+        return np.rot90(image[:: -1 if self.flip else 1, :: -1 if self.mirror else 1], self.quarter_turns)
+
+
+def _between(bounds: tuple[float, float], fraction: float) -> float:
+    low, high = bounds
+    return float(low + fraction * (high - low))
+
+
+def _to_gray(image: np.ndarray) -> np.ndarray:
+    return np.repeat(np.minimum(image @ LUMA, 1)[..., None], 3, axis=-1)

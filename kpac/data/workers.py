@@ -6,3 +6,17 @@ import signal
 def leave_interrupts_to_the_parent(*_: int) -> None:
     """Ignores Ctrl-C in a worker: the terminal sends it to every process, and the parent alone should answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def leave_signals_to_the_parent(*_: int) -> None:
+    """Ignores Ctrl-C, and the first SIGTERM, in a worker.
+
+    A cluster's scheduler sends SIGTERM to every process of a job. A worker that died of it would break off the step
+    after which the parent saves a checkpoint. The second SIGTERM is the parent's own, for a worker that is stuck.
+    """
+    leave_interrupts_to_the_parent()
+    signal.signal(signal.SIGTERM, _let_the_next_one_act)
+
+
+def _let_the_next_one_act(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)

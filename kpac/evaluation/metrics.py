@@ -34,9 +34,19 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: an image smaller than the window.
     """
-    if min(output.shape[-2:]) < WINDOW:
-        raise ValueError(f"SSIM needs images of {WINDOW}x{WINDOW} or more, found {tuple(output.shape[-2:])}")
-    x, y = output.double(), target.double()
+    return similarity(output.double(), target.double())
+
+
+def similarity(x: Tensor, y: Tensor) -> Tensor:
+    """What `ssim` computes, in the precision of its arguments; for losses.
+
+    Shape: (N, C, H, W) in [0, 1], twice, H and W at least 7 -> (N,).
+
+    Raises:
+        ValueError: an image smaller than the window.
+    """
+    if min(x.shape[-2:]) < WINDOW:
+        raise ValueError(f"SSIM needs images of {WINDOW}x{WINDOW} or more, found {tuple(x.shape[-2:])}")
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     sample = WINDOW**2 / (WINDOW**2 - 1)
     variance_x = sample * (_window_mean(x * x) - mean_x * mean_x)
@@ -44,7 +54,7 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     covariance = sample * (_window_mean(x * y) - mean_x * mean_y)
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity /= (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
+    similarity = similarity / ((mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2))
     return similarity.mean(dim=(1, 2, 3))
 
 

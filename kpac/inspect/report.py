@@ -47,8 +47,8 @@ def inspect_weights(
         weights: a .safetensors file or the folder of a run, of a network with KPAC blocks.
         output: folder for NAME.png and NAME.pdf of each photograph, model.png, model.pdf and inspect.json.
         photos: image files, for a network that reads one view.
-        data: a data set, whose scenes are looked at in place of photographs. One that `kpac data synthesize` made brings
-            the true blur. Without photographs and data, photographs of scikit-image are taken.
+        data: a data set, whose scenes are looked at in place of photographs. One that `kpac data synthesize` made
+            brings the true blur. Without photographs and data, photographs of scikit-image are taken.
         split: of the data set.
         longest_side: larger photographs are reduced to it; the sheets say so.
         device: see `kpac.environment.choose_device`.
@@ -79,7 +79,10 @@ def inspect_weights(
         for block in attention:
             entry: dict[str, Any] = {}
             if block.scale is not None:
-                entry["expected_dilation"] = [float(block.expected_dilation.min()), float(block.expected_dilation.max())]
+                entry["expected_dilation"] = [
+                    float(block.expected_dilation.min()),
+                    float(block.expected_dilation.max()),
+                ]
                 entry["mean_weights"] = block.scale.mean(axis=(1, 2)).tolist()
                 if subject.blur_radius is not None:
                     correlation = rank_correlation(block, subject.blur_radius)
@@ -113,7 +116,9 @@ def correlation_table(result: dict[str, Any]) -> str:
         for image in result["images"]
         if all("rank_correlation" in block for block in image["blocks"])
     ]
-    return markdown_table(["image", *(f"block {number + 1}" for number in range(len(rows[0]) - 1))], rows) if rows else ""
+    return (
+        markdown_table(["image", *(f"block {number + 1}" for number in range(len(rows[0]) - 1))], rows) if rows else ""
+    )
 
 
 def _correlation(value: float | None) -> str:

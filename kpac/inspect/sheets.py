@@ -80,7 +80,8 @@ def model_sheet(
     for number, (bank, count) in enumerate(zip(kernels, rows, strict=True), 1):
         part = next(parts)
         part.suptitle(
-            f"block {number}: shared kernel, the strongest pattern of each filter and its share of the energy", fontsize=9
+            f"block {number}: shared kernel, the strongest pattern of each filter and its share of the energy",
+            fontsize=9,
         )
         limit = np.abs(bank.patterns).max()
         axes = part.subplots(count, KERNEL_COLUMNS, squeeze=False).ravel()
@@ -122,7 +123,9 @@ def _receptive_field(part, field: ReceptiveField) -> None:
         radius = field.radius(share)
         corner = middle - radius - 0.5
         left.add_patch(_square(corner, 2 * radius + 1, color))
-    shares = [field.influence[middle - r : middle + r + 1, middle - r : middle + r + 1].sum() for r in range(middle + 1)]
+    shares = [
+        field.influence[middle - r : middle + r + 1, middle - r : middle + r + 1].sum() for r in range(middle + 1)
+    ]
     right.plot(range(middle + 1), shares, color="black")
     for share, color in zip(SHARES, ("gray", "tab:cyan", "tab:green"), strict=True):
         radius = field.radius(share)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -42,8 +43,8 @@ class Area:
     def tiles(self, height: int, width: int) -> Iterator["Area"]:
         """Tiles of about equal size, none above height x width."""
         rows, columns = _cuts(self.top, self.bottom, height), _cuts(self.left, self.right, width)
-        for top, bottom in zip(rows, rows[1:], strict=False):
-            for left, right in zip(columns, columns[1:], strict=False):
+        for top, bottom in pairwise(rows):
+            for left, right in pairwise(columns):
                 yield Area(top, bottom, left, right)
 
 

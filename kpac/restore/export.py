@@ -78,9 +78,7 @@ def export_model(model: nn.Module, path: str | Path) -> float:
             raise UserError(f"network '{model.config['name']}' cannot be exported with free sizes: {reason}") from None
         difference = max(_difference(model, run(partial), size) for size in CHECKED_SIZES)
         if not difference <= TOLERANCE:
-            raise UserError(
-                f"{path}: differs from the model by {difference:.1e}, more than {TOLERANCE:g}; not written"
-            )
+            raise UserError(f"{path}: differs from the model by {difference:.1e}, more than {TOLERANCE:g}; not written")
     return difference
 
 

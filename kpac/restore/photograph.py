@@ -112,7 +112,9 @@ def read_photograph(path: str | Path) -> Photograph:
     except Image.DecompressionBombError:
         raise UserError(f"{path}: more pixels than {2 * Image.MAX_IMAGE_PIXELS:,}; cut it into parts") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: no image that can be read ({path.stat().st_size:,} bytes); expected PNG, TIFF, JPEG or WebP") from None
+        raise UserError(
+            f"{path}: no image that can be read ({path.stat().st_size:,} bytes); expected PNG, TIFF, JPEG or WebP"
+        ) from None
     except (OSError, SyntaxError, ValueError, EOFError, cv2.error) as error:  # what Pillow raises for damaged files
         raise UserError(f"{path}: not a whole image file ({error})") from None
 

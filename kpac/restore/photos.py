@@ -108,8 +108,8 @@ def _find(name: str) -> list[Path]:
         return files
     if path.exists():
         return [path]
-    files = sorted(Path(match) for match in glob.glob(name, recursive=True))
-    files = [file for file in files if file.is_file()]
+    matches = glob.glob(name, recursive=True)  # noqa: PTH207 (a pattern may be absolute)
+    files = sorted(Path(match) for match in matches if Path(match).is_file())
     if not files:
         raise UserError(f"{name}: no such file" if not glob.has_magic(name) else f"{name}: matches no file")
     return files

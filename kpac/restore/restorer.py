@@ -186,8 +186,4 @@ class Restorer:
             smaller = next((side for side in TILES if side < min(tile or 2 * TILES[1], height, width)), TILES[-1])
             how = "whole" if tile is None else f"in tiles of {tile}"
             flag = "" if self._tileable else "--approximate "
-            raise UserError(
-                f"out of memory for {width}x{height} pixels {how}; try {flag}--tile {smaller}"
-            ) from None
-
-
+            raise UserError(f"out of memory for {width}x{height} pixels {how}; try {flag}--tile {smaller}") from None

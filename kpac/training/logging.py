@@ -1,67 +1,171 @@
-"""What a run tells: a progress bar, metrics.jsonl, TensorBoard events, run.json."""
+"""What a run tells: a progress bar or lines, metrics.jsonl, TensorBoard events, run.json, Weights & Biases."""
 
+import importlib.util
 import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from kpac.config import Config
 from kpac.environment import describe
-from kpac.files import write_json
+from kpac.errors import UserError
+from kpac.files import whole_file, write_json
+from kpac.training.distributed import Processes
+
+
+@contextmanager
+def open_log(config: Config, here: Processes, start: int, facts: dict[str, Any]) -> Iterator["RunLog | NoLog"]:
+    """The log of the first process, and one that says nothing for the others; see `RunLog`."""
+    if not here.is_first:
+        yield NoLog()
+        return
+    log = RunLog(config, start, facts)
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 class RunLog:
     """Writes one run's numbers and pictures into its folder.
 
     Args:
-        folder: of the run, there already.
-        iterations: length of the progress bar.
-        device: in words, for run.json.
+        config: of the run, whose folder is there.
+        start: iterations done; what an interrupted run has logged beyond them is dropped.
+        facts: for run.json, such as the device and the data.
     """
 
-    def __init__(self, folder: Path, iterations: int, device: str):
-        write_json(folder / "run.json", {"device": device, **describe()})
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / "tensorboard"))
-        self._bar = tqdm(total=iterations, desc=folder.name, unit="step", disable=None)
+    def __init__(self, config: Config, start: int, facts: dict[str, Any]):
+        folder = config.folder
+        self.name = folder.name
+        self.iterations = config.train.iterations
+        _write_run(folder / "run.json", start, facts)
+        metrics = folder / "metrics.jsonl"
+        if start:
+            _drop_after(metrics, start)
+        self._metrics = metrics.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self._wandb = _open_wandb(config) if config.train.wandb else None
+        self._bar = tqdm(total=self.iterations, initial=start, desc=self.name, unit="step", disable=None)
 
     def advance(self) -> None:
         """Moves the bar by one step."""
         self._bar.update()
 
-    def scalars(self, iteration: int, kind: str, values: dict[str, float]) -> None:
-        """Records numbers.
+    def steps(self, iteration: int, values: dict[str, float], batch_size: int) -> None:
+        """Records what the steps since the last line gave; in a terminal in the bar, elsewhere as a line.
 
         Args:
             iteration: steps done.
-            kind: "train" or "val": the group in TensorBoard and the "kind" of the JSON line.
-            values: name -> value.
+            values: from `kpac.training.meter.Meter`, "learning_rate", and "gpu_memory_gb" on a GPU.
+            batch_size: of the steps to come, for the remaining time.
         """
-        entry: dict[str, Any] = {"kind": kind, "iteration": iteration, **values}
-        self._metrics.write(json.dumps(entry) + "\n")
-        self._metrics.flush()
-        for name, value in values.items():
-            self._events.add_scalar(f"{kind}/{name}", value, iteration)
-        if kind == "train":
-            self._bar.set_postfix_str(f"loss {values['loss']:.4f}, {values['images_per_second']:.1f} images/s")
-        if kind == "val":
-            text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-            self.message(f"iteration {iteration}: validation {text}")
-        elif self._bar.disable:
-            self.message(f"iteration {iteration}: {self._bar.postfix}")
+        self._record("train", iteration, values)
+        text = (
+            f"loss {values['loss']:.4f}, rate {values['learning_rate']:.2g}, {values['images_per_second']:.1f} images/s"
+        )
+        text += f", data {values['data_wait']:.0%}"
+        if "gpu_memory_gb" in values:
+            text += f", {values['gpu_memory_gb']:.1f} GB"
+        if values["skipped"]:
+            text += f", {values['skipped']} skipped"
+        self._bar.set_postfix_str(text)
+        if self._bar.disable:
+            left = timedelta(seconds=round((self.iterations - iteration) * batch_size / values["images_per_second"]))
+            self.message(f"{iteration}/{self.iterations}: {text}, {left} left")
 
-    def images(self, iteration: int, name: str, panels: list[Tensor]) -> None:
-        """Shows images of one size, (3, H, W) in [0, 1], side by side in TensorBoard."""
-        self._events.add_image(name, torch.cat([panel.clamp(0, 1) for panel in panels], dim=2), iteration)
+    def validation(self, iteration: int, scores: dict[str, float], pictures: dict[str, Tensor]) -> None:
+        """Records the scores of a validation, and pictures (1 or 3, H, W) in [0, 1] by name."""
+        self._record("val", iteration, scores)
+        self.message(
+            f"{iteration}/{self.iterations}: validation {', '.join(f'{k} {v:.4f}' for k, v in scores.items())}"
+        )
+        for name, picture in pictures.items():
+            self._events.add_image(name, picture, iteration)
 
     def message(self, text: str) -> None:
         """Prints a line without breaking the bar."""
-        self._bar.write(text)
+        self._bar.write(f"{self.name}: {text}" if self._bar.disable else text, file=sys.stderr)
 
     def close(self) -> None:
+        """Writes what is still held back."""
         self._bar.close()
         self._events.close()
         self._metrics.close()
+        if self._wandb:
+            self._wandb.finish()
+
+    def _record(self, kind: str, iteration: int, values: dict[str, float]) -> None:
+        entry: dict[str, Any] = {"kind": kind, "iteration": iteration}
+        entry |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._metrics.write(json.dumps(entry) + "\n")
+        self._metrics.flush()
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        for name, value in named.items():
+            self._events.add_scalar(name, value, iteration)
+        if self._wandb:
+            self._wandb.log(named, step=iteration)
+
+
+class NoLog:
+    """Says nothing, to everything that one can tell a `RunLog`."""
+
+    def advance(self) -> None: ...
+
+    def steps(self, *_: Any) -> None: ...
+
+    def validation(self, *_: Any) -> None: ...
+
+
+def require_wandb() -> None:
+    """Checks that the optional package is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec("wandb") is None:
+        raise UserError("train.wandb: the package wandb is not installed; pip install 'kpac[wandb]', or remove the key")
+
+
+def _open_wandb(config: Config) -> Any:
+    import wandb
+
+    settings = config.model_dump(mode="json")
+    return wandb.init(
+        project=config.train.wandb, name=config.name, group=config.name, dir=config.folder, config=settings
+    )
+
+
+def _write_run(path: Path, start: int, facts: dict[str, Any]) -> None:
+    """run.json tells how the run began, and under "resumed" where and with what it went on."""
+    now = {**facts, **describe()}
+    if start:
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            run = {}
+        run.setdefault("resumed", []).append({"iteration": start, **now})
+    else:
+        run = now
+    write_json(path, run)
+
+
+def _drop_after(metrics: Path, iteration: int) -> None:
+    """Removes the lines of later iterations, and one that was cut short."""
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
+        try:
+            if json.loads(line)["iteration"] <= iteration:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    with whole_file(metrics) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")

@@ -1,36 +1,87 @@
-"""Training losses, composed by name and weight: `losses: {l1: 1.0}`."""
+"""Training losses, composed by name and weight: `losses: {l1: 1.0, perceptual: 0.05}`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from kpac.config import nearest
 from kpac.errors import UserError
+from kpac.evaluation.metrics import similarity
+from kpac.training.perceptual import PerceptualLoss
 
-LOSSES: dict[str, type[nn.Module]] = {"l1": nn.L1Loss}
+
+class CharbonnierLoss(nn.Module):
+    """Mean of sqrt(d^2 + epsilon^2), an L1 that is smooth at 0 (Lai et al., arXiv 1710.01992).
+
+    Shape: (N, 3, H, W), twice -> ().
+    """
+
+    def __init__(self, epsilon: float = 1e-3):
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return ((output - target).square() + self.epsilon**2).sqrt().mean()
+
+
+class SSIMLoss(nn.Module):
+    """One minus the mean structural similarity, with the 7x7 window that the field evaluates with.
+
+    Shape: (N, 3, H, W) in [0, 1], twice, H and W at least 7 -> ().
+    """
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return 1 - similarity(output, target).mean()
+
+
+class FrequencyLoss(nn.Module):
+    """L1 between the 2-D Fourier transforms, over real and imaginary parts (MIMO-UNet, Cho et al., arXiv 2108.05054).
+
+    The transform is not normalised, so values are large: MIMO-UNet weighs this term by 0.1.
+
+    Shape: (N, 3, H, W), twice -> ().
+    """
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return torch.view_as_real(torch.fft.fft2(output - target)).abs().mean()
+
+
+LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "l1": nn.L1Loss,
+    "mse": nn.MSELoss,
+    "charbonnier": CharbonnierLoss,
+    "ssim": SSIMLoss,
+    "frequency": FrequencyLoss,
+    "perceptual": PerceptualLoss,
+}
 
 
 class WeightedLoss(nn.Module):
-    """The weighted sum of named losses.
+    """The weighted sum of named losses, in float32.
 
     Args:
         weights: loss name -> weight.
+        perceptual_weights: VGG-19's file, for the perceptual loss; None looks where torchvision keeps its own.
 
     Shape: (N, 3, H, W) in [0, 1], twice -> (), and each term before weighting, detached, for the log.
 
     Raises:
-        UserError: an unknown loss; the nearest name is given.
+        UserError: an unknown loss (the nearest name is given), or no weights for the perceptual one.
     """
 
-    def __init__(self, weights: Mapping[str, float]):
+    def __init__(self, weights: Mapping[str, float], perceptual_weights: Path | None = None):
         super().__init__()
         for name in weights:
             if name not in LOSSES:
                 raise UserError(f"train.losses: no loss is called '{name}'{nearest(name, LOSSES)}")
+        options = {"perceptual": {"weights": perceptual_weights}}
         self.weights = dict(weights)
-        self.terms = nn.ModuleDict({name: LOSSES[name]() for name in weights})
+        self.terms = nn.ModuleDict({name: LOSSES[name](**options.get(name, {})) for name in weights})
 
     def forward(self, output: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = {name: term(output, target) for name, term in self.terms.items()}
+        with torch.autocast(output.device.type, enabled=False):
+            terms = {name: term(output.float(), target.float()) for name, term in self.terms.items()}
         total = sum(self.weights[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}

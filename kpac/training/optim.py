@@ -1,7 +1,9 @@
 """The optimizer and the learning rate's schedule."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -10,9 +12,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from kpac.config import OptimizerConfig, ScheduleConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam over all parameters of a model."""
-    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
+def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = False) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba, arXiv 1412.6980) or AdamW (Loshchilov and Hutter, arXiv 1711.05101).
+
+    Args:
+        model: all its parameters are optimised, and decay alike.
+        config: which one, and its rates.
+        fused: makes a step one kernel.
+    """
+    common = {"lr": config.learning_rate, "betas": config.betas, "fused": fused}
+    if config.name == "adamw":
+        return torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, **common)
+    return torch.optim.Adam(model.parameters(), **common)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, iterations: int) -> LambdaLR:
@@ -21,13 +32,48 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, iter
 
 
 def rate_factor(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
-    """The learning rate at an iteration, counted from 0, as a fraction of the configured one."""
+    """The learning rate at an iteration, counted from 0, as a fraction of the configured one.
+
+    A function of the iteration alone, so that a resumed run has the rates of an uninterrupted one.
+    """
+    shapes = {"constant": _constant, "step": _step, "cosine": _cosine, "cyclic": _cyclic}
+    shape = shapes[config.name](config, iterations)
 
     def factor(iteration: int) -> float:
         warm = min(1.0, (iteration + 1) / config.warmup) if config.warmup else 1.0
-        if config.name == "constant":
-            return warm
-        progress = min(1.0, iteration / iterations)
-        return warm * (config.final + (1 - config.final) * (1 + math.cos(math.pi * progress)) / 2)
+        return warm * shape(iteration)
 
     return factor
+
+
+def _constant(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
+    return lambda iteration: 1.0
+
+
+def _step(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
+    milestones, fall = config.milestones or [], 0.5 if config.factor is None else config.factor
+    return lambda iteration: fall ** bisect_right(milestones, iteration)
+
+
+def _cosine(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
+    final = config.final or 0.0
+    return lambda iteration: _between(1.0, final, min(1.0, iteration / iterations))
+
+
+def _cyclic(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
+    periods, finals = config.periods or [], config.finals or []
+    ends = list(accumulate(periods))
+
+    def factor(iteration: int) -> float:
+        period = bisect_right(ends, iteration)
+        if period == len(periods):
+            return finals[-1]
+        start = ends[period] - periods[period]
+        return _between(1.0, finals[period], (iteration - start) / periods[period])
+
+    return factor
+
+
+def _between(first: float, last: float, progress: float) -> float:
+    """From first to last along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

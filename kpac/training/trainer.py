@@ -1,56 +1,64 @@
 """The training loop, and nothing but the loop."""
 
 import math
-import shutil
-import time
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kpac.config import Config, dump_config
-from kpac.data.cache import DecodedCache
-from kpac.data.dataset import CropDataset, SceneDataset, training_loader
-from kpac.data.layouts import find_scenes
+from kpac.config import Config
 from kpac.environment import device_name
 from kpac.errors import UserError
-from kpac.evaluation.evaluator import evaluate, mean_scores
-from kpac.evaluation.protocols import find_protocol
-from kpac.files import whole_file
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_weights, save_model, weights_file
-from kpac.training.distributed import Processes, processes
-from kpac.training.logging import RunLog
+from kpac.training.checkpoint import resume_command
+from kpac.training.compute import Compute
+from kpac.training.datasets import TrainingData
+from kpac.training.distributed import Processes, last_part, processes
+from kpac.training.ema import ExponentialMovingAverage
+from kpac.training.guard import DivergenceGuard
+from kpac.training.logging import RunLog, open_log, require_wandb
 from kpac.training.losses import WeightedLoss
+from kpac.training.meter import Meter
 from kpac.training.optim import make_optimizer, make_schedule
+from kpac.training.profiling import profiler
+from kpac.training.random_state import seed_all
+from kpac.training.run_folder import RunFolder
+from kpac.training.signals import StopSignals, stopped
+from kpac.training.state import capture, restore
+from kpac.training.validation import validate
 
 
-def train(config: Config, overwrite: bool = False) -> Path:
+def train(config: Config, overwrite: bool = False, resume: bool = False, allow_changes: bool = False) -> Path:
     """Trains a network as a configuration says, and leaves a folder that explains itself.
 
-    `runs/NAME` gets config.yaml (resolved), run.json (versions, revision, device), metrics.jsonl, TensorBoard events,
-    and checkpoints/last.safetensors and best.safetensors (by validation PSNR).
+    `runs/NAME` gets config.yaml (resolved), run.json (versions, revision, device, data), metrics.jsonl, TensorBoard
+    events, checkpoints/last.safetensors and best.safetensors (the weights, by validation PSNR), and training
+    checkpoints beside them. After torchrun has restarted its processes, a run continues by itself.
 
     Args:
         config: from `kpac.load_config`.
         overwrite: replaces an earlier run of this name.
+        resume: continues the run of this name from its newest checkpoint.
+        allow_changes: continues it although the configuration or the data changed.
 
     Returns:
         The run's folder.
 
     Raises:
-        UserError: something in the configuration, the data or the folder is not as expected. Everything but the
-            content of the validation images is checked before the folder is touched.
+        UserError: something in the configuration, the data or the folder is not as expected. Everything, the content
+            of the images included, is checked before the folder is touched.
+        Stopped: Ctrl-C or SIGTERM; the run is saved.
     """
     config = resolve_model(config)
-    with processes(config.device) as here:
-        trainer = Trainer(config, here)
-        if here.is_first:
-            _prepare_folder(config.folder, overwrite)
-            with whole_file(config.folder / "config.yaml") as partial:
-                partial.write_text(dump_config(config), encoding="utf-8")
-        here.barrier()
-        trainer.fit()
+    with processes(config.device) as here, RunFolder(config, overwrite, resume, allow_changes) as folder:
+        state = here.first(folder.open)
+        trainer = here.together(lambda: Trainer(config, here))
+        here.first(lambda: folder.prepare(trainer.data.facts))
+        trainer.fit(folder, state)
     return config.folder
 
 
@@ -63,150 +71,152 @@ class Trainer:
     """
 
     def __init__(self, config: Config, here: Processes):
-        self.config = config
-        self.here = here
-        here.check_batch(config.train.batch_size)
-        find_protocol(config.validation.protocol)
+        self.config, self.here = config, here
+        if config.train.wandb:
+            require_wandb()
         torch.manual_seed(config.seed)
-        self.model = create_model(config.model.name, **config.model.options)
+        model = create_model(config.model.name, **config.model.options)
         if config.train.initial_weights:
-            load_weights(self.model, weights_file(config.train.initial_weights))
-        self.loss = WeightedLoss(config.train.losses).to(here.device)
-        data = config.data
-        cache = DecodedCache(data.cache or data.root / ".kpac-cache")
-        self.val_scenes = find_scenes(data.root, "val", self.model.views)
-        train_scenes = find_scenes(data.root, "train", self.model.views)
-        self.train_data = CropDataset(train_scenes, cache, data.crop, data.flip, config.seed)
-        self.model.to(here.device)
-        self.parallel = here.parallel(self.model)
-        self.optimizer = make_optimizer(self.model, config.train.optimizer)
+            load_weights(model, weights_file(config.train.initial_weights))
+        self.loss = WeightedLoss(config.train.losses, config.train.perceptual_weights).to(here.device)
+        self.data = TrainingData(config, here, model.views)
+        self.compute = Compute(config.train.compute, here.device)
+        self.model = self.parallel = self.network = self.compute.place(model)
+        self.optimizer = make_optimizer(self.model, config.train.optimizer, self.compute.fused)
         self.schedule = make_schedule(self.optimizer, config.train.schedule, config.train.iterations)
-        self.best_psnr = float("-inf")
+        decay = config.train.ema_decay
+        self.average = ExponentialMovingAverage(self.model, decay) if decay else None
+        self.guard = DivergenceGuard(here.device)
+        self.meter = Meter(here)
+        self.iteration = self.position = 0  # steps done; crops of the stream used
+        self.rate = 0.0  # of the last step
+        self.best: dict[str, float] = {"psnr": -math.inf, "iteration": 0}
+        seed_all(config.seed, here.rank)
 
-    def fit(self) -> None:
-        """Trains from the first iteration to the last."""
-        config, here = self.config, self.here
-        log = RunLog(config.folder, config.train.iterations, device_name(here.device)) if here.is_first else None
-        loader = training_loader(
-            self.train_data,
-            config.train.batch_size,
-            steps=(0, config.train.iterations),
-            workers=config.data.workers,
-            rank=here.rank,
-            world_size=here.world_size,
-            pin_memory=here.device.type == "cuda",
-        )
-        try:
-            since_log = _Means()
-            for iteration, batch in enumerate(loader, start=1):
-                since_log.add(self.step(batch["views"], batch["target"]))
-                last = iteration == config.train.iterations
-                if log:
-                    log.advance()
-                if iteration % config.train.log_every == 0 or last:
-                    numbers = since_log.take(config.train.batch_size, here)
-                    if not math.isfinite(numbers["loss"]):
-                        raise UserError(
-                            f"iteration {iteration}: the loss is {numbers['loss']}; the training has diverged. "
-                            "Try a lower train.optimizer.learning_rate"
-                        )
-                    numbers["learning_rate"] = self.schedule.get_last_lr()[0]
-                    if log:
-                        log.scalars(iteration, "train", numbers)
-                if iteration % config.validation.every == 0 or last:
-                    if log:
-                        self.validate(iteration, log)
-                    here.barrier()
-                    since_log.restart_clock()
-        finally:
-            if log:
-                log.close()
+    def fit(self, folder: RunFolder, state: dict[str, Any] | None = None) -> None:
+        """Trains to the last iteration.
 
-    def step(self, views: Tensor, target: Tensor) -> dict[str, Tensor]:
+        Args:
+            folder: of the run, prepared.
+            state: of the checkpoint to continue from; None for the beginning.
+        """
+        config, here, train = self.config, self.here, self.config.train
+        if state:
+            restore(self, state)
+        self.parallel = here.parallel(self.model)
+        self.network = self.compute.compile(self.parallel)
+        trace = folder.path / "profile" if train.profile and here.is_first else None
+        facts = {"device": device_name(here.device), "compute": self.compute.describe(), "data": self.data.facts}
+        batches = self.compute.batches(self.data.batches(self.iteration, self.position, self.compute.pinned))
+        with (
+            closing(batches),  # ends the workers
+            open_log(config, here, self.iteration, facts) as log,
+            StopSignals(here) as signals,
+            profiler(trace) as after_step,
+        ):
+            save = False
+            while self.iteration < train.iterations:
+                with self.meter.waiting():
+                    views, target = next(batches)
+                self.step(views, target)
+                after_step()
+                log.advance()
+                last = self.iteration == train.iterations
+                report = last or self.iteration % train.log_every == 0
+                if report or here.device.type == "cpu":  # where reading the counts stops no GPU
+                    self.check_divergence(folder)
+                if report:
+                    self.report(log)
+                if last or self.iteration % config.validation.every == 0:
+                    with self.meter.pause():
+                        self.validate(folder, log)
+                    save = True
+                number = signals.agreed()
+                save |= bool(number) or self.iteration % train.checkpoint.every == 0
+                if save and (last or not self.guard.read().streak):  # after skipped steps the weights are in doubt
+                    with self.meter.pause():
+                        self.save(folder)
+                    save = False
+                if number and not last:
+                    here.leave(stopped(number, self.iteration, folder.path))
+
+    def step(self, views: Tensor, target: Tensor) -> None:
         """One optimizer step.
 
         Args:
-            views: (n, 3V, crop, crop) in [0, 1], this process's share of the batch.
+            views: (n, 3V, crop, crop) in [0, 1], this process's share of the batch, on the device.
             target: (n, 3, crop, crop) in [0, 1].
-
-        Returns:
-            The "loss" and its terms by name, still on the device.
         """
-        device = self.here.device
-        output = self.parallel(views.to(device, non_blocking=True))
-        loss, terms = self.loss(output, target.to(device, non_blocking=True))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.gradient_norm)
-        self.optimizer.step()
+        train = self.config.train
+        self.iteration += 1
+        values: dict[str, Tensor] = {}
+        for part, (some_views, some_target) in enumerate(
+            zip(views.chunk(train.accumulate), target.chunk(train.accumulate), strict=True), start=1
+        ):
+            with last_part(self.parallel, part == train.accumulate):
+                with self.compute.autocast():
+                    output = self.network(some_views)
+                loss, terms = self.loss(output.float(), some_target)
+                self.compute.backward(loss / train.accumulate)
+            for name, value in {"loss": loss, **terms}.items():
+                values[name] = values.get(name, 0) + value.detach() / train.accumulate
+        values["gradient_norm"] = self.compute.update(self.optimizer, train.gradient_norm)
+        self.rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
-        return {"loss": loss.detach(), **terms}
+        if self.average:
+            self.average.update(self.model)
+        finite = values["gradient_norm"].isfinite()
+        self.guard.count(finite, self.iteration)
+        batch_size = self.data.stage(self.iteration).batch_size
+        self.meter.add(values, finite, batch_size)
+        self.position += batch_size
 
-    def validate(self, iteration: int, log: RunLog) -> None:
-        """Scores the validation split, shows a few of its images, and saves the last and the best weights."""
-        protocol = find_protocol(self.config.validation.protocol)
-        dataset = SceneDataset(self.val_scenes, protocol.bit_depth)
-        scenes = (dataset[index] for index in range(len(dataset)))
-        records = []
-        for index, evaluated in enumerate(evaluate(self.model, scenes, self.here.device)):
-            records.append(evaluated.record())
-            if index < self.config.validation.samples:
-                panels = [evaluated.input, evaluated.output, evaluated.scene.target]
-                log.images(iteration, f"val/{evaluated.scene.name}", panels)
-        scores = mean_scores(records)
-        log.scalars(iteration, "val", scores)
-        checkpoints = self.config.folder / "checkpoints"
-        facts = {"iteration": iteration, "validation": scores, "protocol": protocol.name}
-        save_model(self.model, checkpoints / "last.safetensors", **facts)
-        if scores["psnr"] > self.best_psnr:
-            self.best_psnr = scores["psnr"]
-            save_model(self.model, checkpoints / "best.safetensors", **facts)
+    def report(self, log: RunLog) -> None:
+        """Logs what the steps since the last report gave."""
+        numbers = self.meter.take()
+        numbers["learning_rate"] = self.rate
+        numbers["skipped"] = self.guard.read().total
+        if self.here.device.type == "cuda":
+            numbers["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.here.device) / 1e9
+        log.steps(self.iteration, numbers, self.data.stage(self.iteration).batch_size)
 
+    def validate(self, folder: RunFolder, log: RunLog) -> None:
+        """Scores the validation split with the averaged weights, if there are such, and saves them as safetensors."""
+        with self.average.applied_to(self.model) if self.average else nullcontext():
+            found = validate(self.model, self.data.val, self.here, self.config.validation.samples)
+            if math.isnan(found.scores["psnr"]):
+                self.diverged(folder, f"iteration {self.iteration}: the network's output is not a number")
+            log.validation(self.iteration, found.scores, found.pictures)
+            better = found.scores["psnr"] > self.best["psnr"]
+            if better:
+                self.best = {"psnr": found.scores["psnr"], "iteration": self.iteration}
+            facts = {"iteration": self.iteration, "validation": found.scores, "protocol": self.data.protocol.name}
+            for name in ("last", "best") if better else ("last",):
+                self.here.first(
+                    partial(save_model, self.model, folder.checkpoints.folder / f"{name}.safetensors", **facts)
+                )
 
-class _Means:
-    """Means of what the steps since the last log line gave, read from the device only when they are taken."""
+    def save(self, folder: RunFolder) -> None:
+        """Writes a training checkpoint."""
+        state = capture(self)
+        self.here.first(lambda: folder.checkpoints.save(state, best=self.best["iteration"]))
 
-    def __init__(self):
-        self._start()
-
-    def _start(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0
-        self.seconds = 0.0
-        self.restart_clock()
-
-    def restart_clock(self) -> None:
-        """Leaves out the time of something that is no step."""
-        self.started = time.perf_counter()
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Adds one step's values, on the device."""
-        self.sums = {name: value + self.sums.get(name, 0) for name, value in values.items()}
-        self.steps += 1
-        self.seconds += time.perf_counter() - self.started
-        self.restart_clock()
-
-    def take(self, batch_size: int, here: Processes) -> dict[str, float]:
-        """The means over steps and processes, and images per second; starts anew."""
-        means = {name: here.mean(value).item() / self.steps for name, value in self.sums.items()}
-        self.seconds += time.perf_counter() - self.started  # the device catches up while it is read
-        means["images_per_second"] = self.steps * batch_size / self.seconds
-        self._start()
-        return means
-
-
-def _prepare_folder(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; expected a folder, or nothing")
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
-            raise UserError(
-                f"{folder}: a run of this name is there; choose another with name=..., or replace it with --overwrite"
+    def check_divergence(self, folder: RunFolder) -> None:
+        """Ends a run whose last steps were all skipped."""
+        skipped, limit = self.guard.read(), self.config.train.skip_limit
+        if skipped.longest >= limit:
+            scenes = self.data.scenes_of(skipped.latest, self.iteration, self.position)
+            self.diverged(
+                folder,
+                f"iteration {skipped.latest}: the loss or its gradient was not finite in {limit} steps in a row; the "
+                f"last batch shows {scenes}",
             )
-        if not (folder / "config.yaml").is_file():
-            raise UserError(f"{folder}: --overwrite replaces runs only, and this folder holds no config.yaml")
-        shutil.rmtree(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+
+    def diverged(self, folder: RunFolder, what: str) -> None:
+        """Ends the run, saves nothing, and says what to try."""
+        kept = folder.checkpoints.newest_path()
+        again = f"{resume_command(folder.path)} train.optimizer.learning_rate=... --allow-changes" if kept else ""
+        advice = (
+            f"continue from {kept.name} with a lower learning rate: {again}" if kept else "try a lower learning rate"
+        )
+        self.here.leave(UserError(f"{what}. The training has diverged, {advice}"))

@@ -1,24 +1,26 @@
 """Scenes and crops are what the files hold, in an order that a seed fixes."""
 
-import os
-
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from kpac.config import AugmentConfig, StageConfig
 from kpac.data.cache import DecodedCache
-from kpac.data.dataset import CropDataset, SceneDataset, training_loader
+from kpac.data.dataset import CropDataset, SceneDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
-from kpac.data.transforms import Geometry
+from kpac.data.stream import training_loader
 from kpac.errors import UserError
 
 DUAL = ("center", "left", "right")
+FLIP = AugmentConfig(flip=True)
+STAGES = [StageConfig(until=2, crop=16, batch_size=6), StageConfig(until=5, crop=32, batch_size=4)]
 
 
 @pytest.fixture
 def crops(data_root, tmp_path) -> CropDataset:
-    return CropDataset(find_scenes(data_root, "train", DUAL), DecodedCache(tmp_path / "cache"), 32, flip=True, seed=1)
+    return CropDataset(find_scenes(data_root, "train", DUAL), DecodedCache(tmp_path / "cache"), 32, FLIP, seed=1)
 
 
 def test_whole_scene_holds_the_files_16_bits(data_root):
@@ -32,8 +34,8 @@ def test_whole_scene_holds_the_files_16_bits(data_root):
 
 
 def test_crop_depends_on_seed_and_position_alone(crops, data_root, tmp_path):
-    again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, flip=True, seed=1)
-    other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, flip=True, seed=2)
+    again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, FLIP, seed=1)
+    other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, FLIP, seed=2)
     assert torch.equal(crops[123]["views"], again[123]["views"])
     assert not torch.equal(crops[123]["views"], other[123]["views"])
 
@@ -47,81 +49,63 @@ def test_every_scene_comes_once_a_round(crops):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_for_any_workers_start_and_number_of_devices(crops, workers):
-    whole = [batch["target"] for batch in training_loader(crops, 4, (0, 5), workers=0)]
-    resumed = [batch["target"] for batch in training_loader(crops, 4, (3, 5), workers=workers)]
+    whole = [batch["target"] for batch in training_loader(crops, STAGES, (0, 5), workers=0)]
+    resumed = [batch["target"] for batch in training_loader(crops, STAGES, (3, 5), workers=workers)]
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
-    halves = [training_loader(crops, 4, (0, 5), workers, rank, world_size=2) for rank in (0, 1)]
+    halves = [training_loader(crops, STAGES, (0, 5), workers=workers, rank=rank, world_size=2) for rank in (0, 1)]
     for batch, first, second in zip(whole, *halves, strict=True):
         assert torch.equal(batch[0::2], first["target"])
         assert torch.equal(batch[1::2], second["target"])
 
 
-def test_views_and_target_are_cut_at_the_same_place(crops):
-    for position in range(24):
-        sample = crops[position]
-        differences = (sample["views"].view(3, 3, 32, 32) - sample["target"]).abs().mean(dim=(1, 2, 3))
-        assert differences.max() < 0.1, position  # another place of these textures differs by 0.2
-
-
-def test_mirrored_dual_pixel_views_change_places():
-    geometry = Geometry(top=0, left=0, size=4, mirror=True, flip=False)
-    assert geometry.order(DUAL) == ["center", "right", "left"]
-    assert Geometry(0, 0, 4, mirror=False, flip=True).order(DUAL) == list(DUAL)
-    image = np.arange(16).reshape(4, 4, 1)
-    np.testing.assert_array_equal(geometry.apply(image)[0, :, 0], [3, 2, 1, 0])
-
-
-def test_mirrored_scene_is_the_scene_that_a_mirrored_world_gives():
-    """A point behind the focus plane moves left in the left view; it must do so after mirroring, too."""
-    from kpac.data.optics import render_view
-
-    photo = np.zeros((21, 21, 3), np.float32)
-    photo[10, 6] = 1
-    radius = np.full((21, 21), 3.0, np.float32)
-    views = {side: render_view(photo, radius, 0, side) for side in ("left", "right")}
-    world = {side: render_view(photo[:, ::-1].copy(), radius, 0, side) for side in ("left", "right")}
-    geometry = Geometry(0, 0, 21, mirror=True, flip=False)
-    for side, source in zip(("left", "right"), geometry.order(("left", "right")), strict=True):
-        np.testing.assert_allclose(geometry.apply(views[source]), world[side], atol=1e-7)
-
-
-def test_flips_are_off_unless_asked_for():
-    generator = np.random.default_rng(0)
-    drawn = [Geometry.draw(40, 50, 8, False, generator) for _ in range(200)]
-    assert not any(geometry.mirror or geometry.flip for geometry in drawn)
-    assert {geometry.top for geometry in drawn} == set(range(33))
-    assert {geometry.left for geometry in drawn} == set(range(43))
+def test_stages_have_their_own_crops_and_batches_and_use_up_one_stream(crops):
+    batches = list(training_loader(crops, STAGES, (0, 4)))
+    assert [tuple(batch["target"].shape) for batch in batches] == [(6, 3, 16, 16)] * 2 + [(4, 3, 32, 32)] * 2
+    names = [name for batch in batches for name in batch["name"]]
+    assert names == [crops.scene(position).name for position in range(6 + 6 + 4 + 4)]
+    moved = next(iter(training_loader(crops, STAGES, (3, 4), position=7)))
+    assert moved["name"] == [crops.scene(position).name for position in range(7, 11)]
 
 
 def test_photo_smaller_than_the_crop_is_named(data_root, tmp_path):
     with pytest.raises(UserError, match=r"is 112x80, smaller than the training crop; .* data.crop to 80"):
-        CropDataset(find_scenes(data_root, "train"), DecodedCache(tmp_path), 96, flip=False, seed=0)
+        CropDataset(find_scenes(data_root, "train"), DecodedCache(tmp_path), 96, AugmentConfig(), seed=0)
 
 
-def test_images_of_one_scene_that_differ_in_size_are_named(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("bit_depth", [None, 8, 16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cached_scene_is_the_decoded_one_to_the_bit(tmp_path, suffix, bit_depth, dtype):
+    values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(16, -1)
+    write_pixels(tmp_path / f"a{suffix}", np.stack([values, values[::-1], values[:, ::-1]], axis=-1))
+    files = find_scenes(tmp_path, "test", targets=False)
+    cached = SceneDataset(files, bit_depth, DecodedCache(tmp_path / "cache"))[0]
+    direct = SceneDataset(files, bit_depth)[0]
+    assert torch.equal(cached.views, direct.views)
+    assert cached.bit_depth == direct.bit_depth
+
+
+def test_scene_without_target_has_none(tmp_path):
+    write_pixels(tmp_path / "a.jpg", np.zeros((8, 9, 3), np.uint8))
+    scene = SceneDataset(find_scenes(tmp_path, "test", targets=False))[0]
+    assert scene.target is None
+    assert scene.views.shape == (3, 8, 9)
+
+
+def test_phone_dual_pixel_views_come_upright_in_three_equal_channels(tmp_path):
+    views = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
+    for index, view in enumerate("clr"):
+        (tmp_path / f"test_{view}").mkdir()
+        cv2.imwrite(str(tmp_path / f"test_{view}" / "a.png"), views + index)
+    scene = SceneDataset(find_scenes(tmp_path, "test", DUAL, targets=False))[0]
+    assert scene.views.shape == (9, 3, 2)
+    for channel in range(9):
+        expected = to_float(np.rot90(views) + np.uint16(channel // 3))
+        np.testing.assert_array_equal(scene.views[channel], expected)
+
+
+def test_whole_scene_whose_images_differ_in_size_is_refused(tmp_path):
     for folder, width in (("source", 8), ("target", 9)):
-        (tmp_path / "train_c" / folder).mkdir(parents=True)
-        write_pixels(tmp_path / "train_c" / folder / "a.png", np.zeros((8, width, 3), np.uint16))
-    scenes = find_scenes(tmp_path, "train")
+        write_pixels(tmp_path / folder / "a.png", np.zeros((8, width, 3), np.uint16))
     with pytest.raises(UserError, match=r"target/a.png: is 9x8, but .*source/a.png of the same scene is 8x8"):
-        CropDataset(scenes, DecodedCache(tmp_path / "cache"), 4, flip=False, seed=0)
-    with pytest.raises(UserError, match="9x8"):
-        SceneDataset(scenes)[0]
-
-
-def test_cache_gives_the_decoded_image_without_reading_it_whole(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 65536, (9, 7, 3), dtype=np.uint16)
-    write_pixels(tmp_path / "a.png", pixels)
-    cached = DecodedCache(tmp_path / "cache").open(tmp_path / "a.png")
-    assert isinstance(cached, np.memmap)
-    np.testing.assert_array_equal(cached, pixels)
-
-
-def test_cache_notices_a_changed_source(tmp_path):
-    cache = DecodedCache(tmp_path / "cache")
-    path = tmp_path / "a.png"
-    write_pixels(path, np.full((4, 4, 3), 1, np.uint8))
-    assert cache.open(path).max() == 1
-    write_pixels(path, np.full((4, 4, 3), 2, np.uint8))
-    os.utime(path, ns=(0, 1))
-    assert cache.open(path).max() == 2
+        SceneDataset(find_scenes(tmp_path, "test"))[0]

@@ -3,9 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from kpac.data.images import bits, from_float, read_pixels, to_float, write_pixels
 from kpac.errors import UserError
+from tests.conftest import texture
 
 
 def every_value() -> np.ndarray:
@@ -64,12 +66,44 @@ def test_file_that_is_no_image_is_named(tmp_path, content):
         read_pixels(tmp_path / "broken.png")
 
 
-def test_truncated_png_is_refused(tmp_path):
-    path = tmp_path / "cut.png"
-    write_pixels(path, every_value())
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"cut.png: not a whole image file"):
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.99])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_truncated_file_is_refused(tmp_path, suffix, kept):
+    path = tmp_path / f"cut{suffix}"
+    write_pixels(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(UserError, match=rf"cut{suffix}: not a whole image file"):
         read_pixels(path)
+
+
+def test_truncated_photograph_with_a_whole_preview_inside_is_refused(tmp_path, monkeypatch):
+    """The preview ends like a JPEG, and OpenCV 4 fills what is missing of the photograph with gray."""
+    exif = Image.Exif()
+    exif[0x010E] = b"\xff\xd8 preview \xff\xd9".decode("latin-1")
+    path = tmp_path / "cut.jpg"
+    Image.new("RGB", (64, 64), "red").save(path, exif=exif)
+    assert read_pixels(path).shape == (64, 64, 3)
+    path.write_bytes(path.read_bytes()[:-10])
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.full((64, 64, 3), 128, np.uint8))
+    with pytest.raises(UserError, match="not a whole image file"):
+        read_pixels(path)
+
+
+def test_orientation_of_photographs_is_honoured(tmp_path):
+    stored = texture(16, 24, seed=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(from_float(stored, 8)).save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
+    shown = read_pixels(tmp_path / "a.jpg")
+    assert shown.shape == (24, 16, 3)
+    assert np.abs(to_float(shown) - np.rot90(stored, -1)).mean() < 0.02
+
+
+def test_dropped_alpha_is_said_once_a_folder(tmp_path, caplog):
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((2, 3, 4), (1, 2, 3, 0), np.uint8))
+        read_pixels(tmp_path / name)
+    assert caplog.text.count("images with an alpha channel, which is dropped") == 1
 
 
 def test_missing_file_is_named(tmp_path):

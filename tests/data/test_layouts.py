@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kpac.data.images import write_pixels
-from kpac.data.layouts import find_scenes, published_pairs
+from kpac.data.layouts import find_scenes
+from kpac.data.pairing import published_pairs
 from kpac.errors import UserError
 
 
@@ -105,6 +106,29 @@ def test_plain_folder_of_images_has_no_targets(tmp_path):
     assert [scene.target for scene in find_scenes(tmp_path, "test", targets=False)] == [None, None]
     with pytest.raises(UserError, match=r"without targets \(layout 'images'\)"):
         find_scenes(tmp_path, "test")
+
+
+def test_cuhk_is_its_defocused_images_alone(tmp_path):
+    write_images(tmp_path / "CUHK" / "image", ["out_of_focus0001", "motion0001"])
+    write_images(tmp_path / "CUHK" / "gt", ["out_of_focus0001", "motion0001"])
+    scenes = find_scenes(tmp_path, "test", targets=False)
+    assert [scene.name for scene in scenes] == ["out_of_focus0001"]
+    assert find_scenes(tmp_path / "CUHK", "test", targets=False)[0].target is None
+
+
+@pytest.mark.parametrize("folder", ["", "source"])
+def test_pixeldp_is_dual_views_to_be_turned(tmp_path, folder):
+    for view in "clr":
+        write_images(tmp_path / "PixelDP" / f"test_{view}" / folder, ["1", "2"])
+    (scene, _) = find_scenes(tmp_path, "test", ("center", "left", "right"), targets=False)
+    assert [path.relative_to(tmp_path).parts[1] for path in scene.paths] == ["test_c", "test_l", "test_r"]
+    assert scene.quarter_turns == 1
+
+
+def test_published_dpdd_without_its_images_is_not_taken_for_another_layout(tmp_path):
+    write_set(tmp_path, [], [], split="test")
+    with pytest.raises(UserError, match=r"test_c/source: holds no images"):
+        find_scenes(tmp_path, "test", targets=False)
 
 
 def test_layout_can_be_named(tmp_path, data_root):

@@ -11,11 +11,11 @@ from kpac.data.camera import SynthesisSettings
 from kpac.data.images import read_pixels, write_pixels
 from kpac.data.layouts import SPLITS, find_scenes
 from kpac.data.photos import folder_photos, skimage_photos
-from kpac.data.synthetic import synthesize
+from kpac.data.synthetic import scenes_of_each, synthesize
 from kpac.errors import UserError
 from tests.conftest import write_photos
 
-FAST = SynthesisSettings(scenes_per_photo=1, longest_side=32)
+FAST = SynthesisSettings(size=32)
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -50,7 +50,7 @@ def test_photographs_of_scikit_image_are_divided_without_overlap():
     assert len({photo.name for photo in photos}) == len(photos)
     assert {photo.split for photo in photos} == set(SPLITS)
     assert not any("motorcycle" in photo.name for photo in photos if photo.split != "test")
-    _, depth = next(photo for photo in photos if photo.depth_path).pixels(longest_side=2000)
+    _, depth = next(photo for photo in photos if photo.depth_path).pixels(size=2000)
     assert depth.shape == (500, 741)
     assert 2 < depth.min() < depth.max() < 6  # metres, the garage of the Middlebury scene
 
@@ -135,3 +135,10 @@ def test_depth_map_of_another_size_is_named(tmp_path):
 def test_too_few_photographs_are_refused(tmp_path, count, words):
     with pytest.raises(UserError, match=words):
         folder_photos(write_photos(tmp_path / "photos", count, 8, 8), None, 0.1, 0.1, 0)
+
+
+def test_scenes_are_spread_evenly_over_the_photographs():
+    assert scenes_of_each(3, 8) == [3, 3, 2]
+    assert scenes_of_each(3, None) == [2, 2, 2]
+    with pytest.raises(UserError, match="scenes: 2 for 3 photographs"):
+        scenes_of_each(3, 2)

@@ -172,6 +172,7 @@ def test_float64_and_float32_agree(name):
 
 
 def test_compiled_and_eager_agree():
+    torch.compiler.reset()  # torch 2.6 keeps what exporting traced
     model = golden.randomize(create_model("kpac_2level", width=4, blocks=1))
     views = torch.rand(1, 3, 17, 23)
     with torch.no_grad():

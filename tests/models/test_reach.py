@@ -28,7 +28,9 @@ def test_reach_of_a_layer_is_its_gradients(layer):
         assert reads(layer, outputs) == support(layer, 48, 2, outputs)
 
 
-@pytest.mark.parametrize("options", [{}, {"scale_attention": False}, {"block": "plain"}, {"dilations": (1, 7)}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"scale_attention": False}, {"block": "plain"}, {"dilations": (1, 7)}], ids=str
+)
 def test_reach_of_a_block_is_its_gradients(options):
     model = create_model("kpac_2level", width=4, blocks=1, shape_attention=False, **options)
     block = golden.randomize(model).double().blocks[0]

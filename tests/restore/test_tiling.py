@@ -122,7 +122,6 @@ def test_tiles_cover_an_area_once_and_none_is_too_large():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_tiles_give_the_whole_image_on_a_gpu():
     from kpac import Restorer
 

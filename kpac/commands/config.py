@@ -1,0 +1,30 @@
+"""`kpac config`: look at configurations."""
+
+import argparse
+import json
+
+from kpac.commands.arguments import Subcommands, add_command, add_config_arguments, add_group, add_plugin_argument
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the commands to the parser."""
+    groups = add_group(commands, "config", "look at configurations")
+    add_config_arguments(
+        add_command(groups, "show", config_show, "print a configuration with everything it extends, checked")
+    )
+    command = add_command(groups, "schema", config_schema, "print the JSON schema of configurations, for editors")
+    add_plugin_argument(command)
+
+
+def config_show(options: argparse.Namespace) -> None:
+    from kpac.config import dump_config, load_config
+    from kpac.models.registry import resolve_model
+
+    print(dump_config(resolve_model(load_config(options.config, options.overrides))), end="")
+
+
+def config_schema(options: argparse.Namespace) -> None:
+    from kpac.models.registry import config_schema, load_plugins
+
+    load_plugins(options.plugin)
+    print(json.dumps(config_schema(), indent=2))

@@ -1,0 +1,128 @@
+"""`kpac data`: make and look after data sets."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kpac.commands.arguments import Subcommands, add_command, add_group, fraction, positive, say
+from kpac.errors import UserError
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the commands to the parser."""
+    groups = add_group(commands, "data", "check, decode and make data sets")
+    command = add_command(groups, "check", check, "decode every image and compare every pair of a data set")
+    command.add_argument("root", type=Path, metavar="DIR", help="folder of the data set")
+    _layout_argument(command)
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+    command = add_command(groups, "cache", cache, "decode a data set into the store that training reads from")
+    command.add_argument("root", type=Path, metavar="DIR", help="folder of the data set")
+    _layout_argument(command)
+    command.add_argument(
+        "--split", nargs="+", default=["train", "val"], metavar="SPLIT", help="train, val, test (default: train val)"
+    )
+    command.add_argument(
+        "--views",
+        nargs="+",
+        default=["center"],
+        choices=("center", "left", "right"),
+        metavar="VIEW",
+        help="center, left, right (default: center)",
+    )
+    command.add_argument("--cache", type=Path, metavar="DIR", help="folder of the store (default: as in training)")
+    command.add_argument("--verify", action="store_true", help="decode again and compare; repair what differs")
+
+    command = add_command(groups, "synthesize", synthesize, "render defocus and dual-pixel views of sharp photographs")
+    command.add_argument(
+        "--photos",
+        required=True,
+        metavar="DIR",
+        help="folder of photographs, or 'skimage' for those inside scikit-image",
+    )
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    command.add_argument(
+        "--depth", type=Path, metavar="DIR", help="depth maps: NAME.npy in metres, NAME.png in millimetres"
+    )
+    command.add_argument(
+        "--val",
+        type=fraction,
+        default=0.1,
+        metavar="F",
+        help="fraction of a folder's photographs for validation (default: 0.1)",
+    )
+    command.add_argument(
+        "--test",
+        type=fraction,
+        default=0.1,
+        metavar="F",
+        help="fraction of a folder's photographs for testing (default: 0.1)",
+    )
+    command.add_argument("--workers", type=positive, default=2, metavar="N", help="processes (default: 2)")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier data set")
+    _settings_arguments(command)
+
+
+def check(options: argparse.Namespace) -> int:
+    from kpac.data.check import check
+    from kpac.data.check_report import check_json, check_text
+
+    reports = check(options.root, options.layout)
+    print(json.dumps(check_json(reports), indent=2) if options.json else check_text(reports))
+    return int(any(report.faults for report in reports))
+
+
+def cache(options: argparse.Namespace) -> int:
+    from kpac.data.cache import DecodedCache, default_folder
+    from kpac.data.layouts import find_scenes
+
+    paths = [
+        path
+        for split in options.split
+        for scene in find_scenes(options.root, split, options.views, options.layout, targets=False)
+        for path in scene.paths
+    ]
+    store = DecodedCache(options.cache or default_folder(options.root))
+    missing = store.missing(paths)
+    say(f"{store.folder}: {len(paths)} images, {store.size(paths) / 1e9:.2f} GB decoded; {len(missing)} to decode")
+    store.prepare(paths)
+    if options.verify:
+        differing = store.verify(paths)
+        for path in differing:
+            say(f"{path}: differs from what was stored; decoded again")
+        store.forget(differing)
+        store.prepare(differing)
+        return int(bool(differing))
+    return 0
+
+
+def synthesize(options: argparse.Namespace) -> None:
+    from kpac.data.photos import folder_photos, skimage_photos
+    from kpac.data.synthetic import SynthesisSettings, scenes_of_each, synthesize
+
+    settings = SynthesisSettings.from_options(vars(options))
+    if options.photos == "skimage":
+        if options.depth:
+            raise UserError("--depth: the photographs of scikit-image bring their own; name a folder with --photos")
+        photos = skimage_photos()
+    else:
+        photos = folder_photos(Path(options.photos), options.depth, options.val, options.test, settings.seed)
+    synthesize(photos, options.output, settings, options.workers, options.overwrite)
+    scenes = sum(scenes_of_each(len(photos), settings.scenes))
+    say(f"data set: {options.output}, {len(photos)} photographs, {scenes} scenes")
+
+
+def _layout_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
+
+
+def _settings_arguments(command: argparse.ArgumentParser) -> None:
+    """One flag for each of the camera's settings; the defaults and checks are the schema's."""
+    from kpac.data.camera import SynthesisSettings
+
+    group = command.add_argument_group("camera and scenes")
+    for name, field in SynthesisSettings.model_fields.items():
+        text = field.description[0].lower() + field.description[1:].rstrip(".")
+        if field.default is not None:
+            text += f" (default: {field.default})"
+        group.add_argument("--" + name.replace("_", "-"), metavar="N", default=argparse.SUPPRESS, help=text)

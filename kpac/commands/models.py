@@ -1,0 +1,54 @@
+"""`kpac info` and `kpac convert`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, say, size
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the commands to the parser."""
+    command = add_command(commands, "info", info, "parameters and multiply-accumulates of a network, by part")
+    command.add_argument(
+        "model", type=Path, metavar="CONFIG|MODEL", help="a YAML file, a .safetensors file or a run's folder"
+    )
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="for a YAML file, such as model.blocks=3")
+    command.add_argument(
+        "--size", type=size, default=(1120, 1680), metavar="HxW", help="height and width (default: 1120x1680)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_plugin_argument(command)
+
+    command = add_command(
+        commands, "convert", convert, "read the authors' .npz checkpoints, or write a model in their format"
+    )
+    command.add_argument(
+        "source", type=Path, metavar="SOURCE", help="the authors' .npz; with --authors a model of ours"
+    )
+    command.add_argument("target", type=Path, metavar="TARGET", help="a .safetensors file; with --authors an .npz")
+    command.add_argument("--authors", action="store_true", help="write the authors' format instead of reading it")
+
+
+def info(options: argparse.Namespace) -> None:
+    from kpac.evaluation.tables import cost_json, cost_table
+    from kpac.models.cost import count_cost
+    from kpac.models.registry import load_plugins
+    from kpac.models.weights import model_of
+
+    load_plugins(options.plugin)
+    cost = count_cost(model_of(options.model, options.overrides), *options.size)
+    print(json.dumps(cost_json(cost), indent=2) if options.json else cost_table(cost))
+
+
+def convert(options: argparse.Namespace) -> None:
+    from kpac.models.official import load_official, save_official
+    from kpac.models.weights import load_model, save_model
+
+    if options.authors:
+        save_official(load_model(options.source), options.target)
+        say(f"written for the authors' graph: {options.target}")
+    else:
+        model = load_official(options.source)
+        save_model(model, options.target, source=options.source.name)
+        say(f"{model.config['name']}, width {model.config['width']}, {model.config['blocks']} blocks: {options.target}")

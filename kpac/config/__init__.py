@@ -1,0 +1,51 @@
+"""Configurations: YAML files with `extends`, overrides from the command line, every key checked.
+
+A file states what it means to vary and takes the rest from the file it extends, or from the defaults below:
+
+    extends: paper/kpac_2level.yaml
+    name: two_blocks_wide
+    model: {width: 64}
+
+The `model` section is open: its keys besides `name` are the options of the network of that name, which
+`kpac.models.registry.resolve_model` checks against the network's own signature.
+"""
+
+from kpac.config.checks import Section, Source, nearest, validate
+from kpac.config.reading import dump_config, load_config
+from kpac.config.sections import (
+    AugmentConfig,
+    CheckpointConfig,
+    ComputeConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    NoiseConfig,
+    OptimizerConfig,
+    ScaleConfig,
+    ScheduleConfig,
+    StageConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "CheckpointConfig",
+    "ComputeConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "OptimizerConfig",
+    "ScaleConfig",
+    "ScheduleConfig",
+    "Section",
+    "Source",
+    "StageConfig",
+    "TrainConfig",
+    "ValidationConfig",
+    "dump_config",
+    "load_config",
+    "nearest",
+    "validate",
+]

@@ -1,0 +1,96 @@
+"""Sections of a configuration, and mistakes in them as one line."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from kpac.errors import UserError
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
+Source = tuple[str, dict[str, Any]]  # where values were written, and the values
+
+
+class Section(BaseModel):
+    """A part of the configuration: typed, closed (a key that is not declared is an error), with documented keys."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+def validate(
+    schema: type[SectionType], values: dict[str, Any], sources: Iterable[Source] = (), under: str = ""
+) -> SectionType:
+    """Checks values against a schema and turns what pydantic finds into one line.
+
+    Args:
+        schema: the section's class.
+        values: what was read.
+        sources: every place that contributed, the strongest last; errors name the place.
+        under: dotted prefix of the section, for messages.
+
+    Raises:
+        UserError: the first problem, and how many there are besides.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        # The mistyped key before the missing one that it should have been.
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    location, problem = _sentence(schema, problems[0])
+    key = ".".join([*([under] if under else []), *map(str, location)])
+    prefix = key[: -len(str(location[-1]))] if location else ""
+    where = next((f"{name}: " for name, tree in reversed(list(sources)) if _has(tree, key)), "")
+    keys = [list(other["loc"]) for other in problems]
+    others = {".".join(map(str, other)) for other in keys if other != location[: len(other)]}
+    more = f" (and {len(others)} more)" if others else ""
+    raise UserError(where + problem.replace("{key}", key).replace("{prefix}", prefix) + more)
+
+
+def nearest(word: str, choices: Iterable[str], prefix: str = "") -> str:
+    """What to say after a mistyped word: "; did you mean 'x'?" for the nearest choice, else the list of them.
+
+    Args:
+        word: what was found.
+        choices: what is valid.
+        prefix: put before the nearest choice.
+    """
+    choices = sorted(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean '{prefix}{close[0]}'?" if close else f"; expected one of: {', '.join(choices)}"
+
+
+def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str | int], str]:
+    """A pydantic problem: its location, and a sentence with places for the dotted key and its siblings' prefix."""
+    location = list(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return (
+            location,
+            f"unknown key '{{key}}'{nearest(str(location[-1]), _fields(schema, location[:-1]), '{prefix}')}",
+        )
+    if problem["type"] == "missing":
+        return location, "the key '{key}' is missing, and has no default"
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
+        return location, problem["msg"].removeprefix("Value error, ").replace("{prefix}", "{key}." if location else "")
+    expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    found = "nothing" if problem["input"] is None else repr(problem["input"])
+    return location, f"'{{key}}' {expected}, found {found}"
+
+
+def _fields(schema: Any, location: Sequence[str | int]) -> Iterable[str]:
+    """The valid keys of the section at a location; a section may be a pydantic model or a typed dictionary."""
+    for part in location:
+        annotation = get_type_hints(schema)[str(part)]
+        schema = next(choice for choice in (*get_args(annotation), annotation) if hasattr(choice, "__annotations__"))
+    return schema.model_fields if issubclass(schema, BaseModel) else get_type_hints(schema)
+
+
+def _has(tree: Any, key: str) -> bool:
+    """Whether a tree says something about a dotted key."""
+    for part in key.split("."):
+        if isinstance(tree, dict) and part in tree:
+            tree = tree[part]
+        else:
+            return isinstance(tree, list)
+    return True

@@ -1,0 +1,264 @@
+"""What a configuration can say: every section, its keys, their types, ranges and defaults."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from kpac.config.checks import Section, Source
+
+Positive = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0, le=1, strict=True)]  # strict: "gray: true" would mean always
+Scale = Annotated[float, Field(gt=0, le=1)]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("should have its smaller value first")
+    return bounds
+
+
+def _increasing(values: list[int]) -> list[int]:
+    if sorted(set(values)) != values:
+        raise ValueError("should increase")
+    return values
+
+
+class ModelConfig(Section):
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "kpac_2level"
+    """A registered network; the other keys of this section are its options. A file that names another network than the
+    one it extends drops that one's options."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys besides `name`."""
+        return dict(self.model_extra or {})
+
+
+class ScaleConfig(Section):
+    range: Annotated[tuple[Scale, Scale], AfterValidator(_ascending)]
+    """Smallest and largest factor of the size, drawn evenly between them. IFAN: [0.7, 1.0]."""
+    probability: Probability
+    """Share of the crops that are scaled. IFAN: 0.5."""
+
+
+class NoiseConfig(Section):
+    deviation: Annotated[tuple[Deviation, Deviation], AfterValidator(_ascending)]
+    """Smallest and largest standard deviation, where white is 1, drawn evenly between them. IFAN: 0.001 and the root of
+    0.005, about 0.0707."""
+    probability: Probability
+    """Share of the crops that get noise. IFAN: 0.05."""
+
+
+class AugmentConfig(Section):
+    """Random changes of training crops, all off unless asked for, the same for all views and the target of a scene.
+
+    "IFAN" is the published training code of Lee et al., CVPR 2021, by the same group. "Ours" has no published source.
+    """
+
+    flip: bool = False
+    """Mirror left-right and top-bottom, each with probability one half; dual-pixel views then change places. Ours."""
+    rotate: bool = False
+    """Turn by 0, 90, 180 or 270 degrees, each as likely; not for dual-pixel views. Ours."""
+    scale: ScaleConfig | None = None
+    """Reduce by area averaging. The crop keeps its size and shows more of the scene, as far as the image reaches."""
+    gray: Probability = 0.0
+    """Share of the crops that lose their colour (luma of ITU-R BT.709). IFAN: 0.3."""
+    noise: NoiseConfig | None = None
+    """Add Gaussian noise to the inputs, to each view its own, and not to the target."""
+
+
+class DataConfig(Section):
+    root: Path
+    """Folder of the data set; relative to the working directory."""
+    layout: str = "auto"
+    """How the data set lies on disk, a name from data/README.md; "auto" looks."""
+    skip_unreadable: bool = False
+    """Go on without the scenes that have an unreadable image, naming each, instead of stopping."""
+    crop: Positive = 256
+    """Side of the square training crops, in pixels."""
+    augment: AugmentConfig = AugmentConfig()
+    """How crops are changed at random; see docs/augmentation.md."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that prepare batches; 0 prepares them in the training process."""
+    cache: Path | None = None
+    """Folder for decoded images; by default `.kpac-cache` inside `root`, or the user's cache when that is read-only."""
+
+
+class OptimizerConfig(Section):
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Share of every parameter that a step takes away, times the learning rate; of adamw alone."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimizerConfig":
+        if self.weight_decay and self.name != "adamw":
+            raise ValueError(f"'{{prefix}}weight_decay' is for adamw, the optimizer is {self.name}")
+        return self
+
+
+SCHEDULE_KEYS = {
+    "constant": [],
+    "step": ["milestones", "factor"],
+    "cosine": ["final"],
+    "cyclic": ["periods", "finals"],
+}
+
+
+class ScheduleConfig(Section):
+    """How the learning rate goes. A file that names another schedule than the one it extends drops that one's keys."""
+
+    name: Literal["constant", "step", "cosine", "cyclic"] = "cosine"
+    """constant; step: times `factor` at each milestone; cosine: from 1 to `final` over the training; cyclic: a cosine
+    from 1 to one of `finals` in each of `periods`, as Restormer trains."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Iterations of linear growth from zero, with any schedule."""
+    milestones: Annotated[list[Positive], Field(min_length=1), AfterValidator(_increasing)] | None = None
+    """Of step: iterations after which the rate falls."""
+    factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of step: what it falls to, as a fraction of the rate before; 0.5 by default."""
+    final: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of cosine: the last rate, as a fraction of the first; 0 by default."""
+    periods: Annotated[list[Positive], Field(min_length=1)] | None = None
+    """Of cyclic: lengths in iterations; the last one's end holds for the rest."""
+    finals: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    """Of cyclic: the rate at the end of each period, as a fraction of the first; 1 keeps it constant."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScheduleConfig":
+        for name, keys in SCHEDULE_KEYS.items():
+            strange = [key for key in keys if name != self.name and getattr(self, key) is not None]
+            if strange:
+                raise ValueError(f"'{{prefix}}{strange[0]}' belongs to the schedule {name}, found {self.name}")
+        if self.name == "step" and self.milestones is None:
+            raise ValueError("'{prefix}milestones' is missing, which the schedule step needs")
+        if self.name == "cyclic" and (not self.periods or len(self.periods) != len(self.finals or [])):
+            raise ValueError("'{prefix}periods' and '{prefix}finals' are needed by the schedule cyclic, equally long")
+        return self
+
+
+class ComputeConfig(Section):
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the convolutions of training steps (autocast); weights, losses and validation stay float32.
+    "auto" is bfloat16 on GPUs that have it, else float32."""
+    tf32: bool = True
+    """Lets a GPU round the factors of float32 products to TF32's 10 bits."""
+    channels_last: bool | None = None
+    """Keeps the channels of a pixel together in memory; null: on GPUs."""
+    compile: bool = False
+    """Compiles the network with torch.compile: slow first steps, once for every crop size, faster later ones."""
+    fused_optimizer: bool | None = None
+    """One kernel for the optimizer's step, which also skips a step on the device itself; null: on GPUs."""
+    prefetch: bool | None = None
+    """Pins batches in memory and copies the next one to the GPU during a step; null: on GPUs."""
+
+
+class CheckpointConfig(Section):
+    every: Positive = 1000
+    """Iterations between two training checkpoints; every validation is followed by one."""
+    keep: Positive = 3
+    """The newest checkpoints that stay, besides that of the best validation."""
+
+
+class StageConfig(Section):
+    until: Positive
+    """Last iteration of the stage."""
+    crop: Positive
+    """Side of its crops, in pixels."""
+    batch_size: Positive
+    """Crops a step, over all devices together."""
+
+
+class TrainConfig(Section):
+    iterations: Positive
+    """Optimizer steps."""
+    batch_size: Positive = 8
+    """Crops a step, over all devices together."""
+    losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
+    """Terms of the training loss and their weights: l1, mse, charbonnier, ssim, frequency, perceptual."""
+    perceptual_weights: Path | None = None
+    """VGG-19's weights for the perceptual loss, torchvision's file; by default its own copy, downloaded once."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    gradient_norm: Annotated[float, Field(gt=0)] = 0.5
+    """Longer gradients are scaled down to this norm."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Averages the weights over the iterations, with this share of the old average kept; the average is validated and
+    saved as the weights. Null for none."""
+    initial_weights: Path | None = None
+    """A .safetensors file, or a run's folder, of the same network to start from."""
+    accumulate: Positive = 1
+    """Parts that each process computes its share of a batch in, one after the other: the same step in less memory."""
+    progressive: list[StageConfig] = []
+    """Earlier stages with crops and batches of other sizes, as Restormer trains; after the last one's `until`,
+    `data.crop` and `train.batch_size` hold."""
+    skip_limit: Positive = 20
+    """A step whose loss or gradient is not finite is skipped; so many in a row end the run."""
+    compute: ComputeConfig = ComputeConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log_every: Positive = 100
+    """Iterations between two lines of metrics.jsonl."""
+    profile: bool = False
+    """Writes a trace of a few steps to `profile/` in the run's folder, for Perfetto or chrome://tracing."""
+    wandb: str | None = None
+    """A Weights & Biases project that gets the numbers too; needs the package `wandb`."""
+
+    @field_validator("progressive")
+    @classmethod
+    def _in_order(cls, stages: list[StageConfig]) -> list[StageConfig]:
+        ends = [stage.until for stage in stages]
+        if sorted(set(ends)) != ends:
+            raise ValueError("must have stages in the order of their 'until', each later than the one before")
+        return stages
+
+
+class ValidationConfig(Section):
+    every: Positive = 5000
+    """Iterations between two validations; the last iteration always validates."""
+    protocol: str = "dpdd-8bit"
+    """How the validation numbers are computed; see `kpac.evaluation.protocols`."""
+    samples: Annotated[int, Field(ge=0)] = 2
+    """Validation scenes whose images are shown in TensorBoard."""
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run; its folder is `runs/NAME`."""
+    runs: Path = Path("runs")
+    """Folder of all runs; relative to the working directory."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes the initial weights, the order of the scenes and every random draw."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """"auto" takes a CUDA device when there is one."""
+    plugins: list[str] = []
+    """Python files or modules to run first, which register networks of your own; see docs/your_network.md."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()
+
+    _sources: list[Source] = PrivateAttr(default_factory=list)
+
+    @property
+    def sources(self) -> list[Source]:
+        """The files and overrides that this configuration was read from, the strongest last; for messages."""
+        return self._sources
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.runs / self.name
+
+    @property
+    def stages(self) -> list[StageConfig]:
+        """The crops of the whole training: the progressive stages, and what holds after them."""
+        train = self.train
+        earlier = [stage for stage in train.progressive if stage.until < train.iterations]
+        final = next((stage for stage in train.progressive if stage.until >= train.iterations), None)
+        crop, batch_size = (final.crop, final.batch_size) if final else (self.data.crop, train.batch_size)
+        return [*earlier, StageConfig(until=train.iterations, crop=crop, batch_size=batch_size)]

@@ -1,0 +1,89 @@
+"""What `kpac data check` found, for people and for programs."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from kpac.data.check import ROLES, SplitReport
+from kpac.text import markdown_table
+
+SHOWN_FAULTS = 20  # of each kind; the JSON has them all
+SHOWN_SIZES = 2
+
+
+def check_text(reports: Iterable[SplitReport]) -> str:
+    """A table of the splits, notes, a table of the faults, and a verdict on each split."""
+    reports = list(reports)
+    header = ["split", "layout", "scenes", *(role for role in ROLES if role != "center"), "sizes", "bits", "faults"]
+    parts = [markdown_table(header, [_row(report) for report in reports])]
+    notes = [note for report in reports for note in _notes(report)]
+    if notes:
+        parts.append("\n".join(notes))
+    faults = [fault for report in reports for fault in report.faults]
+    if faults:
+        parts.append("\n".join(_fault_lines(faults)))
+    parts.append("\n".join(report.verdict() for report in reports))
+    return "\n\n".join(parts)
+
+
+def check_json(reports: Iterable[SplitReport]) -> dict[str, Any]:
+    """The same, with every fault, as plain values."""
+    splits = [
+        {
+            "split": report.split,
+            "layout": report.layout,
+            "images": {role: len(images) for role, images in report.images.items()},
+            "sizes": report.sizes,
+            "bit_depths": report.bit_depths,
+            "gray": _count(report, "gray"),
+            "alpha": _count(report, "alpha"),
+            "shared_targets": report.shared_targets,
+            "published": report.published,
+            "faults": [{"kind": fault.kind, "text": fault.text} for fault in report.faults],
+            "verdict": report.verdict(),
+        }
+        for report in reports
+    ]
+    return {"ok": not any(split["faults"] for split in splits), "splits": splits}
+
+
+def _row(report: SplitReport) -> list[str]:
+    counts = {role: str(len(images)) for role, images in report.images.items()}
+    sizes = [f"{size}: {count}" for size, count in list(report.sizes.items())[:SHOWN_SIZES]]
+    if len(report.sizes) > SHOWN_SIZES:
+        sizes.append(f"{len(report.sizes) - SHOWN_SIZES} more")
+    bits = [f"{bits}: {count}" for bits, count in report.bit_depths.items()]
+    return [
+        report.split,
+        report.layout,
+        *(counts.get(role, "-") for role in ROLES),
+        ", ".join(sizes) or "-",
+        ", ".join(bits) or "-",
+        str(len(report.faults)),
+    ]
+
+
+def _notes(report: SplitReport) -> list[str]:
+    notes = []
+    if gray := _count(report, "gray"):
+        notes.append(f"{report.split}: {gray} gray images, read as three equal channels")
+    if alpha := _count(report, "alpha"):
+        notes.append(f"{report.split}: {alpha} images with an alpha channel, which is dropped")
+    if report.shared_targets:
+        notes.append(f"{report.split}: {report.shared_targets} targets are equal to another one, with other inputs")
+    return notes
+
+
+def _count(report: SplitReport, fact: str) -> int:
+    return sum(getattr(facts.header, fact) for facts in report.facts.values() if facts.header)
+
+
+def _fault_lines(faults: list) -> Iterable[str]:
+    shown: Counter[str] = Counter()
+    for fault in faults:
+        shown[fault.kind] += 1
+        if shown[fault.kind] <= SHOWN_FAULTS:
+            yield f"{fault.kind:>16}  {fault.text}"
+    for kind, count in shown.items():
+        if count > SHOWN_FAULTS:
+            yield f"{kind:>16}  and {count - SHOWN_FAULTS} more; --json lists them"

@@ -1,0 +1,69 @@
+"""Batches of crops, step by step: which positions of the stream, in crops of which size, for which process."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from kpac.config import StageConfig
+from kpac.data.dataset import CropDataset
+from kpac.data.workers import leave_signals_to_the_parent
+
+
+def stage_of(stages: Sequence[StageConfig], step: int) -> StageConfig:
+    """The stage that a step belongs to, counted from 0; the last one has no end."""
+    return next((stage for stage in stages[:-1] if step < stage.until), stages[-1])
+
+
+def training_loader(
+    dataset: CropDataset,
+    stages: Sequence[StageConfig],
+    steps: tuple[int, int],
+    position: int | None = None,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches of crops for the steps first <= t < last; the batch of step t is the same wherever the loader starts.
+
+    Args:
+        dataset: the stream.
+        stages: crop and batch sizes; a batch is shared by all devices, its size a multiple of `world_size`.
+        steps: first and last, exclusive.
+        position: where the first step begins in the stream; by default where earlier steps of these stages have ended.
+        workers: processes that prepare batches.
+        rank, world_size: this device among all.
+        pin_memory: places batches in memory that a GPU copies from quickly.
+    """
+    if position is None:
+        position = sum(stage_of(stages, step).batch_size for step in range(steps[0]))
+    return DataLoader(
+        dataset,
+        batch_sampler=_Places(stages, range(*steps), position, rank, world_size),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_the_parent,
+        generator=torch.Generator(),  # starting to load draws nothing from the generator that a network draws from
+    )
+
+
+class _Places(Sampler[list[tuple[int, int]]]):
+    """Position and crop size of each crop in one device's share of each step's batch."""
+
+    def __init__(self, stages: Sequence[StageConfig], steps: range, position: int, rank: int, world_size: int):
+        self.stages = stages
+        self.steps = steps
+        self.position = position
+        self.share = slice(rank, None, world_size)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        position = self.position
+        for step in self.steps:
+            stage = stage_of(self.stages, step)
+            end = position + stage.batch_size
+            yield [(place, stage.crop) for place in range(position, end)[self.share]]
+            position = end

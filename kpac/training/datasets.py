@@ -1,0 +1,82 @@
+"""What a run reads: the stream of training crops, the validation scenes, and how to tell them again later."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from kpac.config import Config, StageConfig
+from kpac.data.cache import DecodedCache, default_folder
+from kpac.data.dataset import CropDataset, SceneDataset
+from kpac.data.layouts import find_scenes
+from kpac.data.preparation import prepare_scenes
+from kpac.data.stream import stage_of, training_loader
+from kpac.evaluation.protocols import find_protocol
+from kpac.training.distributed import Processes
+from kpac.training.fingerprint import fingerprint
+
+
+class TrainingData:
+    """The training and the validation split of a configuration, decoded and checked.
+
+    Args:
+        config: resolved.
+        here: this process among all.
+        views: that the network reads.
+
+    Raises:
+        UserError: a split is missing or empty, an image cannot be used or is smaller than the largest crop, a batch
+            does not divide among the processes.
+    """
+
+    def __init__(self, config: Config, here: Processes, views: Sequence[str]):
+        self.config, self.here = config, here
+        self.stages = config.stages
+        for index, stage in enumerate(self.stages):
+            last = index == len(self.stages) - 1
+            key = "train.batch_size" if last else f"train.progressive.{index}.batch_size"
+            here.check_batch(stage.batch_size, config.train.accumulate, key)
+        self.protocol = find_protocol(config.validation.protocol)
+        data = config.data
+        train, val = (find_scenes(data.root, split, views, data.layout) for split in ("train", "val"))
+        cache = DecodedCache(data.cache or default_folder(data.root))
+        train, val = (prepare_scenes(scenes, cache, data.skip_unreadable) for scenes in (train, val))
+        self.facts = {"train": fingerprint(train), "val": fingerprint(val)}
+        self.crops = CropDataset(train, cache, max(stage.crop for stage in self.stages), data.augment, config.seed)
+        self.val = SceneDataset(val, self.protocol.bit_depth, cache)
+
+    def stage(self, iteration: int) -> StageConfig:
+        """Crop and batch size of an iteration, counted from 1."""
+        return stage_of(self.stages, iteration - 1)
+
+    def batches(self, done: int, position: int, pinned: bool) -> Iterator[dict[str, Tensor]]:
+        """This process's share of the batches after an iteration.
+
+        Args:
+            done: iterations done.
+            position: crops of the stream used by them.
+            pinned: places batches in memory that a GPU copies from quickly.
+        """
+        loader = training_loader(
+            self.crops,
+            self.stages,
+            steps=(done, self.config.train.iterations),
+            position=position,
+            workers=self.config.data.workers,
+            rank=self.here.rank,
+            world_size=self.here.world_size,
+            pin_memory=pinned,
+        )
+        return iter(loader)
+
+    def scenes_of(self, iteration: int, done: int, position: int) -> str:
+        """Names of the scenes in an iteration's batch, for a message.
+
+        Args:
+            iteration: `done` or an earlier one.
+            done, position: as in `batches`.
+        """
+        end = position - sum(self.stage(later).batch_size for later in range(iteration + 1, done + 1))
+        places = range(end - self.stage(iteration).batch_size, end)
+        names = sorted({self.crops.scene(place).name for place in places})
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return ", ".join(names[:8]) + more

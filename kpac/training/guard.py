@@ -1,0 +1,54 @@
+"""Steps whose gradient is not finite: counted on the device, and the end of a run that has too many in a row."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """How many steps were skipped.
+
+    Args:
+        streak: in a row until now; 0 after a good step.
+        longest: the longest row.
+        total: altogether.
+        latest: iteration of the last one, 0 for none.
+    """
+
+    streak: int
+    longest: int
+    total: int
+    latest: int
+
+
+class DivergenceGuard:
+    """Counts skipped steps where they happen; nothing waits for the device until `read`.
+
+    Args:
+        device: where the gradients are.
+    """
+
+    def __init__(self, device: torch.device):
+        self._streak, self._longest, self._total, self._latest = torch.zeros(4, dtype=torch.int64, device=device)
+
+    def resume(self, total: int) -> None:
+        """Goes on counting from what a checkpoint says."""
+        self._total.fill_(total)
+
+    def count(self, finite: Tensor, iteration: int) -> None:
+        """Takes note of one step.
+
+        Args:
+            finite: (), whether the step was made.
+            iteration: of the step, from 1.
+        """
+        self._streak = torch.where(finite, 0, self._streak + 1)
+        self._longest = torch.maximum(self._longest, self._streak)
+        self._total = self._total + ~finite
+        self._latest = torch.where(finite, self._latest, iteration)
+
+    def read(self) -> Skipped:
+        """The counts so far; waits for the device."""
+        return Skipped(*torch.stack((self._streak, self._longest, self._total, self._latest)).tolist())

@@ -1,0 +1,82 @@
+"""Means of what the steps between two log lines gave, and where their time went."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from kpac.training.distributed import Processes
+
+
+class Meter:
+    """Adds up on the device; only `take` waits for it.
+
+    Args:
+        here: this process among all.
+    """
+
+    def __init__(self, here: Processes):
+        self.here = here
+        self.sums: dict[str, Tensor] = {}
+        self.good = torch.zeros((), device=here.device)
+        self._start_clocks()
+
+    def _start_clocks(self) -> None:
+        self.images = 0
+        self.paused = self.waited = 0.0
+        self.started = time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what fetches a batch: its time is the time spent waiting for data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Around what is no step: its time does not count."""
+        start = time.perf_counter()
+        yield
+        self.paused += time.perf_counter() - start
+
+    def add(self, values: dict[str, Tensor], finite: Tensor, images: int) -> None:
+        """Adds one step's values.
+
+        Args:
+            values: name -> (), on the device; nothing of a skipped step counts.
+            finite: (), whether the step was made.
+            images: crops of the step, over all processes.
+        """
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
+        self.good = self.good + finite
+        self.images += images
+
+    def take(self) -> dict[str, float]:
+        """The means over steps and processes, then "images_per_second" and "data_wait" (0 to 1); starts anew.
+
+        The means are NaN where every step was skipped.
+        """
+        state = self.state()
+        good = state.pop("good").item()
+        means = {name: total.item() / good if good else float("nan") for name, total in state.items()}
+        seconds = time.perf_counter() - self.started - self.paused  # the device has caught up
+        means |= {"images_per_second": self.images / seconds, "data_wait": self.waited / seconds}
+        self.sums, self.good = {}, torch.zeros_like(self.good)
+        self._start_clocks()
+        return means
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums so far, as means over the processes, and "good", the number of steps that were made."""
+        names = [*self.sums]
+        values = self.here.mean(torch.stack([*self.sums.values(), self.good]))
+        return dict(zip([*names, "good"], values.cpu(), strict=True))
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Goes on from what `state` gave, so that the line after a resumption is the one of an uninterrupted run."""
+        state = {name: value.to(self.here.device) for name, value in state.items()}
+        self.good = state.pop("good")
+        self.sums = state

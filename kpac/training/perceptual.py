@@ -1,0 +1,86 @@
+"""The perceptual loss: distances between features of VGG-19."""
+
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from kpac.errors import UserError
+
+LAYERS = 27  # of torchvision's VGG-19: conv4_4 and its ReLU are the last two
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights were trained
+
+
+class PerceptualLoss(nn.Module):
+    """Mean squared distance between VGG-19's features after conv4_4 (Johnson et al., arXiv 1603.08155).
+
+    The authors of KPAC define such a feature network beside their model, and say neither its distance nor its weight.
+    The features of the target carry no gradient, and the network is never trained.
+
+    Args:
+        weights: a file with torchvision's VGG-19; None takes torchvision's own copy, which is downloaded once.
+
+    Shape: (N, 3, H, W) in [0, 1], twice, H and W at least 16 -> ().
+
+    Raises:
+        UserError: no weights, or a file of something else.
+    """
+
+    def __init__(self, weights: Path | None = None):
+        super().__init__()
+        from torchvision.models import vgg19
+
+        features = vgg19(weights=None).features[:LAYERS]
+        for layer in features:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+        _load(features, weights)
+        self.features = features.eval().requires_grad_(False)
+        for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "PerceptualLoss":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            expected = self.describe(target)
+        return (self.describe(output) - expected).square().mean()
+
+    def describe(self, image: Tensor) -> Tensor:
+        """The features, (N, 3, H, W) -> (N, 512, H / 8, W / 8)."""
+        return self.features((image - self.mean) / self.deviation)
+
+
+def _load(features: nn.Module, path: Path | None) -> None:
+    from torchvision.models import VGG19_Weights
+
+    url = VGG19_Weights.IMAGENET1K_V1.url
+    name = Path(urlparse(url).path).name
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    try:
+        if path is None and not cached.is_file():
+            state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
+        else:
+            state = torch.load(path or cached, map_location="cpu", weights_only=True)
+    except (URLError, OSError) as error:
+        if path:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); expected VGG-19's weights, {name}") from None
+        raise UserError(
+            f"the perceptual loss needs VGG-19's weights, and {url} cannot be reached; get {name} elsewhere and put it "
+            f"into {cached.parent}, or name it with train.perceptual_weights"
+        ) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise UserError(f"{path or cached}: no file of weights; expected torchvision's {name}") from None
+    prefix = "features."
+    wanted = features.state_dict()
+    found = {key.removeprefix(prefix): value for key, value in state.items()} if isinstance(state, dict) else {}
+    for key, value in wanted.items():
+        if key not in found or found[key].shape != value.shape:
+            problem = f"{prefix}{key} is missing or of another shape"
+            raise UserError(f"{path or cached}: no VGG-19 ({problem}); expected torchvision's {name}")
+    features.load_state_dict({key: found[key] for key in wanted})

@@ -1,0 +1,31 @@
+"""A PyTorch profiler trace of a few early steps."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from kpac.files import whole_file
+
+
+@contextmanager
+def profiler(folder: Path | None) -> Iterator[Callable[[], None]]:
+    """Gives a function to call after each step; five steps after the first five go to `trace.json`.
+
+    Args:
+        folder: made when needed; None for no trace.
+    """
+    if folder is None:
+        yield lambda: None
+        return
+
+    def write(trace: profile) -> None:
+        with whole_file(folder / "trace.json") as partial:
+            trace.export_chrome_trace(str(partial))
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    steps = schedule(wait=3, warmup=2, active=5, repeat=1)
+    with profile(activities=activities, schedule=steps, on_trace_ready=write, profile_memory=True) as running:
+        yield running.step

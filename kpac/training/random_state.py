@@ -1,0 +1,36 @@
+"""Every random generator that code in the training process may draw from."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_all(seed: int, rank: int) -> None:
+    """Seeds every generator, differently in each process, so that a network's random parts differ between them."""
+    words = np.random.SeedSequence((seed, rank)).generate_state(3).tolist()
+    torch.manual_seed(words[0])  # and all CUDA devices
+    np.random.seed(words[1])  # noqa: NPY002
+    random.seed(words[2])
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of Python's, NumPy's, PyTorch's and the device's generator, of types that a safe load accepts."""
+    algorithm, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Puts all generators into a state that `random_state` gave; a state without the device's leaves that as it is."""
+    algorithm, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,216 @@
+"""The folder of a run: who may write there, what was there before, and how a run continues."""
+
+import fcntl
+import os
+import platform
+import shutil
+import weakref
+from pathlib import Path
+from typing import Any, TextIO
+
+from typing_extensions import Self
+
+from kpac.config import Config, dump_config, load_config
+from kpac.errors import UserError
+from kpac.files import whole_file
+from kpac.training.checkpoint import Checkpoints, resume_command
+from kpac.training.distributed import launch_name, restarted
+
+LOCK = ".lock"
+LAUNCH = ".launch"
+
+
+class RunFolder:
+    """One run's folder, `runs/NAME`, which one process at a time may hold; leaving the context gives it back.
+
+    Args:
+        config: of the run, resolved.
+        overwrite: replaces an earlier run.
+        resume: continues an earlier run.
+        allow_changes: continues it with another configuration.
+    """
+
+    def __init__(self, config: Config, overwrite: bool = False, resume: bool = False, allow_changes: bool = False):
+        self.config = config
+        self.path = config.folder
+        self.overwrite = overwrite
+        self.resume = resume
+        self.allow_changes = allow_changes
+        self.checkpoints = Checkpoints(self.path / "checkpoints", config.train.checkpoint.keep)
+        self._lock: TextIO | None = None
+        self._data: dict[str, Any] | None = None  # of the checkpoint
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.close()
+
+    def open(self) -> dict[str, Any] | None:
+        """Looks, and changes nothing: whether the run can start, or from which checkpoint it continues.
+
+        Returns:
+            The checkpoint's state; None for a run from its beginning.
+
+        Raises:
+            UserError: the folder is taken, in use or no run; the run to continue is finished, or differs.
+        """
+        if restarted() and self._is_of_this_launch():
+            self.resume = self.allow_changes = self.checkpoints.newest_path() is not None
+            self.overwrite = not self.resume
+        elif self.resume and not (self.path / "config.yaml").is_file():
+            raise UserError(f"{self.path}: no run to continue; expected a folder with a config.yaml")
+        if self.path.is_dir() and (self.resume or self.overwrite):
+            self._hold()
+        if not self.resume:
+            self._check_free()
+            return None
+        self.checkpoints.remove_partial()
+        state = self.checkpoints.newest()
+        self._check_changes(state)
+        self._data = state["data"]
+        return state
+
+    def prepare(self, data: dict[str, Any]) -> None:
+        """Makes or empties the folder, unless the run continues, and writes the configuration.
+
+        Args:
+            data: facts about it, to compare with those of the checkpoint to continue from.
+
+        Raises:
+            UserError: the folder cannot be written, or was taken meanwhile; the data are not the run's.
+        """
+        changes = differences(self._data, data) if self._data else []
+        if changes and not self.allow_changes:
+            raise UserError(
+                f"{self.path}: the data are not those that the run has: {', '.join(changes)}; "
+                "add --allow-changes to continue with the new ones"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._hold()
+            if not self.resume:
+                self._check_free()
+                for entry in self._entries():
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            (self.path / LAUNCH).write_text(launch_name(), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+        with whole_file(self.path / "config.yaml") as partial:
+            partial.write_text(dump_config(self.config), encoding="utf-8")
+
+    def _entries(self) -> list[Path]:
+        return [entry for entry in self.path.iterdir() if entry.name != LOCK]
+
+    def _check_free(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file; expected a folder, or nothing")
+        if not self.path.exists() or not self._entries():
+            return
+        if not self.overwrite:
+            raise UserError(
+                f"{self.path}: a run of this name is there; continue it with '{resume_command(self.path)}', replace it "
+                "with --overwrite, or choose another name with name=..."
+            )
+        if not (self.path / "config.yaml").is_file():
+            raise UserError(f"{self.path}: --overwrite replaces runs only, and this folder holds no config.yaml")
+
+    def _is_of_this_launch(self) -> bool:
+        try:
+            return (self.path / LAUNCH).read_text(encoding="utf-8") == launch_name()
+        except OSError:
+            return False
+
+    def _check_changes(self, state: dict[str, Any]) -> None:
+        iterations, done = self.config.train.iterations, state["iteration"]
+        if iterations < done:
+            raise UserError(
+                f"train.iterations: {iterations} is below the {done} that {self.path} has done; give {done} or more"
+            )
+        changes = differences(state["config"], self.config.model_dump(mode="json"))
+        if changes and not self.allow_changes:
+            raise UserError(
+                f"{self.path}: the configuration is not the one that the run has: {', '.join(changes)}; "
+                "add --allow-changes to continue with the new one"
+            )
+        if any(change.startswith("model.") for change in changes):
+            raise UserError(
+                f"{self.path}: a run keeps its network ({', '.join(changes)}); start another run from its weights with "
+                f"train.initial_weights={self.path}"
+            )
+        if iterations == done and not restarted():
+            raise UserError(
+                f"{self.path}: the run is finished, {done} of {iterations} iterations; to go on, give more: "
+                f"{resume_command(self.path)} train.iterations={2 * done} --allow-changes"
+            )
+
+    def _hold(self) -> None:
+        """Takes the folder's lock, which the system gives back when this process ends, however it ends."""
+        if self._lock:
+            return
+        try:
+            lock = (self.path / LOCK).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise UserError(
+                f"{self.path}: in use by {holder}, which is training there; wait for it or end it"
+            ) from None
+        except OSError:  # file systems without locks, as some clusters have
+            pass
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}")
+        lock.flush()
+        self._lock = lock
+        _locks.add(lock)
+
+
+def resumed_config(folder: Path, config: Path | None, overrides: list[str]) -> Config:
+    """The configuration to continue a run with.
+
+    Args:
+        folder: of the run, wherever it lies now.
+        config: a YAML file; by default the run's own.
+        overrides: dotted assignments; see `kpac.config.load_config`.
+
+    Raises:
+        UserError: no such run, or a mistake in the configuration.
+    """
+    own = folder / "config.yaml"
+    if not own.is_file():
+        raise UserError(f"{folder}: no run to continue; expected a folder with a config.yaml")
+    loaded = load_config(config or own, overrides)
+    resolved = folder.resolve()
+    named = loaded.model_copy(update={"runs": folder.parent if folder.name == resolved.name else resolved.parent})
+    return named.model_copy(update={"name": resolved.name})
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], under: str = "") -> list[str]:
+    """Where two configurations differ, as "key old -> new"; where a run lies is no difference."""
+    found = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        dotted = f"{under}{key}"
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{dotted}.")
+        elif before != after and dotted not in ("name", "runs"):
+            found.append(f"{dotted} {before} -> {after}")
+    return found
+
+
+_locks: "weakref.WeakSet[TextIO]" = weakref.WeakSet()
+
+
+def _drop_locks() -> None:
+    """A forked data worker must not hold its parent's lock beyond the parent's death."""
+    for lock in _locks:
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_drop_locks)

@@ -1,0 +1,95 @@
+"""Learning rates follow their schedule as a function of the iteration alone."""
+
+import math
+
+import pytest
+import torch
+
+from kpac.config import OptimizerConfig, ScheduleConfig, load_config
+from kpac.errors import UserError
+from kpac.training.optim import make_optimizer, make_schedule, rate_factor
+
+
+def factors(iterations: int, **settings) -> list[float]:
+    factor = rate_factor(ScheduleConfig(**settings), iterations)
+    return [factor(iteration) for iteration in range(iterations + 1)]
+
+
+def test_cosine_warms_up_and_ends_at_its_final_rate():
+    found = factors(100, name="cosine", warmup=10, final=0.1)
+    assert found[0] == pytest.approx(0.1, rel=1e-3)
+    assert found[50] == pytest.approx(0.55)
+    assert found[100] == pytest.approx(0.1)
+    assert found[25] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_constant_stays():
+    assert factors(3, name="constant", warmup=2) == [0.5, 1, 1, 1]
+
+
+def test_step_falls_after_each_milestone():
+    assert factors(6, name="step", milestones=[2, 5]) == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert factors(2, name="step", milestones=[1], factor=0.1) == [1, 0.1, 0.1]
+
+
+def test_cyclic_is_a_cosine_in_each_period():
+    """A first period that stays and a second one that falls: the shape that Restormer trains with."""
+    found = factors(12, name="cyclic", periods=[4, 6], finals=[1.0, 0.1])
+    assert found[:5] == [1] * 5
+    assert found[7] == pytest.approx(0.55)
+    assert found[10:] == [0.1] * 3
+    assert factors(4, name="cyclic", periods=[2, 2], finals=[0, 0])[:4] == pytest.approx([1, 0.5, 1, 0.5])
+
+
+def test_schedule_that_starts_late_gives_the_same_rates():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    config = ScheduleConfig(name="cyclic", periods=[4, 6], finals=[0.5, 0.1])
+    whole = make_schedule(torch.optim.SGD([parameter], lr=1.0), config, 10)
+    rates = []
+    for _ in range(10):
+        rates.append(whole.get_last_lr()[0])
+        whole.optimizer.step()
+        whole.step()
+    late = make_schedule(torch.optim.SGD([parameter], lr=1.0), config, 10)
+    state = whole.state_dict() | {"last_epoch": 5}
+    late.load_state_dict(state)
+    late.optimizer.step()
+    late.step()
+    assert late.get_last_lr()[0] == pytest.approx(rates[6])
+
+
+def test_adamw_takes_weight_away_and_adam_does_not():
+    for name, decay, expected in (("adam", 0.0, 1.0), ("adamw", 0.5, 0.95)):
+        model = torch.nn.Linear(1, 1)
+        torch.nn.init.ones_(model.weight)
+        optimizer = make_optimizer(model, OptimizerConfig(name=name, learning_rate=0.1, weight_decay=decay))
+        model.weight.grad, model.bias.grad = torch.zeros(1, 1), torch.zeros(1)
+        optimizer.step()
+        assert model.weight.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.schedule={name: step}", r"'train.schedule.milestones' is missing"),
+        ("train.schedule={name: step, milestones: [5, 3]}", r"'train.schedule.milestones' should increase"),
+        ("train.schedule={name: cosine, milestones: [5]}", r"'train.schedule.milestones' belongs to the schedule step"),
+        ("train.schedule={name: cyclic, periods: [5]}", r"'train.schedule.periods' and 'train.schedule.finals'"),
+        ("train.schedule={name: setp}", r"train.schedule.name"),
+        ("train.optimizer.weight_decay=0.1", r"'train.optimizer.weight_decay' is for adamw, the optimizer is adam"),
+        ("train.optimizer.weight_decy=0.1", r"did you mean 'train.optimizer.weight_decay'"),
+    ],
+)
+def test_mistakes_are_one_line(config_file, override, words):
+    with pytest.raises(UserError, match=words) as refusal:
+        load_config(config_file, [override])
+    assert "\n" not in str(refusal.value)
+
+
+def test_file_that_names_another_schedule_drops_its_parents_keys(tmp_path, config_file):
+    (tmp_path / "parent.yaml").write_text(
+        f"extends: {config_file}\ntrain: {{schedule: {{name: step, milestones: [5]}}}}\n"
+    )
+    (tmp_path / "child.yaml").write_text("extends: parent.yaml\ntrain: {schedule: {name: cosine, final: 0.1}}\n")
+    schedule = load_config(tmp_path / "child.yaml").train.schedule
+    assert (schedule.name, schedule.milestones, schedule.final) == ("cosine", None, 0.1)
