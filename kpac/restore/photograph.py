@@ -104,7 +104,7 @@ def read_photograph(path: str | Path) -> Photograph:
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the user named the file
+            warnings.simplefilter("ignore")  # of large images and odd metadata; what cannot be read is raised
             with Image.open(path, formats=FORMATS) as file:
                 return _read(path, file)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
