@@ -16,7 +16,7 @@ from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.evaluation.tables import markdown_table
 from kpac.files import write_json
-from kpac.inspect.attention import attention_of, kpac_blocks, rank_correlation
+from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks, rank_correlation
 from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field
 from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
@@ -25,11 +25,19 @@ from kpac.models.weights import load_model, weights_file
 
 @dataclass(frozen=True)
 class Subject:
-    """A photograph to look at: its views by name, H x W x 3 in [0, 1], and its blur radius in pixels if it is known."""
+    """A photograph to look at.
+
+    Args:
+        name: of its sheet.
+        views: by name, H x W x 3 in [0, 1].
+        blur_radius: H x W in pixels, of either sign, if it is known.
+        reduced_from: height and width of the file, if it was larger.
+    """
 
     name: str
     views: dict[str, np.ndarray]
     blur_radius: np.ndarray | None = None
+    reduced_from: tuple[int, int] | None = None
 
 
 def inspect_weights(
@@ -61,48 +69,32 @@ def inspect_weights(
     Raises:
         UserError: a file cannot be read, or the network has no KPAC blocks.
     """
+    _check_names(photos)
     model = load_model(weights).to(choose_device(device))
-    file = weights_file(weights)
     blocks = kpac_blocks(model)
     if not data and model.views != ("center",):
         raise UserError(f"network '{model.config['name']}' reads dual-pixel views; name a data set with --data")
-    name = f"{model.config['name']}, {weights}"
+    label = f"{model.config['name']}, {weights}"
 
     images, shapes = [], []
     for subject in tqdm(_subjects(model.views, photos, data, split, longest_side), desc="inspecting", disable=None):
         restored, attention = attention_of(model, *subject.views.values())
-        height, width = restored.shape[:2]
-        caption = f"{subject.name} ({width}x{height}), {name}"
+        caption = f"{subject.name} ({_size_note(subject)}), {label}"
         sheet = attention_sheet(subject.views["center"], restored, attention, caption, subject.blur_radius)
-        save_sheet(sheet, output / subject.name.split(" ")[0])
-        entries = []
-        for block in attention:
-            entry: dict[str, Any] = {}
-            if block.scale is not None:
-                entry["expected_dilation"] = [
-                    float(block.expected_dilation.min()),
-                    float(block.expected_dilation.max()),
-                ]
-                entry["mean_weights"] = block.scale.mean(axis=(1, 2)).tolist()
-                if subject.blur_radius is not None:
-                    correlation = rank_correlation(block, subject.blur_radius)
-                    entry["rank_correlation"] = None if np.isnan(correlation) else correlation
-            if block.shape is not None:
-                entry["shape_attention"] = block.shape.tolist()
-            entries.append(entry)
-        images.append({"name": subject.name, "size": [height, width], "blocks": entries})
+        save_sheet(sheet, output / subject.name)
+        numbers = [_numbers(block, subject.blur_radius) for block in attention]
+        size = {"size": restored.shape[:2], "reduced_from": subject.reduced_from}
+        images.append({"name": subject.name, **size, "blocks": numbers})
         shapes.append([block.shape for block in attention if block.shape is not None])
 
     field = effective_receptive_field(model)
     banks = [kernel_patterns(block, branch) for block in blocks for branch in range(len(block.kernels))]
     stacked = [np.stack(vectors) for vectors in zip(*shapes, strict=True)]
-    save_sheet(model_sheet(banks, stacked, field, name), output / "model")
+    save_sheet(model_sheet(banks, stacked, field, label), output / "model")
+    radius = {f"{share:.0%}": field.radius(share) for share in SHARES}
     result = {
-        "weights": str(file),
-        "receptive_field": {
-            "reach": field.reach,
-            "radius": {f"{share:.0%}": field.radius(share) for share in SHARES},
-        },
+        "weights": str(weights_file(weights)),
+        "receptive_field": {"reach": field.reach, "radius": radius},
         "images": images,
     }
     write_json(output / "inspect.json", result)
@@ -116,9 +108,37 @@ def correlation_table(result: dict[str, Any]) -> str:
         for image in result["images"]
         if all("rank_correlation" in block for block in image["blocks"])
     ]
-    return (
-        markdown_table(["image", *(f"block {number + 1}" for number in range(len(rows[0]) - 1))], rows) if rows else ""
-    )
+    if not rows:
+        return ""
+    return markdown_table(["image", *(f"block {number}" for number in range(1, len(rows[0])))], rows)
+
+
+def _numbers(block: BlockAttention, blur_radius: np.ndarray | None) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    if block.scale is not None:
+        expected = block.expected_dilation
+        numbers["expected_dilation"] = [float(expected.min()), float(expected.max())]
+        numbers["mean_weights"] = block.scale.mean(axis=(1, 2)).tolist()
+        if blur_radius is not None:
+            correlation = rank_correlation(block, blur_radius)
+            numbers["rank_correlation"] = None if np.isnan(correlation) else correlation
+    if block.shape is not None:
+        numbers["shape_attention"] = block.shape.tolist()
+    return numbers
+
+
+def _size_note(subject: Subject) -> str:
+    height, width = subject.views["center"].shape[:2]
+    note = f"{width}x{height}"
+    return f"{note}, reduced from {subject.reduced_from[1]}x{subject.reduced_from[0]}" if subject.reduced_from else note
+
+
+def _check_names(photos: Sequence[Path]) -> None:
+    taken = {"model": "the model's sheet"}
+    for path in photos:
+        if path.stem in taken:
+            raise UserError(f"{taken[path.stem]} and {path}: both sheets would be {path.stem}.png; rename one")
+        taken[path.stem] = str(path)
 
 
 def _correlation(value: float | None) -> str:
@@ -150,4 +170,4 @@ def _reduced(subject: Subject, longest_side: int) -> Subject:
     views = {name: cv2.resize(view, size, interpolation=cv2.INTER_AREA) for name, view in subject.views.items()}
     blur = subject.blur_radius
     blur = None if blur is None else cv2.resize(blur, size, interpolation=cv2.INTER_AREA) * scale
-    return Subject(f"{subject.name} reduced from {width}x{height}", views, blur)
+    return Subject(subject.name, views, blur, reduced_from=(height, width))
