@@ -88,7 +88,11 @@ def inspect_weights(
         shapes.append([block.shape for block in attention if block.shape is not None])
 
     field = effective_receptive_field(model)
-    banks = [kernel_patterns(block, branch) for block in blocks for branch in range(len(block.kernels))]
+    banks = {}
+    for number, block in enumerate(blocks, 1):
+        for branch, dilation in enumerate(block.dilations[: len(block.kernels)]):
+            title = "shared kernel" if len(block.kernels) == 1 else f"kernel of dilation {dilation}"
+            banks[f"block {number}, {title}"] = kernel_patterns(block, branch)
     stacked = [np.stack(vectors) for vectors in zip(*shapes, strict=True)]
     save_sheet(model_sheet(banks, stacked, field, label), output / "model")
     radius = {f"{share:.0%}": field.radius(share) for share in SHARES}

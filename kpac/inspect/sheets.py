@@ -1,6 +1,6 @@
 """What `kpac inspect` draws: one sheet a photograph, one sheet a model, each as PNG and PDF."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,34 +62,23 @@ def attention_sheet(
 
 
 def model_sheet(
-    kernels: Sequence[KernelPatterns], shapes: Sequence[np.ndarray], field: ReceptiveField, caption: str
+    kernels: Mapping[str, KernelPatterns], shapes: Sequence[np.ndarray], field: ReceptiveField, caption: str
 ) -> Figure:
     """The shared kernels, shape attention over several photographs, and the effective receptive field.
 
     Args:
-        kernels: of every block.
+        kernels: title -> patterns, of every kernel bank.
         shapes: of every block with shape attention, photographs x filters.
         field: of the whole network.
         caption: printed at the top; say the model.
     """
-    rows = [-(-len(bank.filters) // KERNEL_COLUMNS) for bank in kernels]
-    heights = [0.85 * count + 0.3 for count in rows] + [1.2] * len(shapes) + [4.6]
+    rows = [-(-len(bank.filters) // KERNEL_COLUMNS) for bank in kernels.values()]
+    heights = [0.95 * count + 0.3 for count in rows] + [1.2] * len(shapes) + [4.6]
     figure = Figure(figsize=(13, sum(heights) + 0.6), dpi=100, layout="constrained")
     figure.suptitle(caption, fontsize=10)
     parts = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
-    for number, (bank, count) in enumerate(zip(kernels, rows, strict=True), 1):
-        part = next(parts)
-        part.suptitle(
-            f"block {number}: shared kernel, the strongest pattern of each filter and its share of the energy",
-            fontsize=9,
-        )
-        limit = np.abs(bank.patterns).max()
-        axes = part.subplots(count, KERNEL_COLUMNS, squeeze=False).ravel()
-        for place in axes:
-            place.set_axis_off()
-        for pattern, share, index, place in zip(bank.patterns, bank.share, bank.filters, axes, strict=False):
-            place.imshow(pattern, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            place.set_title(f"{index}: {share:.0%}", fontsize=6, pad=2)
+    for (title, bank), count in zip(kernels.items(), rows, strict=True):
+        _mosaic(next(parts).subplots(), bank, count, title)
     for number, weights in enumerate(shapes, 1):
         count = f"mean and range over {len(weights)} photographs" if len(weights) > 1 else "of one photograph"
         _bars(next(parts).subplots(), weights, f"block {number}, shape attention, one bar a filter, {count}")
@@ -103,9 +92,27 @@ def save_sheet(figure: Figure, stem: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once for both
     for suffix in (".png", ".pdf"):
         with whole_file(stem.with_name(stem.name + suffix)) as partial:
             figure.savefig(partial)
+
+
+def _mosaic(axes: Axes, bank: KernelPatterns, rows: int, title: str) -> None:
+    """All patterns of a bank as one image, because a hundred small ones take minutes."""
+    count, size, _ = bank.patterns.shape
+    across, down = size + 1, size + 2  # with a gap, and room for a label
+    canvas = np.full((rows * down, KERNEL_COLUMNS * across), np.nan)
+    for position in range(count):
+        top, left = position // KERNEL_COLUMNS * down + 1, position % KERNEL_COLUMNS * across
+        canvas[top : top + size, left : left + size] = bank.patterns[position]
+        label = f"{bank.filters[position]}: {bank.share[position]:.0%}"
+        axes.text(left + (size - 1) / 2, top - 0.6, label, fontsize=6, ha="center", va="bottom")
+    limit = np.abs(bank.patterns).max()
+    axes.imshow(canvas, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_title(f"{title}: each filter's strongest pattern, and its share of the filter's energy", fontsize=8)
+    axes.set_axis_off()
 
 
 def _receptive_field(part, field: ReceptiveField) -> None:

@@ -13,15 +13,15 @@ from kpac.errors import UserError
 from kpac.models.network import KPACNet
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
-from kpac.restore.tiling import restore_in_tiles
+from kpac.restore.tiling import kept_values, restore_in_tiles
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 DEFAULT_PRECISION = {"cpu": "float32", "cuda": "float16"}  # measured in docs/restore.md
 TILES = (1024, 512, 256, 128)  # that "auto" chooses from
 
-# What a process takes, by the bytes of its tensors: convolutions on a CPU copy their input and output into another
-# layout. Measured by `python benchmarks/tiling.py`.
-OVERHEAD = 1.5
+# What a pass takes by the bytes of its tensors. `python benchmarks/tiling.py` measured 1.0 on a CPU, where convolutions
+# of channels-last tensors need no copies; the rest is a reserve.
+OVERHEAD = 1.2
 
 
 class Restorer:
@@ -126,9 +126,7 @@ class Restorer:
         peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype)
         kept = 3 * 4 * height * width
         if not self.approximate:
-            positions = -(-height // self.model.multiple) * -(-width // self.model.multiple)
-            channels = (len(self.model.blocks) + 1) * self.model.fusion[-1].out_channels
-            kept += positions * channels * self.dtype.itemsize
+            kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
         return None if peak is None else int(OVERHEAD * peak) + kept
 
     def check_views(self, names: Sequence[str]) -> None:

@@ -52,6 +52,15 @@ def restore_in_tiles(
         return tiled.run(bar.update)
 
 
+def kept_values(network: KPACNet, height: int, width: int, tile: int) -> int:
+    """How many values of features lie in memory between the stages at the end, when they are most."""
+    rows, columns = -(-height // network.multiple), -(-width // network.multiple)
+    halo = decoder_reads(network, Span(0, network.multiple - 1))[0]
+    band = min(rows, int(tile * BLOCK_TILE) + halo.last - halo.first)
+    blocks = len(network.blocks)
+    return network.fusion[-1].out_channels * columns * (rows * max(1, blocks) + (band if blocks else 0))
+
+
 class _TiledPass:
     """One pass over one image; `whole` and every area count positions of the deepest features."""
 
