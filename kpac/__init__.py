@@ -13,6 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Restorer": "kpac.restore.restorer",
     "KPACBlock": "kpac.models",
     "KPACNet": "kpac.models",
     "ScaleAttention": "kpac.models",

@@ -60,7 +60,10 @@ class ShapeAttention(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = local_mean(x, self.window) if self.window else x.mean(dim=(2, 3), keepdim=True)
+        return self.from_mean(local_mean(x, self.window) if self.window else x.mean(dim=(2, 3), keepdim=True))
+
+    def from_mean(self, mean: Tensor) -> Tensor:
+        """The weights for a mean of the features, (N, channels, H, W) -> (N, filters, H, W); H and W may be 1."""
         return torch.sigmoid(self.weigh(self.squeeze(mean)))
 
 
@@ -81,7 +84,8 @@ class KPACBlock(nn.Module):
         shape_attention: False weighs every filter by one.
         shape_window: see `ShapeAttention`.
 
-    Shape: (N, channels, H, W) -> (N, channels, H, W).
+    Shape: (N, channels, H, W) -> (N, channels, H, W). A tile of larger features needs the shape attention of them all,
+    (N, filters, 1, 1) or (N, filters, H, W), as a second argument.
     """
 
     def __init__(
@@ -113,13 +117,14 @@ class KPACBlock(nn.Module):
             for kernel, dilation in zip(kernels, self.dilations, strict=True)
         ]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
         branches = self.branches(x)
         if self.scale_attention is not None:
             scale = self.scale_attention(x)  # (N, branches, H, W)
             branches = [branch * scale[:, i : i + 1] for i, branch in enumerate(branches)]
         if self.shape_attention is not None:
-            shape = self.shape_attention(x)  # (N, filters, 1, 1), or (N, filters, H, W) with a window
+            if shape is None:
+                shape = self.shape_attention(x)  # (N, filters, 1, 1), or (N, filters, H, W) with a window
             branches = [branch * shape for branch in branches]
         return self.fusion(torch.cat(branches, dim=1))
 

@@ -127,21 +127,40 @@ class KPACNet(nn.Module):
             )
         height, width = views.shape[-2:]
         x = pad_to_multiple(views, self.multiple) * 2 - 1
-        output = x[:, :3] + self.residual(x[:, 3:] if len(self.views) > 1 else x)
+        output = x[:, :3] + self.residual(self.encoder_input(x))
         return (output[..., :height, :width] + 1) / 2
+
+    def encoder_input(self, views: Tensor) -> Tensor:
+        """The channels that the encoder reads: the center view, or the two dual-pixel views beside it."""
+        return views[:, 3:] if len(self.views) > 1 else views
 
     def residual(self, x: Tensor) -> Tensor:
         """What the network adds to the center view, in [-1, 1] units; H and W are multiples of 2 ** levels.
 
         Shape: (N, 3 or 6, H, W) -> (N, 3, H, W).
         """
-        skips = []
-        for stage in self.encoder:
-            x = stage(x)
-            skips.append(x)
+        skips = self.encode(x)
         chain = [skips.pop()]
         for block in self.blocks:
             chain.append(block(chain[-1]))
+        return self.decode(chain, skips)
+
+    def encode(self, x: Tensor, levels: int | None = None) -> list[Tensor]:
+        """The features of every level, or of the first few: (N, channels, H, W), then H / 2, and so on."""
+        features = []
+        for stage in self.encoder[:levels]:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    def decode(self, chain: list[Tensor], skips: list[Tensor]) -> Tensor:
+        """The residual.
+
+        Args:
+            chain: what the first block reads and every block gives, (N, channels, H, W) each.
+            skips: the encoder's features of the levels above, at full size first; the list is emptied, so that each
+                is freed once it is merged.
+        """
         x = self.fusion(torch.cat(chain, dim=1))
         for stage in self.decoder:
             x = stage(x, skips.pop())

@@ -16,6 +16,7 @@ from kpac.config import load_config
 from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
 from kpac.distributed import Processes
+from kpac.evaluation.protocols import find_protocol
 from kpac.models.registry import create_model
 from kpac.models.weights import load_model, read_header
 from kpac.training.checkpoint import read_checkpoint
@@ -65,7 +66,8 @@ def test_two_processes_train_and_score_the_model_that_one_trains(config_file, th
     weights = runs / "two" / "checkpoints" / "last.safetensors"
     scenes = SceneDataset(find_scenes(three_scenes, "val"), bit_depth=8)
     assert len(scenes) == 3
-    alone = validate(load_model(weights), scenes, Processes(0, 1, torch.device("cpu")), samples=0)
+    protocol = find_protocol(load_config(config_file).validation.protocol)
+    alone = validate(load_model(weights), scenes, protocol, Processes(0, 1, torch.device("cpu")), samples=0)
     assert read_header(weights)["validation"] == pytest.approx(alone.scores, rel=1e-6)
 
 
@@ -91,7 +93,7 @@ def test_sigterm_ends_all_processes_at_the_same_step_and_saves(config_file, tmp_
             time.sleep(0.05)
         launcher.terminate()
         errors = launcher.communicate(timeout=120)[1]
-    lines = [line for line in errors.splitlines() if line.startswith("kpac: ")]
+    lines = [line for line in errors.splitlines() if line.startswith("kpac: stopped by ")]
     assert len(lines) == 1
     done = int(lines[0].removeprefix("kpac: stopped by SIGTERM after iteration ").split(";")[0])
     assert lines[0].endswith(f"; the run is saved, continue with: torchrun ... scripts/train.py --resume {folder}")

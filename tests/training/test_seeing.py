@@ -13,6 +13,7 @@ from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
 from kpac.distributed import Processes
 from kpac.errors import UserError
+from kpac.evaluation.protocols import find_protocol
 from kpac.models.registry import create_model
 from kpac.training.trainer import train
 from kpac.training.validation import PICTURE, small, validate
@@ -41,7 +42,7 @@ def test_attention_maps_are_those_of_the_first_scene_and_leave_no_hooks(data_roo
     attention = model.blocks[1].scale_attention
     seen = []
     handle = attention.register_forward_hook(lambda _, __, output: seen.append(output[0]))
-    pictures = validate(model, scenes, ALONE, samples=1).pictures
+    pictures = validate(model, scenes, find_protocol("dpdd-8bit"), ALONE, samples=1).pictures
     handle.remove()
     assert torch.equal(pictures["scale_attention/blocks.1.scale_attention"], torch.cat([*seen[0][:, None]], dim=2))
     assert len(seen) == 2

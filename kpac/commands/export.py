@@ -1,0 +1,29 @@
+"""`kpac export`: a model as ONNX or .pt2."""
+
+import argparse
+from pathlib import Path
+
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, say
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the command to the command line."""
+    command = add_command(commands, "export", export, "write a model as ONNX or .pt2, checked against PyTorch")
+    command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
+    command.add_argument("target", type=Path, metavar="TARGET", help="ends in .onnx or .pt2")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
+    add_plugin_argument(command)
+
+
+def export(options: argparse.Namespace) -> None:
+    from kpac.errors import UserError
+    from kpac.models.registry import load_plugins
+    from kpac.models.weights import load_model
+    from kpac.restore.export import CHECKED_SIZES, export_model
+
+    if options.target.exists() and not options.overwrite:
+        raise UserError(f"{options.target}: exists already; --overwrite replaces it")
+    load_plugins(options.plugin)
+    difference = export_model(load_model(options.model), options.target)
+    sizes = ", ".join(f"{height}x{width}" for height, width in CHECKED_SIZES)
+    say(f"{options.target}: differs from PyTorch by {difference:.1e} at most, on {sizes}")

@@ -1,0 +1,52 @@
+"""`kpac inspect`: sheets of what a network attends to and has learned."""
+
+import argparse
+from pathlib import Path
+
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the command to the command line."""
+    command = add_command(commands, "inspect", inspect, "draw what a network attends to and has learned")
+    command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
+    command.add_argument(
+        "photos", nargs="*", type=Path, metavar="PHOTO", help="image files (default: two photographs of scikit-image)"
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the sheets")
+    command.add_argument(
+        "--data", type=Path, metavar="DIR", help="a data set in place of photographs; a synthetic one knows its blur"
+    )
+    command.add_argument("--split", default="test", help="of the data set: train, val or test (default: test)")
+    command.add_argument(
+        "--longest-side",
+        type=positive,
+        default=1024,
+        metavar="N",
+        help="larger photographs are reduced to it, in pixels (default: 1024)",
+    )
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    add_plugin_argument(command)
+
+
+def inspect(options: argparse.Namespace) -> None:
+    from kpac.errors import UserError
+    from kpac.inspect.report import correlation_table, inspect_weights
+    from kpac.models.registry import load_plugins
+
+    if options.photos and options.data:
+        raise UserError("PHOTO and --data: give one of the two")
+    load_plugins(options.plugin)
+    result = inspect_weights(
+        options.model,
+        options.output,
+        options.photos,
+        options.data,
+        options.split,
+        options.longest_side,
+        options.device,
+    )
+    table = correlation_table(result)
+    if table:
+        print(f"\nrank correlation of the expected dilation with the true circle of confusion\n\n{table}\n")
+    say(f"{options.output}: {len(result['images'])} sheets, model.png, inspect.json")

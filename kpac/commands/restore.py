@@ -1,0 +1,74 @@
+"""`kpac restore`: photographs in, restored photographs out."""
+
+import argparse
+from pathlib import Path
+
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the command to the command line."""
+    command = add_command(commands, "restore", restore, "restore photographs with a trained model")
+    command.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="PNG, TIFF, JPEG or WebP files of 8 or 16 bits, folders, or patterns"
+    )
+    command.add_argument("-m", "--model", type=Path, required=True, help="a .safetensors file or the folder of a run")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    command.add_argument("--left", type=Path, metavar="VIEW", help="left dual-pixel view, or a folder of them")
+    command.add_argument("--right", type=Path, metavar="VIEW", help="right dual-pixel view, or a folder of them")
+    command.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    command.add_argument(
+        "--tile",
+        type=tile,
+        default="auto",
+        metavar="N|whole|auto",
+        help="side of the tiles in pixels; the result is the same (default: auto, tiles where the whole does not fit)",
+    )
+    command.add_argument(
+        "--approximate", action="store_true", help="restore and blend overlapping tiles, for networks from outside"
+    )
+    command.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="(default: auto, float32 on a CPU and float16 on a GPU)",
+    )
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    command.add_argument(
+        "--quality", type=quality, default=95, metavar="1-100", help="of JPEG and WebP files (default: 95)"
+    )
+    add_plugin_argument(command)
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Returns 1 if a photograph could not be restored."""
+    from kpac.models.registry import load_plugins
+    from kpac.models.weights import load_model
+    from kpac.restore.photos import plan, restore_photos
+    from kpac.restore.restorer import Restorer
+
+    load_plugins(options.plugin)
+    model = load_model(options.model)
+    restorer = Restorer(model, options.tile, options.precision, options.device, options.approximate, progress=True)
+    given = {"center": True, "left": options.left, "right": options.right}
+    restorer.check_views([name for name, view in given.items() if view])
+    jobs = plan(options.photos, options.output, options.left, options.right, options.overwrite)
+    failed = restore_photos(restorer, jobs, options.quality)
+    say(f"restored {len(jobs) - failed} of {len(jobs)}: {options.output}")
+    return 1 if failed else 0
+
+
+def tile(text: str) -> int | str | None:
+    """A side in pixels, "auto", or None for "whole"."""
+    if text in ("auto", "whole"):
+        return None if text == "whole" else text
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a side in pixels such as 512, 'whole' or 'auto', found '{text}'")
+    return positive(text)
+
+
+def quality(text: str) -> int:
+    """1 to 100."""
+    if not text.isdigit() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected 1 to 100, found '{text}'")
+    return int(text)

@@ -1,0 +1,44 @@
+"""The shared kernels as small images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kpac.models.kpac import KPACBlock
+
+
+@dataclass(frozen=True)
+class KernelPatterns:
+    """Patterns of one kernel bank, strongest filter first.
+
+    Args:
+        patterns: F x k x k; the largest value of each is positive.
+        share: F, the part of a filter's energy that its pattern explains, 0 to 1.
+        filters: F, which filter each belongs to.
+    """
+
+    patterns: np.ndarray
+    share: np.ndarray
+    filters: np.ndarray
+
+
+def kernel_patterns(block: KPACBlock, branch: int = 0) -> KernelPatterns:
+    """The one spatial pattern a filter that comes closest to what it does in all of its input channels.
+
+    A filter is a k x k kernel for each of C channels, so a C x k^2 matrix; its first singular vector times its first
+    singular value is the pattern whose multiples approximate the C kernels best.
+
+    Args:
+        block: a KPAC block.
+        branch: which kernel bank, in a block whose branches do not share one.
+    """
+    weight = block.kernels[branch].detach().float().cpu().numpy()
+    filters, channels, size, _ = weight.shape
+    _, singular, right = np.linalg.svd(weight.reshape(filters, channels, size * size), full_matrices=False)
+    patterns = right[:, 0] * singular[:, :1]
+    largest = np.take_along_axis(patterns, np.abs(patterns).argmax(axis=1)[:, None], axis=1)
+    patterns = (patterns * np.sign(largest)).reshape(filters, size, size)
+    energy = np.square(singular).sum(axis=1)
+    order = np.argsort(-energy, kind="stable")
+    share = np.square(singular[:, 0]) / np.maximum(energy, np.finfo(np.float32).tiny)
+    return KernelPatterns(patterns[order], share[order], order)

@@ -1,0 +1,177 @@
+"""From weights and photographs to a folder of sheets, and the numbers behind them as inspect.json."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from kpac.data.images import read_pixels, to_float
+from kpac.data.layouts import find_scenes
+from kpac.data.photos import skimage_photos
+from kpac.environment import choose_device
+from kpac.errors import UserError
+from kpac.evaluation.tables import markdown_table
+from kpac.files import write_json
+from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks, rank_correlation
+from kpac.inspect.kernels import kernel_patterns
+from kpac.inspect.receptive_field import effective_receptive_field
+from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
+from kpac.models.weights import load_model, weights_file
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A photograph to look at.
+
+    Args:
+        name: of its sheet.
+        views: by name, H x W x 3 in [0, 1].
+        blur_radius: H x W in pixels, of either sign, if it is known.
+        reduced_from: height and width of the file, if it was larger.
+    """
+
+    name: str
+    views: dict[str, np.ndarray]
+    blur_radius: np.ndarray | None = None
+    reduced_from: tuple[int, int] | None = None
+
+
+def inspect_weights(
+    weights: Path,
+    output: Path,
+    photos: Sequence[Path] = (),
+    data: Path | None = None,
+    split: str = "test",
+    longest_side: int = 1024,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Draws one sheet a photograph, and one of the model.
+
+    Args:
+        weights: a .safetensors file or the folder of a run, of a network with KPAC blocks.
+        output: folder for NAME.png and NAME.pdf of each photograph, model.png, model.pdf and inspect.json.
+        photos: image files, for a network that reads one view.
+        data: a data set, whose scenes are looked at in place of photographs. One that `kpac data synthesize` made
+            brings the true blur. Without photographs and data, photographs of scikit-image are taken.
+        split: of the data set.
+        longest_side: larger photographs are reduced to it; the sheets say so.
+        device: see `kpac.environment.choose_device`.
+
+    Returns:
+        What inspect.json holds: for each photograph and each block the range of the expected dilation, the shape
+        attention, and the rank correlation with the true blur where that is known (None where one of the two is the
+        same everywhere); the receptive field.
+
+    Raises:
+        UserError: a file cannot be read, or the network has no KPAC blocks.
+    """
+    _check_names(photos)
+    model = load_model(weights).to(choose_device(device))
+    blocks = kpac_blocks(model)
+    if not data and model.views != ("center",):
+        raise UserError(f"network '{model.config['name']}' reads dual-pixel views; name a data set with --data")
+    label = f"{model.config['name']}, {weights}"
+
+    images, shapes = [], []
+    for subject in tqdm(_subjects(model.views, photos, data, split, longest_side), desc="inspecting", disable=None):
+        restored, attention = attention_of(model, *subject.views.values())
+        caption = f"{subject.name} ({_size_note(subject)}), {label}"
+        sheet = attention_sheet(subject.views["center"], restored, attention, caption, subject.blur_radius)
+        save_sheet(sheet, output / subject.name)
+        numbers = [_numbers(block, subject.blur_radius) for block in attention]
+        size = {"size": restored.shape[:2], "reduced_from": subject.reduced_from}
+        images.append({"name": subject.name, **size, "blocks": numbers})
+        shapes.append([block.shape for block in attention if block.shape is not None])
+
+    field = effective_receptive_field(model)
+    banks = {}
+    for number, block in enumerate(blocks, 1):
+        for branch, dilation in enumerate(block.dilations[: len(block.kernels)]):
+            title = "shared kernel" if len(block.kernels) == 1 else f"kernel of dilation {dilation}"
+            banks[f"block {number}, {title}"] = kernel_patterns(block, branch)
+    stacked = [np.stack(vectors) for vectors in zip(*shapes, strict=True)]
+    save_sheet(model_sheet(banks, stacked, field, label), output / "model")
+    radius = {f"{share:.0%}": field.radius(share) for share in SHARES}
+    result = {
+        "weights": str(weights_file(weights)),
+        "receptive_field": {"reach": field.reach, "radius": radius},
+        "images": images,
+    }
+    write_json(output / "inspect.json", result)
+    return result
+
+
+def correlation_table(result: dict[str, Any]) -> str:
+    """The rank correlations in what `inspect_weights` returns, image by block; empty if the true blur is not known."""
+    rows = [
+        [image["name"], *(_correlation(block["rank_correlation"]) for block in image["blocks"])]
+        for image in result["images"]
+        if all("rank_correlation" in block for block in image["blocks"])
+    ]
+    if not rows:
+        return ""
+    return markdown_table(["image", *(f"block {number}" for number in range(1, len(rows[0])))], rows)
+
+
+def _numbers(block: BlockAttention, blur_radius: np.ndarray | None) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    if block.scale is not None:
+        expected = block.expected_dilation
+        numbers["expected_dilation"] = [float(expected.min()), float(expected.max())]
+        numbers["mean_weights"] = block.scale.mean(axis=(1, 2)).tolist()
+        if blur_radius is not None:
+            correlation = rank_correlation(block, blur_radius)
+            numbers["rank_correlation"] = None if np.isnan(correlation) else correlation
+    if block.shape is not None:
+        numbers["shape_attention"] = block.shape.tolist()
+    return numbers
+
+
+def _size_note(subject: Subject) -> str:
+    height, width = subject.views["center"].shape[:2]
+    note = f"{width}x{height}"
+    return f"{note}, reduced from {subject.reduced_from[1]}x{subject.reduced_from[0]}" if subject.reduced_from else note
+
+
+def _check_names(photos: Sequence[Path]) -> None:
+    taken = {"model": "the model's sheet"}
+    for path in photos:
+        if path.stem in taken:
+            raise UserError(f"{taken[path.stem]} and {path}: both sheets would be {path.stem}.png; rename one")
+        taken[path.stem] = str(path)
+
+
+def _correlation(value: float | None) -> str:
+    return "constant" if value is None else f"{value:+.2f}"
+
+
+def _subjects(
+    views: Sequence[str], photos: Sequence[Path], data: Path | None, split: str, longest_side: int
+) -> Iterator[Subject]:
+    if data:
+        for scene in find_scenes(data, split, views):
+            center = scene.views["center"]
+            blur_file = center.parents[1] / "blur" / f"{center.stem}.tiff"
+            blur = cv2.imread(str(blur_file), cv2.IMREAD_UNCHANGED) if blur_file.is_file() else None
+            pixels = {name: to_float(read_pixels(path)) for name, path in scene.views.items()}
+            yield _reduced(Subject(scene.name, pixels, blur), longest_side)
+        return
+    files = list(photos) or [photo.path for photo in skimage_photos() if photo.split == "test"]
+    for path in files:
+        yield _reduced(Subject(path.stem, {"center": to_float(read_pixels(path))}), longest_side)
+
+
+def _reduced(subject: Subject, longest_side: int) -> Subject:
+    height, width = subject.views["center"].shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return subject
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    views = {name: cv2.resize(view, size, interpolation=cv2.INTER_AREA) for name, view in subject.views.items()}
+    blur = subject.blur_radius
+    blur = None if blur is None else cv2.resize(blur, size, interpolation=cv2.INTER_AREA) * scale
+    return Subject(subject.name, views, blur, reduced_from=(height, width))

@@ -1,0 +1,1 @@
+"""Restoring photographs: exact tiling, files with all they carry, export."""

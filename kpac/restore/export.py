@@ -1,0 +1,148 @@
+"""A trained network as a file that runs without this package: ONNX, or PyTorch's own .pt2.
+
+Both take and give what the network does, views (1, 3V, H, W) -> (1, 3, H, W) in [0, 1], for any height and width: the
+extension to a multiple of the network's stride is part of the graph. PyTorch's exporters follow sizes as symbols, and a
+branch on a symbol would fix one side of it; so the extension is written as an index here instead.
+
+Needs the extra `export`: pip install 'kpac[export]'. The files do not need it: ONNX runs with onnxruntime alone.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kpac.errors import UserError
+from kpac.files import whole_file
+
+OPSET = 18  # the first that the exporter writes without converting down, in every PyTorch from 2.6 on
+CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # a multiple of 8, and odd ones
+TOLERANCE = 1e-4
+
+
+class Exportable(nn.Module):
+    """A network whose extension to a multiple of its stride has no branches.
+
+    Args:
+        network: KPACNet; any other network should take any size by itself.
+
+    Shape: that of the network.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.multiple = getattr(network, "multiple", 1)
+
+    def forward(self, views: Tensor) -> Tensor:
+        if self.multiple == 1:
+            return self.network(views)
+        rows, columns = (_mirrored(size, self.multiple, views.device) for size in views.shape[-2:])
+        restored = self.network(views.index_select(2, rows).index_select(3, columns))
+        # A slice instead of an index would ask whether it changes anything, and so fix the answer.
+        rows, columns = (torch.arange(size, device=views.device) for size in views.shape[-2:])
+        return restored.index_select(2, rows).index_select(3, columns)
+
+
+def export_model(model: nn.Module, path: str | Path) -> float:
+    """Writes a model and compares the file's outputs with the model's on three sizes.
+
+    Args:
+        model: made by `create_model` or `load_model`, on the CPU.
+        path: ends in .onnx or .pt2.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        UserError: another suffix, a missing package, a network that cannot be exported, or one whose file differs by
+            more than 1e-4; nothing is written then.
+    """
+    path = Path(path)
+    writers: dict[str, tuple[Callable, Callable]] = {".onnx": (_write_onnx, _run_onnx), ".pt2": (_write_pt2, _run_pt2)}
+    if path.suffix not in writers:
+        raise UserError(f"{path}: expected a name that ends in .onnx or .pt2")
+    write, run = writers[path.suffix]
+    model = model.eval()
+    with whole_file(path) as partial:
+        try:
+            write(Exportable(model).eval(), _example(model, *CHECKED_SIZES[1]), partial)
+        except ImportError as error:
+            raise UserError(f"exporting needs the package '{error.name}': pip install 'kpac[export]'") from None
+        except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"network '{model.config['name']}' cannot be exported with free sizes: {reason}") from None
+        difference = max(_difference(model, run(partial), size) for size in CHECKED_SIZES)
+        if not difference <= TOLERANCE:
+            raise UserError(f"{path}: differs from the model by {difference:.1e}, more than {TOLERANCE:g}; not written")
+    return difference
+
+
+def _mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
+    """Which row stands where in the extended image; as `kpac.models.layers.pad_to_multiple` does it."""
+    position = torch.arange((size + multiple - 1) // multiple * multiple, device=device)
+    mirrored = (size - 1) - (position - (size - 1)).abs()
+    repeated = position.clamp(max=size - 1)  # where the image is too small to be mirrored
+    return torch.where(mirrored.min() < 0, repeated, mirrored)
+
+
+def _example(model: nn.Module, height: int, width: int) -> Tensor:
+    return torch.rand(1, 3 * len(model.views), height, width, generator=torch.Generator().manual_seed(height))
+
+
+def _difference(model: nn.Module, run: Callable[[Tensor], Tensor], size: tuple[int, int]) -> float:
+    views = _example(model, *size)
+    with torch.no_grad():
+        return (run(views) - model(views)).abs().max().item()
+
+
+def _dynamic_shapes() -> dict:
+    return {"views": {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}}
+
+
+def _write_onnx(network: nn.Module, views: Tensor, path: Path) -> None:
+    import onnx  # noqa: F401  (the exporter's, asked for here so that its absence is named)
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network,
+                (views,),
+                str(path),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=["views"],
+                output_names=["restored"],
+                dynamic_shapes=_dynamic_shapes(),
+                external_data=False,
+            )
+    finally:
+        logger.setLevel(level)
+
+
+def _run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda views: torch.from_numpy(session.run(None, {"views": views.numpy().astype(np.float32)})[0])
+
+
+def _write_pt2(network: nn.Module, views: Tensor, path: Path) -> None:
+    with torch.no_grad():
+        program = torch.export.export(network, (views,), dynamic_shapes=_dynamic_shapes(), strict=False)
+    torch.export.save(program, path)
+
+
+def _run_pt2(path: Path) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(path).module()

@@ -1,0 +1,169 @@
+"""KPACNet over an image in tiles: the same result as in one pass, up to rounding, at bounded memory.
+
+Overlap alone cannot give that, because shape attention averages each block's input over the whole image. So the pass
+goes in stages, each over all tiles: the encoder, then block after block, then fusion and decoder. What a block reads
+lies in memory as a whole, so its mean is known before the block runs; that is 24 bytes a pixel in the paper's 2-level
+network. Everything else exists for a part of the image at a time: what the last block gives for the band of rows that
+is being decoded, features of higher resolution for one tile. The skips are computed a second time for the decoder.
+
+Each stage reads a halo around its tile, of the size that `kpac.models.reach` computes from the layers. Where the image
+ends, the tile ends, too, so that every layer pads there as it does in one pass.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
+from kpac.models.layers import pad_to_multiple
+from kpac.models.network import KPACNet
+from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
+from kpac.restore.areas import Area, Features
+from kpac.restore.memory import hand_back_freed
+
+# A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
+# widest: with tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7 times the
+# positions of the image instead of 1.3.
+BLOCK_TILE = 1 / 2  # positions a pixel of the tile's side
+
+
+def restore_in_tiles(
+    network: KPACNet, views: Sequence[Tensor], tile: int, device: torch.device, progress: bool = False
+) -> Tensor:
+    """What `network` gives for the views, not clamped.
+
+    Args:
+        network: on `device`.
+        views: one tensor (1, 3, H, W) in [0, 1] a view, anywhere.
+        tile: side of the decoder's tiles in pixels, without the halo; smaller ones use less memory and take longer.
+        device: where to compute; the features between two stages stay there.
+        progress: shows a bar on a terminal.
+
+    Returns:
+        (1, 3, H, W) float32 on the CPU, in channels-last order.
+    """
+    tiled = _TiledPass(network, views, tile, device)
+    stages = 2 + len(network.blocks)
+    bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
+    disable = None if progress else True
+    with tqdm(total=stages * tiled.whole.size, bar_format=bar_format, leave=False, disable=disable) as bar:
+        return tiled.run(bar.update)
+
+
+def kept_values(network: KPACNet, height: int, width: int, tile: int) -> int:
+    """How many values of features lie in memory between the stages at the end, when they are most."""
+    rows, columns = -(-height // network.multiple), -(-width // network.multiple)
+    halo = decoder_reads(network, Span(0, network.multiple - 1))[0]
+    band = min(rows, int(tile * BLOCK_TILE) + halo.last - halo.first)
+    blocks = len(network.blocks)
+    return network.fusion[-1].out_channels * columns * (rows * max(1, blocks) + (band if blocks else 0))
+
+
+class _TiledPass:
+    """One pass over one image; `whole` and every area count positions of the deepest features."""
+
+    def __init__(self, network: KPACNet, views: Sequence[Tensor], tile: int, device: torch.device):
+        self.network, self.views, self.device = network, views, device
+        self.scale = network.multiple
+        self.height, self.width = views[0].shape[-2:]
+        self.whole = Area(0, -(-self.height // self.scale), 0, -(-self.width // self.scale))
+        self.side = max(1, tile // self.scale)
+        self.block_side = max(1, int(tile * BLOCK_TILE))
+
+    def run(self, done: Callable[[int], object]) -> Tensor:
+        """All stages; `done` is told how many positions a stage has finished."""
+        encoder_halo = encoder_reads(self.network, Span(0, 0)).in_blocks(self.scale)
+        chain = [self.gather(self.encode, self.whole, encoder_halo, self.side, done)]
+        *inner, last = self.network.blocks or [None]
+        for block in inner:
+            compute = _block_on_area(block, chain[-1])
+            chain.append(self.gather(compute, self.whole, reads(block, Span(0, 0)), self.block_side, done))
+        compute_last = _block_on_area(last, chain[-1]) if last is not None else None
+
+        deep, pixels = decoder_reads(self.network, Span(0, self.scale - 1))
+        halo = deep | pixels.in_blocks(self.scale)
+        restored = torch.empty((1, 3, self.height, self.width), memory_format=torch.channels_last)
+        for band in self.whole.tiles(self.block_side, self.whole.right):
+            band_chain = chain
+            if compute_last is not None:
+                extent = band.grown(halo, self.whole)
+                given = self.gather(compute_last, extent, reads(last, Span(0, 0)), self.block_side, lambda _: None)
+                band_chain = [*chain, given]
+            for area in band.tiles(self.side, self.side):
+                grown = area.grown(halo, self.whole)
+                target = area.of(restored, self.scale)
+                part = area.within(grown).of(self.decode(grown, band_chain), self.scale)
+                target.copy_(part[..., : target.shape[-2], : target.shape[-1]])
+                del part
+                hand_back_freed()
+                done(area.size if compute_last is None else 2 * area.size)
+        return restored
+
+    def gather(
+        self, compute: Callable[[Area], Tensor], extent: Area, halo: Span, side: int, done: Callable[[int], object]
+    ) -> Features:
+        """What a stage gives for all of an area, computed tile by tile."""
+        features = None
+        for area in extent.tiles(side, side):
+            grown = area.grown(halo, self.whole)
+            part = area.within(grown).of(compute(grown))
+            if features is None:
+                size = (1, part.shape[1], extent.bottom - extent.top, extent.right - extent.left)
+                values = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
+                features = Features(extent, values)
+            features.of(area).copy_(part)
+            del part
+            hand_back_freed()
+            done(area.size)
+        return features
+
+    def read(self, area: Area) -> Tensor:
+        """The views of an area, in [-1, 1], extended where the image ends."""
+        pixels = torch.cat([area.of(view, self.scale).to(self.device) for view in self.views], dim=1)
+        return (pad_to_multiple(pixels, self.scale) * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+    def encode(self, area: Area) -> Tensor:
+        """The deepest features of an area."""
+        return self.network.encode(self.network.encoder_input(self.read(area)))[-1]
+
+    def decode(self, area: Area, chain: Sequence[Features]) -> Tensor:
+        """The restored pixels of an area."""
+        x = self.read(area)
+        skips = self.network.encode(self.network.encoder_input(x), levels=len(self.network.encoder) - 1)
+        residual = self.network.decode([features.of(area) for features in chain], skips)
+        return (x[:, :3] + residual + 1) / 2
+
+
+def _block_on_area(block: nn.Module, x: Features) -> Callable[[Area], Tensor]:
+    """The block on a part of its input, with shape attention over all of it."""
+    attention = block.shape_attention if isinstance(block, KPACBlock) else None
+    if attention is None:
+        return lambda area: block(x.of(area))
+    if attention.window is None:
+        # Channel by channel, because PyTorch makes a float64 copy of what it averages.
+        mean = torch.stack([channel.mean(dtype=torch.float64) for channel in x.values[0]]).to(x.values.dtype)
+        shape = attention.from_mean(mean[None, :, None, None])
+        return lambda area: block(x.of(area), shape)
+    return lambda area: block(x.of(area), _local_shape(attention, x, area))
+
+
+def _local_shape(attention: ShapeAttention, x: Features, area: Area) -> Tensor:
+    """Shape attention with a window, for the positions of an area: only the windows around them are read."""
+    (top, bottom), (left, right) = (
+        (_window_start(first, size, side), _window_start(last - 1, size, side) + min(side, size))
+        for first, last, size, side in (
+            (area.top, area.bottom, x.area.bottom, attention.window[0]),
+            (area.left, area.right, x.area.right, attention.window[1]),
+        )
+    )
+    windows = Area(top, bottom, left, right)
+    mean = local_mean(x.of(windows), attention.window).expand(-1, -1, bottom - top, right - left)
+    return attention.from_mean(area.within(windows).of(mean))
+
+
+def _window_start(position: int, size: int, side: int) -> int:
+    """Where the window of a position begins: around it, moved to lie within the features, as `local_mean` does."""
+    side = min(side, size)
+    return min(max(0, position - (side - 1) // 2), size - side)

@@ -1,0 +1,148 @@
+"""`kpac restore`: photographs on disk, many at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kpac
+from kpac.cli import main
+from kpac.data.images import from_float, read_pixels, to_float, write_pixels
+from tests.conftest import texture, write_photos
+from tests.models import golden
+from tests.test_cli import fails
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    path = tmp_path / "model.safetensors"
+    kpac.save_model(golden.randomize(kpac.create_model("kpac_2level", width=4, blocks=1)), path)
+    return path
+
+
+def restore(*arguments: object) -> int:
+    return main(["restore", *map(str, arguments), "--device", "cpu"])
+
+
+def test_folder_is_restored_as_the_array_is(tmp_path, weights):
+    photos, output = write_photos(tmp_path / "photos", 3, 40, 50), tmp_path / "out"
+    assert restore(photos, "-m", weights, "-o", output) == 0
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in photos.iterdir())
+    restorer = kpac.Restorer(kpac.load_model(weights), device="cpu")
+    for path in photos.iterdir():
+        expected = from_float(restorer(to_float(read_pixels(path))), 8)
+        assert np.array_equal(read_pixels(output / path.name), expected)
+
+
+@pytest.mark.parametrize("options", [["--tile", "32"], ["--tile", "whole"], ["--precision", "bfloat16"]])
+def test_options_change_the_result_by_rounding_alone(tmp_path, weights, options):
+    photos = write_photos(tmp_path / "photos", 1, 70, 90)
+    assert restore(photos, "-m", weights, "-o", tmp_path / "a") == 0
+    assert restore(photos, "-m", weights, "-o", tmp_path / "b", *options) == 0
+    first, second = (read_pixels(next((tmp_path / name).iterdir())).astype(int) for name in "ab")
+    assert np.abs(first - second).max() <= (1 if "--tile" in options else 12)
+
+
+def test_broken_file_is_named_and_the_rest_goes_on(capsys, tmp_path, weights):
+    photos = write_photos(tmp_path / "photos", 2, 24, 24)
+    (photos / "a broken one.png").write_bytes(b"")
+    (photos / "notes.txt").write_text("not an image, and not looked at")
+    assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kpac:")]
+    assert len(lines) == 1
+    assert str(photos / "a broken one.png") in lines[0]
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_patterns_are_followed(monkeypatch, tmp_path, weights):
+    write_photos(tmp_path / "trip" / "day 1", 1, 16, 16)
+    write_pixels(tmp_path / "trip" / "day 2" / "other.png", from_float(texture(16, 16, 9), 16))
+    monkeypatch.chdir(tmp_path)
+    assert restore("trip/**/*.png", "-m", weights, "-o", "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other.png", "photo 0.png"]
+    assert read_pixels(tmp_path / "out" / "other.png").dtype == np.uint16
+
+
+def test_nothing_is_overwritten_unless_asked(capsys, tmp_path, weights):
+    photos, output = write_photos(tmp_path / "photos", 2, 16, 16), tmp_path / "out"
+    output.mkdir()
+    (output / "photo 0.png").write_text("precious")
+    line = fails(capsys, "restore", photos, "-m", weights, "-o", output)
+    assert f"{output / 'photo 0.png'}: exists already; --overwrite replaces it" in line
+    assert [path.name for path in output.iterdir()] == ["photo 0.png"]
+    assert restore(photos, "-m", weights, "-o", output, "--overwrite") == 0
+    assert read_pixels(output / "photo 0.png").shape == (16, 16, 3)
+    before = (photos / "photo 0.png").read_bytes()
+    line = fails(capsys, "restore", photos, "-m", weights, "-o", photos, "--overwrite")
+    assert "is the photograph itself" in line
+    assert (photos / "photo 0.png").read_bytes() == before
+
+
+def test_mistakes_are_one_line(capsys, tmp_path, weights):
+    photos = write_photos(tmp_path / "photos", 1, 16, 16)
+    one = photos / "photo 0.png"
+    output = tmp_path / "out"
+    assert "no such file" in fails(capsys, "restore", tmp_path / "gone.jpg", "-m", weights, "-o", output)
+    assert "matches no file" in fails(capsys, "restore", tmp_path / "*.jpg", "-m", weights, "-o", output)
+    assert "no such file or folder" in fails(capsys, "restore", one, "-m", tmp_path / "gone", "-o", output)
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in fails(capsys, "restore", tmp_path / "empty", "-m", weights, "-o", output)
+    assert f"{one}: cannot be written" in fails(capsys, "restore", one, "-m", weights, "-o", one)
+    assert "cannot be written" in fails(capsys, "restore", one, "-m", weights, "-o", one / "below")
+    assert "found 'big'" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--tile", "big")
+    assert "expected 1 to 100" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--quality", "0")
+    assert "leave out left" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--left", one)
+    write_pixels(tmp_path / "photo 0.png", from_float(texture(16, 16, 9), 8))
+    line = fails(capsys, "restore", one, tmp_path / "photo 0.png", "-m", weights, "-o", output)
+    assert "both would become" in line
+    assert not output.exists()
+
+
+def test_dual_pixel_photographs(capsys, tmp_path):
+    weights = tmp_path / "dual.safetensors"
+    model = golden.randomize(kpac.create_model("kpac_dual", width=4, blocks=1))
+    kpac.save_model(model, weights)
+    for seed, view in enumerate(("center", "left", "right")):
+        for index in range(2):
+            write_pixels(tmp_path / view / f"{index}.png", from_float(texture(20, 28, 10 * seed + index), 16))
+    center, left, right = (tmp_path / view for view in ("center", "left", "right"))
+    line = fails(capsys, "restore", center, "-m", weights, "-o", tmp_path / "out")
+    assert "name them with --left and --right" in line
+    views = ("--left", left, "--right", right)
+    assert restore(center, "-m", weights, "-o", tmp_path / "out", *views) == 0
+    arrays = [to_float(read_pixels(tmp_path / view / "1.png")) for view in ("center", "left", "right")]
+    expected = from_float(kpac.Restorer(model, device="cpu")(*arrays), 16)
+    assert np.array_equal(read_pixels(tmp_path / "out" / "1.png"), expected)
+    (right / "1.png").unlink()
+    line = fails(capsys, "restore", center, "-m", weights, "-o", tmp_path / "other", *views)
+    assert f"{right / '1.png'}: no such file; expected the other view of" in line
+    write_pixels(right / "1.png", np.zeros((5, 5, 3), np.uint16))
+    assert restore(center, "-m", weights, "-o", tmp_path / "other", *views) == 1
+    assert f"{center / '1.png'}: the right view is 5x5 pixels" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["0.png"]
+
+
+def test_networks_from_outside_are_tiled_approximately(capsys, tmp_path):
+    plugin = tmp_path / "my_network.py"
+    plugin.write_text(
+        "import kpac\nfrom torch import nn\n"
+        "@kpac.register('restorable_cnn')\n"
+        "class CNN(nn.Module):\n"
+        "    views = ('center',)\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Conv2d(3, 3, 3, padding=1)\n"
+        "    def forward(self, views):\n"
+        "        return self.layer(views)\n"
+    )
+    from kpac.models.registry import load_plugins
+
+    load_plugins([str(plugin)])
+    kpac.save_model(kpac.create_model("restorable_cnn"), tmp_path / "m.safetensors")
+    photos = write_photos(tmp_path / "photos", 1, 70, 90)
+    common = [photos, "-m", tmp_path / "m.safetensors", "--plugin", plugin, "-o"]
+    assert "--approximate" in fails(capsys, "restore", *common, tmp_path / "a", "--tile", "32")
+    assert restore(*common, tmp_path / "b", "--tile", "32", "--approximate") == 0
+    assert restore(*common, tmp_path / "c") == 0
+    first, second = (read_pixels(next((tmp_path / name).iterdir())).astype(int) for name in "bc")
+    assert np.abs(first - second).max() <= 1
