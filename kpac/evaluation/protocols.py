@@ -122,7 +122,7 @@ def find_protocol(name: str) -> Protocol:
     path, colon, inside = name.rpartition(":")
     path, inside = (path, inside) if colon and path.endswith((".yaml", ".yml")) else (name, "")
     if not path.endswith((".yaml", ".yml")):
-        protocols, where = published(), ""
+        protocols, where = our_protocols(), ""
         inside = name
     else:
         protocols, where = _read(Path(path)), f"{path}: "
@@ -135,7 +135,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 @cache
-def published() -> dict[str, Protocol]:
+def our_protocols() -> dict[str, Protocol]:
     """Our protocols, by name."""
     return _parse((files("kpac.evaluation") / "protocols.yaml").read_text(encoding="utf-8"), Path("protocols.yaml"))
 
@@ -147,7 +147,7 @@ def _read(path: Path) -> dict[str, Protocol]:
         raise UserError(f"{path}: cannot be read; expected a YAML file of protocols") from None
     protocols = _parse(text, path)
     for name, protocol in protocols.items():
-        ours = published().get(name)
+        ours = our_protocols().get(name)
         if ours and ours.settings() != protocol.settings():
             raise UserError(f"{path}: '{name}' is the name of a protocol with other settings; choose another name")
     return protocols
@@ -163,6 +163,6 @@ def _parse(text: str, path: Path) -> dict[str, Protocol]:
     if not isinstance(tree, dict) or not tree or not all(isinstance(values, dict) for values in tree.values()):
         raise UserError(f"{path}: expected names of protocols, each with its settings, such as 'bit_depth: 8'")
     return {
-        str(name): validate(Protocol, {"name": str(name), **values}, [(str(path), {str(name): values})])
+        str(name): validate(Protocol, {"name": str(name), **values}, [(str(path), {str(name): values})], str(name))
         for name, values in tree.items()
     }

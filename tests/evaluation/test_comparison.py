@@ -1,0 +1,220 @@
+"""Tables compare what compares, rank it right, and mark published numbers as such."""
+
+import copy
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import kpac
+from kpac.cli import main
+from kpac.data.pairing import published_pairs
+from kpac.errors import UserError
+from kpac.evaluation.comparison import Column, compare, published_numbers
+from kpac.evaluation.formats import csv_text, escape, json_text, latex, markdown
+from kpac.evaluation.protocols import find_protocol
+from kpac.evaluation.results import FORMAT, data_set_of
+
+
+def results(label: str, psnr: float, ssim: float, protocol: str = "dpdd-8bit", names=("a", "b"), **changes) -> dict:
+    """What results.json holds of two images; results of a network."""
+    scores = {"psnr": psnr, "ssim": ssim, "mae": 0.02}
+    images = [{"name": name, **scores, "input": scores} for name in names]
+    group = {"images": 1, "mean": {**scores, "psnr": psnr + 1}, "input_mean": scores}
+    return {
+        "format": FORMAT,
+        "label": label,
+        "protocol": protocol,
+        "protocol_settings": find_protocol(protocol).settings(),
+        "data": "data/some_set",
+        "split": "test",
+        "layout": "auto",
+        "data_set": data_set_of(names),
+        "model": {"name": "kpac_2level", "options": {}, "weights": "w", "sha256": label * 8},
+        "cost": {"parameters": 1_500_000, "macs": 2_000_000_000, "height": 112, "width": 168},
+        "seconds": 0.5,
+        "memory_gb": 1.0,
+        "device": "CPU, 2 threads",
+        "mean": scores,
+        "input_mean": scores,
+        "groups": {"indoor": group},
+        "images": images,
+        **changes,
+    }
+
+
+def found(*items: dict) -> list[tuple[Path, dict]]:
+    return [(Path(f"{index}/results.json"), item) for index, item in enumerate(items)]
+
+
+DPDD = tuple(published_pairs()["test"])
+
+
+def test_best_is_bold_and_second_underlined():
+    table = compare(found(results("x", 25.004, 0.7), results("y", 25.001, 0.8), results("z_1", 24.0, 0.75)))
+    text = markdown(table)
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    # 25.004 and 25.001 are printed as 25.00 both: neither is better.
+    assert "**25.00**" in lines["x"]
+    assert "**25.00**" in lines["y"]
+    assert "<u>24.00</u>" in lines["z_1"]
+    assert "**0.8000**" in lines["y"]
+    assert "<u>0.7500</u>" in lines["z_1"]
+    assert "0.7000" in lines["x"]
+    assert "dpdd-8bit" in text
+    tex = latex(table)
+    assert r"\textbf{25.00}" in tex
+    assert r"\underline{0.7500}" in tex
+    assert r"z\_1" in tex
+    assert tex.index(r"\toprule") < tex.index(r"\midrule") < tex.index(r"\bottomrule")
+    rows = [line for line in tex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert len({line.count("&") for line in rows}) == 1
+
+
+def test_lower_is_better_for_errors():
+    first, second = results("x", 25, 0.7), results("y", 25, 0.7)
+    first["mean"]["mae"], second["mean"]["mae"] = 0.03, 0.01
+    table = compare(found(first, second))
+    assert table.ranks()[(1, Column("some_set test", "mae"))] == 0
+
+
+def test_different_protocols_are_refused_in_one_column_unless_asked():
+    items = found(results("x", 25, 0.7), results("y", 26, 0.8, "half-resolution"))
+    with pytest.raises(UserError, match=r"under protocol 'half-resolution', 0/results.json under 'dpdd-8bit'"):
+        compare(items)
+    table = compare(items, mix_protocols=True)
+    assert table.ranks() == {}
+    text = markdown(table)
+    assert "half-resolution" in text.splitlines()[3]
+    assert "compare nothing" in text
+
+
+def test_a_protocol_of_the_same_name_with_other_settings_is_another_one():
+    other = results("y", 26, 0.8)
+    other["protocol_settings"] = {**other["protocol_settings"], "downsize": 2}
+    with pytest.raises(UserError, match="do not compare"):
+        compare(found(results("x", 25, 0.7), other))
+
+
+def test_other_images_are_refused():
+    with pytest.raises(UserError, match=r"on 1 images, 0/results\.json on 2, and 1 are in one list only"):
+        compare(found(results("x", 25, 0.7), results("y", 26, 0.8, names=("a",))))
+
+
+def test_one_method_on_two_sets_is_one_row():
+    table = compare(found(results("x", 25, 0.7), results("x", 26, 0.8, data="data/other")))
+    assert len(table.rows) == 1
+    assert table.rows[0].values[Column("other test", "psnr")] == 26
+    assert "other test: PSNR" in markdown(table)
+
+
+def test_the_same_method_twice_is_refused_and_other_weights_are_told_apart():
+    once = results("x", 25, 0.7)
+    with pytest.raises(UserError, match=r"the same method on the same data as 0/results\.json"):
+        compare(found(once, copy.deepcopy(once)))
+    other = results("x", 26, 0.8, model={**once["model"], "sha256": "0123456789"})
+    labels = [row.label for row in compare(found(once, other)).rows]
+    assert labels == ["x (xxxxxxxx)", "x (01234567)"]
+
+
+def test_groups_are_columns_of_their_own():
+    table = compare(found(results("x", 25, 0.7)), groups=True)
+    assert table.rows[0].values[Column("some_set test, indoor", "psnr")] == 26
+    assert Column("some_set test, indoor", "psnr") not in compare(found(results("x", 25, 0.7))).columns
+
+
+def test_published_rows_are_marked_and_the_difference_is_to_the_same_network():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    text = markdown(table)
+    assert "KPAC, single image †" in text
+    assert "† Published: KPAC, single image: arXiv 2108.09108" in text
+    ours = next(line for line in text.splitlines() if line.startswith("| mine"))
+    assert "+0.26" in ours  # to 25.24
+    assert "†" not in ours
+    theirs = next(row for row in table.rows if row.label == "KPAC, dual pixel")
+    assert theirs.values[Column("DPDD test", "psnr")] == 25.82
+    assert Column("DPDD test", "difference") not in theirs.values
+    assert r"KPAC, dual pixel$^\dagger$" in latex(table)
+
+
+def test_published_numbers_stay_with_their_set_and_protocol():
+    with pytest.raises(UserError, match="there are numbers for DPDD test; these results are on some_set test"):
+        compare(found(results("mine", 25.5, 0.78)), published=True)
+    with pytest.raises(UserError, match="published under protocol 'dpdd-8bit', these results are under 'dpdd-16bit'"):
+        compare(found(results("mine", 25.5, 0.78, "dpdd-16bit", names=DPDD)), published=True)
+
+
+def test_every_published_row_has_its_source_and_a_known_protocol():
+    for entry in published_numbers():
+        assert entry["source"]
+        find_protocol(entry["protocol"])
+        assert set(entry["networks"]) <= set(kpac.models.registry.model_names())
+
+
+def test_csv_and_json_hold_the_exact_numbers():
+    table = compare(found(results("mine", 25.123456, 0.78, names=DPDD)), published=True)
+    rows = list(csv.DictReader(io.StringIO(csv_text(table))))
+    assert [row["published"] for row in rows] == ["yes", "yes", "no"]
+    assert float(rows[2]["DPDD test psnr"]) == 25.123456
+    assert float(rows[2]["parameters"]) == 1_500_000
+    loaded = json.loads(json_text(table))["rows"]
+    assert loaded[2]["values"]["DPDD test"]["psnr"] == 25.123456
+    assert loaded[0]["source"].startswith("arXiv 2108.09108")
+
+
+def test_latex_escapes_what_it_would_read():
+    assert escape(r"a_b & 50% {x} \y") == r"a\_b \& 50\% \{x\} \textbackslash{}y"
+
+
+@pytest.fixture
+def evaluated(data_root, tmp_path) -> Path:
+    """A folder with the results of two networks, and their images."""
+    for seed in range(2):
+        torch.manual_seed(seed)
+        weights = tmp_path / f"network{seed}.safetensors"
+        kpac.save_model(kpac.create_model("kpac_2level", width=4 + 2 * seed, blocks=1), weights)
+    arguments = [str(tmp_path / f"network{seed}.safetensors") for seed in range(2)]
+    output = ["--output", str(tmp_path / "results"), "--save-images", "--device", "cpu"]
+    assert main(["evaluate", *arguments, "--data", str(data_root), *output]) == 0
+    return tmp_path / "results"
+
+
+def test_several_models_are_evaluated_and_tabled_from_the_command_line(evaluated, tmp_path, capsys):
+    assert sorted(path.name for path in evaluated.iterdir()) == ["network0-data set", "network1-data set"]
+    capsys.readouterr()
+    assert main(["table", str(evaluated)]) == 0
+    printed = capsys.readouterr().out
+    assert "| network0" in printed
+    assert "| network1" in printed
+    assert main(["table", str(evaluated), "--output", str(tmp_path / "table.tex")]) == 0
+    assert (tmp_path / "table.tex").read_text().startswith("% needs")
+    assert main(["table", str(tmp_path / "gone")]) == 2
+    assert main(["table", str(evaluated), "--output", "table.docx"]) == 2
+    assert "expected one of .md, .tex, .csv, .json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["comparison"], ["errors", "--crops", "2"], ["scatter", "--cost", "parameters"]])
+def test_figures_are_png_and_pdf(arguments, evaluated, tmp_path):
+    crop = [] if arguments[0] == "scatter" else ["--crop", "24"]
+    assert main(["figure", *arguments, *crop, str(evaluated), "--output", str(tmp_path / "figure")]) == 0
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
+    figure = ["figure", "comparison", str(evaluated), "--output", str(tmp_path / "figure.pdf")]
+    for extra, words in (
+        (["--scene", "gone"], "no scene is called 'gone'"),
+        (["--box", "70,0,40,40"], "reaches out of scene"),
+    ):
+        capsys.readouterr()
+        assert main([*figure, *extra]) == 2
+        assert words in capsys.readouterr().err
+    for image in (evaluated / "network1-data set" / "images").iterdir():
+        image.unlink()
+    assert main(figure) == 2
+    assert "was not kept; evaluate with --save-images" in capsys.readouterr().err
+    assert not (tmp_path / "figure.pdf").exists()
