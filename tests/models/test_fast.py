@@ -1,0 +1,133 @@
+"""The fast path computes what the layers of the readable definition do, and stands aside where it could not."""
+
+import itertools
+
+import pytest
+import torch
+
+from kpac import create_model
+from kpac.models import fast
+from kpac.models.kpac import KPACBlock
+from tests.models import golden
+from tests.models.test_ablation import COMBINATIONS
+
+NETWORKS = [
+    *(("kpac_2level", options) for options in COMBINATIONS),
+    ("kpac_3level", {}),
+    ("kpac_3level", {"share_kernel": False, "dilations": (1, 3)}),
+    ("kpac_dual", {}),
+    ("kpac_2level", {"dilations": (3,), "kernel_size": 7}),
+    ("kpac_2level", {"dilations": (40, 1)}),  # wider than the features
+]
+
+
+def pair(name: str, options: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """A network on the fast path, and the same one without it."""
+    quick, plain = (create_model(name, **({"width": 8} | options), fast=fast).eval() for fast in (True, False))
+    golden.randomize(plain)
+    quick.load_state_dict(plain.state_dict())
+    return quick, plain
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """How often the fast path computed an image."""
+    calls = []
+    compute = fast._residual
+    monkeypatch.setattr(fast, "_residual", lambda *arguments: calls.append(1) or compute(*arguments))
+    return calls
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
+def test_output_is_that_of_the_layers(name, options, taken, monkeypatch):
+    # Bands of few rows, so that these small images have several, of different heights.
+    monkeypatch.setattr(fast, "BAND_BYTES", 1)
+    monkeypatch.setattr(fast, "PRODUCT_BYTES", 1 << 15)
+    quick, plain = pair(name, options)
+    views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, found = plain(views), quick(views)
+    assert len(taken) == 2
+    changed = (expected - views[:, :3]).abs().max()
+    assert changed > 0.1
+    assert (found - expected).abs().max() < 1e-5 * max(1, changed)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (3, 50), (200, 5)], ids=str)
+def test_image_of_any_size(size, taken):
+    quick, plain = pair("kpac_2level", {})
+    views = torch.rand(1, 3, *size)
+    with torch.inference_mode():
+        assert (quick(views) - plain(views)).abs().max() < 1e-5
+    assert taken
+
+
+@pytest.mark.parametrize("options", COMBINATIONS, ids=str)
+def test_gradients_are_those_of_the_layers(options):
+    quick, plain = pair("kpac_2level", options)
+    gradients = []
+    for model in (quick, plain):
+        views = torch.rand(2, 3, 28, 36, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        model(views).square().mean().backward()
+        gradients.append([views.grad, *(parameter.grad for parameter in model.parameters())])
+    for found, expected in zip(*gradients, strict=True):
+        assert (found - expected).abs().max() < 1e-4 * expected.abs().max() + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "dilations"),
+    list(itertools.product([(9, 14), (1, 1)], [3, 5], [(1, 2, 3, 4, 5), (2, 2), (20, 1)])),
+)
+def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_size, dilations, monkeypatch):
+    monkeypatch.setattr(fast, "PRODUCT_BYTES", 1)  # one row at a time
+    torch.manual_seed(0)
+    block = KPACBlock(6, 4, kernel_size, dilations)
+    golden.randomize(block)
+    weights = torch.rand(len(dilations), 2, 4, *size)
+    found = []
+    for block.fast in (True, False):
+        x = torch.rand(2, 6, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        branches = torch.stack(block.branches(x))
+        (branches * weights).sum().backward()
+        found.append((branches, x.grad, block.kernels[0].grad))
+        block.zero_grad()
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() < 2e-6 * other.abs().max()
+
+
+def test_block_of_a_shared_kernel_shares_its_products(monkeypatch):
+    calls = []
+    monkeypatch.setattr(fast, "_add_responses", lambda *_: calls.append(1))
+    KPACBlock(6, 4).branches(torch.rand(3, 6, 8, 8))
+    assert len(calls) == 3
+    KPACBlock(6, 4, share_kernel=False).branches(torch.rand(3, 6, 8, 8))
+    KPACBlock(6, 4, kernel_size=1).branches(torch.rand(3, 6, 8, 8))
+    KPACBlock(6, 4).double().branches(torch.rand(3, 6, 8, 8).double())
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("reason", ["off", "gradient", "hook", "double", "autocast", "another layer"])
+def test_layers_compute_where_the_fast_path_would_miss_something(reason, taken):
+    model = create_model("kpac_2level", width=8, fast=reason != "off").eval()
+    views = torch.rand(1, 3, 16, 16)
+    seen = []
+    if reason == "hook":
+        model.blocks[0].register_forward_hook(lambda *_: seen.append(1))
+    if reason == "another layer":
+        model.fusion[1] = torch.nn.Identity()
+    if reason == "double":
+        model, views = model.double(), views.double()
+    with torch.set_grad_enabled(reason == "gradient"), torch.autocast("cpu", enabled=reason == "autocast"):
+        output = model(views)
+    assert output.shape == views.shape
+    assert not taken
+    assert bool(seen) == (reason == "hook")
+
+
+def test_exported_program_holds_ordinary_convolutions():
+    model = create_model("kpac_2level", width=8, blocks=1).eval()
+    with torch.no_grad():
+        program = torch.export.export(model, (torch.rand(1, 3, 16, 16),))
+    names = [str(node.target) for node in program.graph.nodes]
+    assert sum("conv2d" in name for name in names) >= 15
+    assert not any("SharedKernel" in name for name in names)
