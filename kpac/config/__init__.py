@@ -11,7 +11,7 @@ The `model` section is open: its keys besides `name` are the options of the netw
 """
 
 from kpac.config.checks import Section, Source, nearest, validate
-from kpac.config.reading import dump_config, load_config
+from kpac.config.reading import dump_config, load_config, read_yaml
 from kpac.config.sections import (
     AugmentConfig,
     CheckpointConfig,
@@ -47,5 +47,6 @@ __all__ = [
     "dump_config",
     "load_config",
     "nearest",
+    "read_yaml",
     "validate",
 ]

@@ -52,7 +52,7 @@ def _read_chain(path: Path) -> Iterator[Source]:
         if path.resolve() in seen:
             raise UserError(f"{path}: 'extends' leads back to a file that extends this one; remove one of the two")
         seen.add(path.resolve())
-        tree = _read_yaml(path)
+        tree = read_yaml(path)
         parent = tree.pop("extends", None)
         chain.append((str(path), tree))
         if parent is None:
@@ -125,7 +125,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of one YAML file, unchecked.
+
+    Raises:
+        UserError: no such file, or not YAML; the message names the line.
+    """
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:

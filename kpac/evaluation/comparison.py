@@ -38,12 +38,14 @@ class Row:
         values: in the units of results.json.
         protocol: under which it was scored.
         source: of a published row; None for our own.
+        deviations: sample standard deviations over seeds, of values that are means over seeds.
     """
 
     label: str
     values: dict[Column, float] = field(default_factory=dict)
     protocol: str = ""
     source: str | None = None
+    deviations: dict[Column, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import json
 import re
 from itertools import groupby
 
-from kpac.evaluation.comparison import Column, Table, title_of
+from kpac.evaluation.comparison import Column, Row, Table, title_of
 from kpac.evaluation.quantities import METRICS, cell
 from kpac.text import markdown_table
 
@@ -22,8 +22,7 @@ def markdown(table: Table) -> str:
     rows = []
     for index, row in enumerate(table.rows):
         cells = [
-            _marked(_cell(column, row.values.get(column)), ranks.get((index, column)), "**{}**", "<u>{}</u>")
-            for column in table.columns
+            _marked(_cell(column, row), ranks.get((index, column)), "**{}**", "<u>{}</u>") for column in table.columns
         ]
         protocol = [row.protocol] if table.mixed else []
         rows.append([row.label + (" †" if row.source else ""), *protocol, *cells])
@@ -58,7 +57,7 @@ def latex(table: Table) -> str:
             lines.append(r"\midrule")
         cells = [
             _marked(
-                _cell(column, row.values.get(column)).replace("-", "--" if column not in row.values else "$-$"),
+                _cell(column, row).replace("-", "--" if column not in row.values else "$-$").replace("±", r"$\pm$"),
                 ranks.get((index, column)),
                 r"\textbf{{{}}}",
                 r"\underline{{{}}}",
@@ -79,10 +78,13 @@ def csv_text(table: Table) -> str:
     """For spreadsheets: numbers as they are, one line a method."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    spread = [column for column in table.columns if any(column in row.deviations for row in table.rows)]
     names = [" ".join(filter(None, (column.over, column.quantity))) for column in table.columns]
+    names += [" ".join(filter(None, (column.over, column.quantity, "deviation"))) for column in spread]
     writer.writerow(["method", "published", "protocol", "source", *names])
     for row in table.rows:
         values = [row.values.get(column, "") for column in table.columns]
+        values += [row.deviations.get(column, "") for column in spread]
         writer.writerow([row.label, "yes" if row.source else "no", row.protocol, row.source or "", *values])
     return text.getvalue()
 
@@ -94,6 +96,8 @@ def json_text(table: Table) -> str:
         values: dict[str, dict[str, float]] = {}
         for column, value in row.values.items():
             values.setdefault(column.over, {})[column.quantity] = value
+            if column in row.deviations:
+                values[column.over][f"{column.quantity} deviation"] = row.deviations[column]
         rows.append(
             {
                 "method": row.label,
@@ -116,10 +120,12 @@ def escape(text: str) -> str:
     return re.sub(r"[\\~^&%$#_{}]", lambda match: special.get(match[0], "\\" + match[0]), text)
 
 
-def _cell(column: Column, value: float | None) -> str:
+def _cell(column: Column, row: Row) -> str:
+    value = row.values.get(column)
     if column.quantity == "difference":
         return "-" if value is None else f"{value:+.2f}"
-    return cell(column.quantity, value)
+    deviation = f" ± {cell(column.quantity, row.deviations[column])}" if column in row.deviations else ""
+    return cell(column.quantity, value) + deviation
 
 
 def _marked(text: str, rank: int | None, best: str, second: str) -> str:

@@ -1,0 +1,82 @@
+"""`kpac ablate`."""
+
+import argparse
+from pathlib import Path
+
+from kpac.commands.arguments import Subcommands, add_command, positive, say
+from kpac.errors import Stopped
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the commands to the parser."""
+    command = add_command(
+        commands, "ablate", ablate, "train and evaluate every run of a sweep, and put them into a table and a curve"
+    )
+    command.add_argument("sweep", type=Path, metavar="SWEEP", help="a YAML file, such as those of configs/ablation")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, such as data.root=DIR")
+    add_execution_arguments(command)
+
+
+def add_execution_arguments(command: argparse.ArgumentParser) -> None:
+    """How runs are carried out."""
+    command.add_argument("--dry-run", action="store_true", help="show the plan and its cost, and start nothing")
+    command.add_argument("--retry", action="store_true", help="try runs that failed again")
+    command.add_argument(
+        "--executor",
+        choices=("here", "slurm", "local"),
+        default="here",
+        help="one run after the other, jobs of SLURM, or submitit's local jobs (default: here)",
+    )
+    command.add_argument(
+        "--processes", type=positive, default=1, metavar="N", help="of one run, one a GPU, by torchrun (default: 1)"
+    )
+    command.add_argument(
+        "--at-once", type=positive, metavar="N", help="jobs at the same time (default: 1 local, all of SLURM's)"
+    )
+
+
+def ablate(options: argparse.Namespace) -> int:
+    from kpac.experiments.sweep import load_sweep
+
+    return carry_out(load_sweep(options.sweep, options.overrides), options)
+
+
+def carry_out(sweep, options: argparse.Namespace) -> int:
+    """Does what is left of a sweep, and says how it went; the exit status."""
+    from kpac.evaluation.formats import markdown
+    from kpac.experiments.jobs import Job, run_here, run_submitted
+    from kpac.experiments.progress import check_unchanged, state_of
+    from kpac.experiments.report import failures, plan_table, write_report
+
+    for run in sweep.runs:
+        check_unchanged(run)
+    if options.dry_run:
+        print(plan_table(sweep))
+        return 0
+    left = ("planned", "begun", "trained", *(["failed"] if options.retry else []))
+    jobs = [Job(run, options.processes) for run in sweep.runs if state_of(run) in left]
+    say(f"{sweep.folder}: {len(jobs)} of {len(sweep.runs)} runs to do, logs in {sweep.folder / 'logs'}")
+
+    def after_each(job: Job) -> None:
+        say(f"{job.run.folder}: {state_of(job.run)}")
+        write_report(sweep)
+
+    try:
+        if options.executor == "here":
+            run_here(jobs, after_each)
+        else:
+            at_once = options.at_once or (1 if options.executor == "local" else None)
+            run_submitted(jobs, options.executor, sweep.slurm, sweep.folder / "jobs", after_each, at_once)
+    except Stopped as stop:
+        done = sum(state_of(run) == "finished" for run in sweep.runs)
+        raise Stopped(
+            f"{stop}; {done} of {len(sweep.runs)} runs are finished, the same command goes on from there", stop.status
+        ) from None
+    table = write_report(sweep)
+    if table:
+        print(markdown(table))
+        print(f"{sweep.folder}/table.md, .tex, .csv, .json, curve.png, curve.pdf")
+    failed = failures(sweep)
+    for line in failed:
+        say(f"kpac: {line}; --retry tries it again")
+    return int(bool(failed))

@@ -1,0 +1,1 @@
+"""Many runs at once: sweeps over a configuration, and the paper's tables."""

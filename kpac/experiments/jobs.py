@@ -1,0 +1,173 @@
+"""What a run does, and who does it: this process one after the other, or jobs of SLURM."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kpac.errors import Stopped, UserError
+from kpac.experiments.progress import can_resume, failure_file, is_trained, log_file
+from kpac.experiments.sweep import Run
+
+Executor = Literal["here", "slurm", "local"]
+POLL = 2.0  # seconds between two looks at submitted jobs
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Trains and evaluates one run, in processes of their own: what breaks there breaks nothing here.
+
+    Called again after an interruption, it goes on where the run stands.
+
+    Args:
+        run: what to do.
+        processes: of the training and the evaluation, one a GPU; more than one start under torchrun.
+    """
+
+    run: Run
+    processes: int = 1
+
+    def __call__(self) -> None:
+        log = log_file(self.run)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        failure_file(self.run).unlink(missing_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            for command in self.commands():
+                file.write(f"$ kpac {' '.join(command)}\n")
+                file.flush()
+                status = _finish([*self._launcher(), *command], file)
+                if status in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+                    raise Stopped(f"{self.run.folder}: interrupted", 130)
+                if status:
+                    failure_file(self.run).write_text(f"{_last_line(log)}\n", encoding="utf-8")
+                    return
+
+    def checkpoint(self) -> Any:
+        """What submitit submits again when SLURM ends a job before its time."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def commands(self) -> Iterator[list[str]]:
+        """What is left to do, as arguments of `kpac`; each is decided when the one before it is done."""
+        run = self.run
+        if not is_trained(run):
+            again = ["--overwrite"] if run.folder.is_dir() else []
+            yield ["train", *(["--resume", str(run.folder)] if can_resume(run) else [*run.words, *again])]
+        yield ["evaluate", str(run.folder), *run.evaluation, "--output", str(run.results)]
+
+    def _launcher(self) -> list[str]:
+        several = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
+        return [sys.executable, "-m", *(several if self.processes > 1 else []), "kpac"]
+
+
+def run_here(jobs: Sequence[Job], after_each: Callable[[Job], None]) -> None:
+    """One job after the other.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM; the running job has saved its state.
+    """
+    with _terminated_as_interrupted():
+        for job in jobs:
+            job()
+            after_each(job)
+
+
+def run_submitted(
+    jobs: Sequence[Job],
+    cluster: Literal["slurm", "local"],
+    parameters: dict[str, Any],
+    folder: Path,
+    after_each: Callable[[Job], None],
+    at_once: int | None = None,
+) -> None:
+    """As jobs of SLURM, or as processes that submitit watches on this machine.
+
+    Args:
+        jobs: to submit.
+        cluster: where.
+        parameters: of submitit.
+        folder: for submitit's files.
+        after_each: called when a job has ended.
+        at_once: jobs that wait or run at the same time; None for all.
+
+    Raises:
+        UserError: submitit is not installed or refuses, or a job ended without a word.
+        Stopped: Ctrl-C; jobs of SLURM go on.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise UserError(f"jobs need the package '{error.name}': pip install 'kpac[slurm]'") from None
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        executor.update_parameters(**parameters)
+    except (NameError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"slurm: {str(error).splitlines()[0]}") from None
+    waiting, submitted = list(jobs), {}
+    try:
+        while waiting or submitted:
+            room = len(waiting) if at_once is None else min(len(waiting), at_once - len(submitted))
+            if room:
+                with executor.batch():
+                    started = [(job, executor.submit(job)) for job in waiting[:room]]
+                submitted.update(started)
+                del waiting[:room]
+            ended = [job for job, handle in submitted.items() if handle.done()]
+            for job in ended:
+                _note_crash(job, submitted.pop(job))
+                after_each(job)
+            if not ended:
+                time.sleep(POLL)
+    except KeyboardInterrupt:
+        if cluster == "slurm":
+            numbers = ", ".join(handle.job_id for handle in submitted.values())
+            raise Stopped(f"interrupted; the jobs {numbers} go on", 130) from None
+        for handle in submitted.values():
+            handle.cancel()
+        raise Stopped("interrupted", 130) from None
+
+
+def _note_crash(job: Job, handle: Any) -> None:
+    """A job that could not say itself what went wrong: killed, out of memory, out of time."""
+    error = handle.exception()
+    if error is not None and not failure_file(job.run).is_file():
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        failure_file(job.run).parent.mkdir(parents=True, exist_ok=True)
+        failure_file(job.run).write_text(f"job {handle.job_id}: {last}\n", encoding="utf-8")
+
+
+def _finish(command: list[str], log: Any) -> int:
+    """Runs a command to its end, also when this process is told to stop: it gets the time to save."""
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # which the terminal sends to both
+            return process.wait() and 130
+        except Stopped:
+            process.terminate()
+            process.wait()
+            raise
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    def stop(number: int, _: Any) -> None:
+        raise Stopped("terminated", 128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("kpac: ")]
+    return (own or lines or ["no output"])[-1].removeprefix("kpac: ")

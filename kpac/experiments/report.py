@@ -1,0 +1,156 @@
+"""What a sweep found so far: a table over seeds, a curve; and, beforehand, what it will take."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from kpac.evaluation.charts import CurvePoint, curve
+from kpac.evaluation.comparison import Column, Row, Table, compare, data_title
+from kpac.evaluation.formats import FORMATS, SUFFIXES
+from kpac.evaluation.quantities import METRICS, cell
+from kpac.evaluation.results import FILE, read_results
+from kpac.experiments.progress import failure_of, state_of
+from kpac.experiments.sweep import Run, Sweep
+from kpac.files import whole_file
+from kpac.models.cost import count_cost
+from kpac.models.registry import create_model
+from kpac.text import markdown_table
+
+CURVE_METRIC = "psnr"
+
+
+def write_report(sweep: Sweep) -> Table | None:
+    """Writes table.md, .tex, .csv and .json, and curve.png and .pdf, of the runs that are finished.
+
+    Returns:
+        The table; None while no run is finished.
+
+    Raises:
+        UserError: results that do not compare.
+    """
+    table = table_of(sweep)
+    if table is None:
+        return None
+    write_table(table, sweep.folder)
+    points = _points(sweep, table)
+    if len(points) > 1:
+        curve(points, [sweep.folder / "curve.png", sweep.folder / "curve.pdf"], sweep.varied, CURVE_METRIC)
+    return table
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Writes a table in every format."""
+    for suffix, name in SUFFIXES.items():
+        with whole_file(folder / f"table{suffix}") as partial:
+            partial.write_text(FORMATS[name](table), encoding="utf-8")
+
+
+def table_of(sweep: Sweep) -> Table | None:
+    """Means and deviations over the seeds that are finished; a row for each setting."""
+    finished = [run for run in sweep.runs if state_of(run) == "finished"]
+    if not finished:
+        return None
+    found = [(run.results / FILE, read_results(run.results / FILE)) for run in finished]
+    notes = compare(found).notes  # refuses what does not compare
+    rows = []
+    for label in sweep.labels:
+        results = [values for run, (_, values) in zip(finished, found, strict=True) if run.label == label]
+        if results:
+            rows.append(_row(label, results))
+    columns = list(dict.fromkeys(column for row in rows for column in row.values))
+    columns.sort(key=lambda column: not column.over)  # metrics first, then costs
+    notes.append(f"{len(finished)} of {len(sweep.runs)} runs are finished.")
+    if any(row.deviations for row in rows):
+        notes.append("Mean ± sample standard deviation over the seeds.")
+    return Table(columns, rows, notes)
+
+
+def plan_table(sweep: Sweep) -> str:
+    """Every run: its state, its size and the multiply-accumulates of its training, and how long that takes.
+
+    Times follow from the speed that runs of this sweep had so far.
+    """
+    costs = {run: _training_macs(run) for run in sweep.runs}
+    speeds = [speed for run in sweep.runs if (speed := _speed(run, costs[run][1])) is not None]
+    rows = []
+    for run in sweep.runs:
+        parameters, macs = costs[run]
+        crops = _crops(run)
+        state = state_of(run)
+        seconds = macs * crops / median(speeds) if speeds and state in ("planned", "begun", "failed") else None
+        rows.append(
+            [
+                f"{run.label}, seed {run.config.seed}",
+                state,
+                cell("parameters", parameters),
+                f"{run.config.train.iterations:,}",
+                f"{macs * crops / 1e12:,.1f}",
+                "-" if seconds is None else str(timedelta(seconds=round(seconds))),
+            ]
+        )
+    text = markdown_table(["run", "state", "parameters [M]", "iterations", "training [TMACs]", "time"], rows)
+    left = sum(row[1] != "finished" for row in rows)
+    known = (
+        "times follow from the speed of the runs so far, one after the other"
+        if speeds
+        else "times are known once one has trained for a while"
+    )
+    return f"{text}\n\n{left} of {len(rows)} runs are left in {sweep.folder}; {known}"
+
+
+def failures(sweep: Sweep) -> list[str]:
+    """A line for each run that failed."""
+    return [f"{run.folder}: failed: {failure_of(run)}" for run in sweep.runs if state_of(run) == "failed"]
+
+
+def _row(label: str, results: Sequence[dict[str, Any]]) -> Row:
+    row = Row(label, protocol=results[0]["protocol"])
+    title = data_title(results[0])
+    for name in METRICS:
+        if all(name in one["mean"] for one in results):
+            values = [one["mean"][name] for one in results]
+            row.values[Column(title, name)] = mean(values)
+            if len(values) > 1:
+                row.deviations[Column(title, name)] = stdev(values)
+    cost = results[0]["cost"] or {}
+    costs = {"parameters": cost.get("parameters"), "macs": cost.get("macs")}
+    row.values.update({Column("", name): value for name, value in costs.items() if value is not None})
+    return row
+
+
+def _points(sweep: Sweep, table: Table) -> list[CurvePoint]:
+    """The curve, in the sweep's order."""
+    short = {run.label: run.value for run in sweep.runs}
+    points = []
+    for row in table.rows:
+        for column, value in row.values.items():
+            if column.quantity == CURVE_METRIC:
+                points.append(CurvePoint(short[row.label], value, row.deviations.get(column)))
+    return points
+
+
+def _training_macs(run: Run) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates of one crop: forward, and twice that backward."""
+    crop = run.config.data.crop
+    cost = count_cost(create_model(run.config.model.name, **run.config.model.options), crop, crop)
+    return cost.parameters, 3 * cost.macs
+
+
+def _crops(run: Run) -> float:
+    """Crops of the whole training, in crops of the last stage's size."""
+    done, total = 0, 0.0
+    for stage in run.config.stages:
+        total += (stage.until - done) * stage.batch_size * (stage.crop / run.config.data.crop) ** 2
+        done = stage.until
+    return total
+
+
+def _speed(run: Run, macs: int) -> float | None:
+    """Multiply-accumulates a second of its training so far, by its log."""
+    log = run.folder / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    rates = [entry["images_per_second"] for entry in map(json.loads, lines) if "images_per_second" in entry]
+    return macs * median(rates) if rates and median(rates) > 0 else None

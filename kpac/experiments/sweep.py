@@ -1,0 +1,179 @@
+"""A sweep as data: a base configuration, what varies, and the runs that follow."""
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from kpac.config import Config, Section, load_config, read_yaml, validate
+from kpac.errors import UserError
+from kpac.evaluation.protocols import find_protocol
+from kpac.models.registry import resolve_model
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+class EvaluationSection(Section):
+    data: Path | None = None
+    """Folder of the data set to score on; null: the one to train on."""
+    split: str = "test"
+    """train, val or test."""
+    protocol: str | None = None
+    """How the numbers are computed; null: as the base configuration validates."""
+
+
+class SweepFile(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the sweep; its folder is `runs/NAME`."""
+    base: Path
+    """The configuration that the runs share; relative to this file."""
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Dotted keys and their values; there is a run for every combination."""
+    points: dict[str, dict[str, Any]] = {}
+    """Or, instead of axes, a name for every run, and the dotted keys that it sets."""
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    """Every run is repeated with each seed; tables give mean and deviation."""
+    evaluation: EvaluationSection = EvaluationSection()
+    slurm: dict[str, Any] = {}
+    """Parameters of submitit for jobs, such as slurm_partition, gpus_per_node, timeout_min, slurm_array_parallelism."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("should hold each seed once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _check(self) -> "SweepFile":
+        if bool(self.axes) == bool(self.points):
+            raise ValueError("expected either '{prefix}axes' or '{prefix}points'")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of a sweep.
+
+    Args:
+        label: what it varies, for tables; the same for all seeds.
+        value: the same, short, for a curve.
+        config: resolved.
+        words: what to give to `kpac train`.
+        evaluation: what to give to `kpac evaluate`, without the model and the output.
+        results: folder of its results.
+    """
+
+    label: str
+    value: str
+    config: Config
+    words: tuple[str, ...]
+    evaluation: tuple[str, ...]
+    results: Path
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.config.folder
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that belong together.
+
+    Args:
+        name: of the sweep.
+        folder: of its runs and tables.
+        varied: what it varies, for the curve's axis.
+        runs: in the order of the table.
+        slurm: see `SweepFile`.
+    """
+
+    name: str
+    folder: Path
+    varied: str
+    runs: tuple[Run, ...]
+    slurm: dict[str, Any]
+
+    @property
+    def labels(self) -> list[str]:
+        """Those of its runs, each once."""
+        return list(dict.fromkeys(run.label for run in self.runs))
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Reads a sweep, and checks the configuration of every run.
+
+    Args:
+        path: a YAML file; see `SweepFile`.
+        overrides: dotted assignments that all runs share, such as data.root=/data/dpdd.
+
+    Raises:
+        UserError: a mistake in the file, in its base, or in what a run sets.
+    """
+    tree = read_yaml(path)
+    file = validate(SweepFile, tree, [(str(path), tree)])
+    base = path.parent / file.base
+    shared = load_config(base, overrides)
+    folder = shared.runs / file.name
+    settings = file.points or {_label(point): point for point in _grid(file.axes)}
+    varied = ", ".join(key.rpartition(".")[2] for key in file.axes) or file.name
+    runs = []
+    for label, point in settings.items():
+        value = ", ".join(_text(entry) for entry in point.values()) if file.axes else label
+        assignments = [f"{key}={json.dumps(entry)}" for key, entry in point.items()]
+        for seed in file.seeds:
+            name = _slug(label) + (f"-seed{seed}" if len(file.seeds) > 1 else "")
+            words = [*overrides, *assignments, f"seed={seed}", f"runs={json.dumps(str(folder))}", f"name={name}"]
+            try:
+                config = resolve_model(load_config(base, words))
+            except UserError as error:
+                raise UserError(f"{path}: run '{label}': {error}") from None
+            runs.append(make_run(label, value, base, words, config, file.evaluation))
+    folders = [run.folder for run in runs]
+    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if twice:
+        raise UserError(f"{path}: two runs would have the name '{twice.name}'; name them apart under 'points'")
+    return Sweep(file.name, folder, varied, tuple(runs), file.slurm)
+
+
+def make_run(
+    label: str, value: str, base: Path, words: Sequence[str], config: Config, evaluation: EvaluationSection
+) -> Run:
+    """A run, and how it will be evaluated.
+
+    Args:
+        label, value: see `Run`.
+        base: the configuration's file.
+        words: overrides.
+        config: what follows from the two, resolved.
+        evaluation: see `EvaluationSection`.
+    """
+    data = evaluation.data or config.data.root
+    protocol = evaluation.protocol or config.validation.protocol
+    find_protocol(protocol)
+    results = config.folder / "results" / f"{data.resolve().name}-{evaluation.split}-{Path(protocol).name}"
+    flags = ["--data", str(data), "--split", evaluation.split, "--protocol", protocol, "--device", config.device]
+    flags += itertools.chain.from_iterable(("--plugin", plugin) for plugin in config.plugins)
+    return Run(label, value, config, (str(base), *words), tuple(flags), results)
+
+
+def _grid(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _label(point: dict[str, Any]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in point.items())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-._") or "run"
