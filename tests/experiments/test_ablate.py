@@ -1,0 +1,130 @@
+"""`kpac ablate` does what is left, loses nothing, and reports means over seeds."""
+
+import csv
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kpac.cli import main
+from kpac.experiments import jobs, progress
+from kpac.experiments.sweep import load_sweep
+from kpac.models.weights import read_header
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_sweep_ends_in_tables_and_a_curve_over_the_seeds(sweep_file, short, tmp_path, capsys):
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    folder = tmp_path / "runs" / "sweep"
+    printed = capsys.readouterr().out
+    assert (folder / "table.md").read_text() in printed + "\n"
+    assert "4 of 4 runs are finished" in printed
+    with (folder / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["blocks 0", "blocks 1"]
+    for blocks, row in enumerate(rows):
+        scores = []
+        for seed in (0, 1):
+            (path,) = (folder / f"blocks-{blocks}-seed{seed}").glob("results/*/results.json")
+            results = json.loads(path.read_text())
+            assert results["model"]["options"]["blocks"] == blocks
+            scores.append(results["mean"]["psnr"])
+        (mean,) = (value for key, value in row.items() if key.endswith(" psnr"))
+        (deviation,) = (value for key, value in row.items() if key.endswith(" psnr deviation"))
+        assert float(mean) == pytest.approx(statistics.mean(scores))
+        assert float(deviation) == pytest.approx(statistics.stdev(scores))
+    assert r"$\pm$" in (folder / "table.tex").read_text()
+    assert (folder / "curve.pdf").read_bytes().startswith(b"%PDF")
+
+    # Finished runs are not repeated.
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("blocks-*/**/*") if path.is_file()}
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+    # Nor are they taken for runs of another configuration.
+    assert main(["ablate", str(sweep_file), *short, "train.iterations=3"]) == 2
+    assert "train.iterations 2 -> 3" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(sweep_file, tmp_path, capsys):
+    assert main(["ablate", str(sweep_file), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:6]] == [
+        f"blocks {blocks}, seed {seed}" for blocks in (0, 1) for seed in (0, 1)
+    ]
+    assert all("planned" in line for line in lines[2:6])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_failed_run_is_reported_and_can_be_retried(sweep_file, short, tmp_path, capsys, monkeypatch):
+    words = [*short, "data.crop=100"]  # larger than the images
+    assert main(["ablate", str(sweep_file), *words]) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("--retry tries it again") == 4
+    assert "crop" in progress.failure_of(load_sweep(sweep_file, words).runs[0])
+    called = []
+    monkeypatch.setattr(jobs.Job, "__call__", lambda job: called.append(job))
+    assert main(["ablate", str(sweep_file), *words]) == 1
+    assert not called
+    main(["ablate", str(sweep_file), *words, "--retry"])
+    assert len(called) == 4
+
+
+def test_interrupted_sweep_goes_on_where_it_was(sweep_file, tmp_path):
+    words = ["train.iterations=400", "train.checkpoint.every=5", "validation.every=400", "validation.samples=0"]
+    command = [sys.executable, "-m", "kpac", "ablate", str(sweep_file), *words]
+    folder = tmp_path / "runs" / "sweep" / "blocks-0-seed0"
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as process:
+        while process.poll() is None and not list(folder.glob("checkpoints/*.pt")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 143
+    assert "0 of 4 runs are finished, the same command goes on from there" in errors
+    (run, *_) = load_sweep(sweep_file, words).runs
+    assert progress.state_of(run) == "begun"
+    (resume,) = list(jobs.Job(run).commands())[:1]
+    assert resume == ["train", "--resume", str(folder)]
+    before = read_header(folder / "checkpoints" / "last.safetensors") if progress.is_trained(run) else None
+    assert before is None
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_begins_anew(sweep_file, short, tmp_path):
+    run = load_sweep(sweep_file, short).runs[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text((tmp_path / "small.yaml").read_text())
+    command, *_ = jobs.Job(run).commands()
+    assert command[-1] == "--overwrite"
+    jobs.Job(run)()
+    assert progress.state_of(run) == "finished"
+
+
+def test_jobs_of_submitit_do_the_same(sweep_file, short, tmp_path):
+    assert main(["ablate", str(sweep_file), *short, "--executor", "local", "--at-once", "2"]) == 0
+    assert {progress.state_of(run) for run in load_sweep(sweep_file, short).runs} == {"finished"}
+    assert (tmp_path / "runs" / "sweep" / "table.md").is_file()
+
+
+def test_crashed_job_is_a_failed_run(sweep_file, short, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs.Job, "__call__", lambda _: os._exit(3))
+    sweep_file.write_text(sweep_file.read_text().replace("[0, 1]", "[0]"))
+    assert main(["ablate", str(sweep_file), *short, "--executor", "local"]) == 1
+    assert "failed" in capsys.readouterr().err
+
+
+def test_unknown_parameter_of_jobs_is_one_line(sweep_file, short, capsys):
+    sweep_file.write_text(sweep_file.read_text() + "slurm: {gpus: 3}\n")
+    assert main(["ablate", str(sweep_file), *short, "--executor", "local"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("kpac: slurm: ")
+    assert "gpus" in error
