@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from kpac import __version__
-from kpac.commands import ablation, config, data, evaluation, export, inspect, models, restore, training
+from kpac.commands import config, data, evaluation, experiments, export, inspect, models, restore, training
 from kpac.commands.arguments import Parser
 from kpac.errors import Stopped, UserError
 
@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kpac {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (training, evaluation, ablation, restore, export, inspect, models, data, config):
+    for module in (training, evaluation, experiments, restore, export, inspect, models, data, config):
         module.add(commands)
     return parser
 

@@ -59,7 +59,7 @@ class Job:
         if not is_trained(run):
             again = ["--overwrite"] if run.folder.is_dir() else []
             yield ["train", *(["--resume", str(run.folder)] if can_resume(run) else [*run.words, *again])]
-        yield ["evaluate", str(run.folder), *run.evaluation, "--output", str(run.results)]
+        yield ["evaluate", str(run.weights or run.folder), *run.evaluation, "--output", str(run.results)]
 
     def _launcher(self) -> list[str]:
         several = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]

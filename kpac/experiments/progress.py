@@ -23,7 +23,9 @@ def state_of(run: Run) -> State:
 
 
 def is_trained(run: Run) -> bool:
-    """Whether its last weights are those of its last iteration."""
+    """Whether its last weights are those of its last iteration, or were given."""
+    if run.weights:
+        return True
     weights = run.folder / "checkpoints" / "last.safetensors"
     return weights.is_file() and read_header(weights).get("iteration") == run.config.train.iterations
 

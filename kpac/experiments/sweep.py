@@ -67,6 +67,7 @@ class Run:
         words: what to give to `kpac train`.
         evaluation: what to give to `kpac evaluate`, without the model and the output.
         results: folder of its results.
+        weights: to evaluate instead of training; None trains.
     """
 
     label: str
@@ -75,6 +76,7 @@ class Run:
     words: tuple[str, ...]
     evaluation: tuple[str, ...]
     results: Path
+    weights: Path | None = None
 
     @property
     def folder(self) -> Path:

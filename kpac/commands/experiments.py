@@ -1,10 +1,19 @@
-"""`kpac ablate`."""
+"""`kpac ablate` and `kpac reproduce`."""
+
+from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kpac.commands.arguments import Subcommands, add_command, positive, say
+from kpac.commands.arguments import Subcommands, add_command, add_group, positive, say
 from kpac.errors import Stopped
+
+if TYPE_CHECKING:
+    from kpac.evaluation.comparison import Table
+    from kpac.experiments.jobs import Job
+    from kpac.experiments.sweep import Sweep
 
 
 def add(commands: Subcommands) -> None:
@@ -14,10 +23,37 @@ def add(commands: Subcommands) -> None:
     )
     command.add_argument("sweep", type=Path, metavar="SWEEP", help="a YAML file, such as those of configs/ablation")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, such as data.root=DIR")
-    add_execution_arguments(command)
+    _execution_arguments(command)
+
+    groups = add_group(commands, "reproduce", "reproduce published results")
+    command = add_command(groups, "paper", paper, "the paper's networks on DPDD, beside the published numbers")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="for all trainings")
+    command.add_argument("--dpdd", type=Path, required=True, metavar="DIR", help="DPDD's folder")
+    command.add_argument(
+        "--network",
+        action="append",
+        metavar="NAME",
+        help="kpac_2level, kpac_3level or kpac_dual; may be given again (default: all three)",
+    )
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="weights to evaluate instead of training their network; may be given again",
+    )
+    command.add_argument(
+        "--configs",
+        type=Path,
+        default=Path("configs/paper"),
+        metavar="DIR",
+        help="the paper's configurations (default: configs/paper)",
+    )
+    _execution_arguments(command)
 
 
-def add_execution_arguments(command: argparse.ArgumentParser) -> None:
+def _execution_arguments(command: argparse.ArgumentParser) -> None:
     """How runs are carried out."""
     command.add_argument("--dry-run", action="store_true", help="show the plan and its cost, and start nothing")
     command.add_argument("--retry", action="store_true", help="try runs that failed again")
@@ -36,17 +72,36 @@ def add_execution_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def ablate(options: argparse.Namespace) -> int:
+    from kpac.experiments.report import write_report
     from kpac.experiments.sweep import load_sweep
 
-    return carry_out(load_sweep(options.sweep, options.overrides), options)
+    sweep = load_sweep(options.sweep, options.overrides)
+    return _carry_out(sweep, options, write_report, "curve.png, curve.pdf")
 
 
-def carry_out(sweep, options: argparse.Namespace) -> int:
+def paper(options: argparse.Namespace) -> int:
+    from kpac.experiments.paper import NETWORKS, check_dpdd, check_networks, needs, paper_sweep, write_paper_report
+    from kpac.experiments.progress import state_of
+
+    networks = list(dict.fromkeys(options.network or NETWORKS))
+    check_networks(networks)
+    sweep = paper_sweep(options.dpdd, networks, options.checkpoint, options.configs, options.overrides)
+    for line in needs(sweep):
+        say(f"needs: {line}")
+    if not options.dry_run and any(state_of(run) != "finished" for run in sweep.runs):
+        for verdict in check_dpdd(sweep):
+            say(verdict)
+    return _carry_out(sweep, options, write_paper_report, "quality_against_cost.png, .pdf")
+
+
+def _carry_out(
+    sweep: Sweep, options: argparse.Namespace, write_report: Callable[[Sweep], Table | None], pictures: str
+) -> int:
     """Does what is left of a sweep, and says how it went; the exit status."""
     from kpac.evaluation.formats import markdown
     from kpac.experiments.jobs import Job, run_here, run_submitted
     from kpac.experiments.progress import check_unchanged, state_of
-    from kpac.experiments.report import failures, plan_table, write_report
+    from kpac.experiments.report import failures, plan_table
 
     for run in sweep.runs:
         check_unchanged(run)
@@ -75,7 +130,7 @@ def carry_out(sweep, options: argparse.Namespace) -> int:
     table = write_report(sweep)
     if table:
         print(markdown(table))
-        print(f"{sweep.folder}/table.md, .tex, .csv, .json, curve.png, curve.pdf")
+        print(f"{sweep.folder}/table.md, .tex, .csv, .json, {pictures}")
     failed = failures(sweep)
     for line in failed:
         say(f"kpac: {line}; --retry tries it again")

@@ -1,0 +1,118 @@
+"""The paper's tables: its three networks, trained or given, on DPDD's test split, beside the published numbers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kpac.config import load_config, nearest
+from kpac.data.check import check
+from kpac.data.layouts import find_scenes
+from kpac.errors import UserError
+from kpac.evaluation.charts import scatter
+from kpac.evaluation.comparison import Table, compare
+from kpac.evaluation.results import FILE, read_results
+from kpac.experiments.progress import state_of
+from kpac.experiments.report import write_table
+from kpac.experiments.sweep import EvaluationSection, Sweep, make_run
+from kpac.models.registry import resolve_model
+from kpac.models.weights import read_header
+
+NETWORKS = ("kpac_2level", "kpac_3level", "kpac_dual")
+PROTOCOL = "dpdd-8bit"  # of the published numbers
+
+
+def paper_sweep(
+    dpdd: Path, networks: Sequence[str], checkpoints: Sequence[Path], configs: Path, overrides: Sequence[str] = ()
+) -> Sweep:
+    """The runs behind the tables.
+
+    Args:
+        dpdd: DPDD's folder.
+        networks: which of the three; those without a checkpoint will be trained.
+        checkpoints: .safetensors files to evaluate instead of training their networks.
+        configs: folder of the paper's configurations.
+        overrides: for all runs.
+
+    Raises:
+        UserError: a checkpoint of another network or given twice, a missing configuration, or no data set.
+    """
+    given: dict[str, Path] = {}
+    for path in checkpoints:
+        if path.suffix == ".npz":
+            raise UserError(f"{path}: one of the authors' files; first: kpac convert {path} {path.stem}.safetensors")
+        name = read_header(path)["model"]["name"]
+        if name not in networks:
+            raise UserError(f"{path}: holds the network '{name}'; expected one of {', '.join(networks)}")
+        if name in given:
+            raise UserError(f"{path}: {given[name]} is a checkpoint of {name}, too; give one of them")
+        given[name] = path
+    if not configs.is_dir():
+        raise UserError(f"{configs}: no such folder; name that of the paper's configurations with --configs")
+    runs = []
+    for name in networks:
+        base = configs / f"{name}.yaml"
+        words = [f"data.root={dpdd}", *overrides]
+        folder = load_config(base, words).runs / "paper"
+        words += [f"runs={folder}", f"name={name}"]
+        config = resolve_model(load_config(base, words))
+        run = make_run(name, name, base, words, config, EvaluationSection(data=dpdd, protocol=PROTOCOL))
+        runs.append(replace(run, weights=given.get(name)))
+        find_scenes(dpdd, "test", ("center", "left", "right") if name == "kpac_dual" else ("center",))
+    return Sweep("paper", folder, "network", tuple(runs), {})
+
+
+def check_networks(names: Sequence[str]) -> None:
+    """Refuses names of other networks.
+
+    Raises:
+        UserError: naming the nearest.
+    """
+    for name in names:
+        if name not in NETWORKS:
+            raise UserError(f"--network {name}: not one of the paper's{nearest(name, NETWORKS)}")
+
+
+def needs(sweep: Sweep) -> list[str]:
+    """What the runs need, a line each."""
+    trained = [run.label for run in sweep.runs if not run.weights]
+    root = sweep.runs[0].config.data.root
+    lines = [f"DPDD's test split in {root}, complete as published, to evaluate under the protocol {PROTOCOL}"]
+    if trained:
+        lines.append(f"its training and validation splits, and GPUs for long, to train {', '.join(trained)}")
+    lines += [f"{run.weights}: the weights of {run.label}, given" for run in sweep.runs if run.weights]
+    return lines
+
+
+def check_dpdd(sweep: Sweep) -> list[str]:
+    """Decodes the data set, and refuses another one than the published, or a part of it.
+
+    Returns:
+        A verdict for each split.
+
+    Raises:
+        UserError: the first fault.
+    """
+    root = sweep.runs[0].config.data.root
+    needed = ["test"] if all(run.weights for run in sweep.runs) else ["train", "val", "test"]
+    reports = {report.split: report for report in check(root)}
+    for split in needed:
+        if split not in reports:
+            raise UserError(f"{root}: no {split} split; expected all of DPDD, see data/README.md")
+        report = reports[split]
+        if report.faults:
+            raise UserError(f"{root}: {report.faults[0].text}; 'kpac data check {root}' lists everything")
+        if not report.published:
+            raise UserError(f"{root}: the {split} split does not have the names of the published one; expected DPDD")
+    return [reports[split].verdict() for split in needed]
+
+
+def write_paper_report(sweep: Sweep) -> Table | None:
+    """Writes table.md, .tex, .csv and .json, and quality_against_cost.png and .pdf, of the runs that are finished."""
+    finished = [run.results / FILE for run in sweep.runs if state_of(run) == "finished"]
+    if not finished:
+        return None
+    table = compare([(path, read_results(path)) for path in finished], published=True)
+    write_table(table, sweep.folder)
+    stem = sweep.folder / "quality_against_cost"
+    scatter(table, [stem.with_suffix(".png"), stem.with_suffix(".pdf")])
+    return table
