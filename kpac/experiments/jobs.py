@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import Any, Literal, TextIO
+
+from typing_extensions import Self
 
 from kpac.errors import Stopped, UserError
 from kpac.experiments.progress import can_resume, failure_file, is_trained, log_file
@@ -16,6 +18,7 @@ from kpac.experiments.sweep import Run
 
 Executor = Literal["here", "slurm", "local"]
 POLL = 2.0  # seconds between two looks at submitted jobs
+SIGNAL_POLL = 0.2  # and at a signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Job:
     run: Run
     processes: int = 1
 
-    def __call__(self) -> None:
+    def __call__(self, stop: "StopRequest | None" = None) -> None:
         log = log_file(self.run)
         log.parent.mkdir(parents=True, exist_ok=True)
         failure_file(self.run).unlink(missing_ok=True)
@@ -40,9 +43,9 @@ class Job:
             for command in self.commands():
                 file.write(f"$ kpac {' '.join(command)}\n")
                 file.flush()
-                status = _finish([*self._launcher(), *command], file)
-                if status in (130, 143, -signal.SIGINT, -signal.SIGTERM):
-                    raise Stopped(f"{self.run.folder}: interrupted", 130)
+                status = _finish([*self._launcher(), *command], file, stop)
+                if stop and stop.number:
+                    raise Stopped(f"stopped by {signal.Signals(stop.number).name}", 128 + stop.number)
                 if status:
                     failure_file(self.run).write_text(f"{_last_line(log)}\n", encoding="utf-8")
                     return
@@ -72,9 +75,9 @@ def run_here(jobs: Sequence[Job], after_each: Callable[[Job], None]) -> None:
     Raises:
         Stopped: Ctrl-C or SIGTERM; the running job has saved its state.
     """
-    with _terminated_as_interrupted():
+    with StopRequest() as stop:
         for job in jobs:
-            job()
+            job(stop)
             after_each(job)
 
 
@@ -142,29 +145,37 @@ def _note_crash(job: Job, handle: Any) -> None:
         failure_file(job.run).write_text(f"job {handle.job_id}: {last}\n", encoding="utf-8")
 
 
-def _finish(command: list[str], log: Any) -> int:
-    """Runs a command to its end, also when this process is told to stop: it gets the time to save."""
-    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # which the terminal sends to both
-            return process.wait() and 130
-        except Stopped:
-            process.terminate()
-            process.wait()
-            raise
+class StopRequest:
+    """While it is open, Ctrl-C and SIGTERM are kept in `number` instead of ending this process at any place."""
+
+    def __init__(self):
+        self.number = 0
+
+    def __enter__(self) -> Self:
+        self._earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.number = number
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    def stop(number: int, _: Any) -> None:
-        raise Stopped("terminated", 128 + number)
+def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
+    """Runs a command to its end; when it is to stop, it is told so once, and gets the time to save.
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    It has a session of its own, so that a Ctrl-C on the terminal reaches this process alone.
+    """
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        while True:
+            try:
+                return process.wait(timeout=SIGNAL_POLL)
+            except subprocess.TimeoutExpired:
+                if stop and stop.number:
+                    process.terminate()
+                    return process.wait()
 
 
 def _last_line(log: Path) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kpac.environment import choose_device
 from kpac.errors import UserError
+from kpac.models import fast
 from kpac.models.network import KPACNet
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
@@ -22,6 +23,7 @@ TILES = (1024, 512, 256, 128)  # that "auto" chooses from
 # What a pass takes by the bytes of its tensors. `python benchmarks/tiling.py` measured 1.0 on a CPU, where convolutions
 # of channels-last tensors need no copies; the rest is a reserve.
 OVERHEAD = 1.2
+BANDS = 128 << 20  # bytes, for the rows at work in a pass that goes through an image in bands
 
 
 class Restorer:
@@ -121,6 +123,8 @@ class Restorer:
             None for a network whose tensors cannot be counted without data.
         """
         if tile is None:
+            if self._is_fast():
+                return int(OVERHEAD * self.dtype.itemsize * fast.peak_values(self.model, height, width)) + BANDS
             peak = peak_bytes(self.model, height, width, self.dtype)
             return None if peak is None else int(OVERHEAD * peak)
         peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype)
@@ -128,6 +132,11 @@ class Restorer:
         if not self.approximate:
             kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
         return None if peak is None else int(OVERHEAD * peak) + kept
+
+    def _is_fast(self) -> bool:
+        """Whether a whole image goes through the network in bands."""
+        on_cpu = self.device.type == "cpu" and self.dtype == torch.float32
+        return on_cpu and type(self.model) is KPACNet and self.model.fast
 
     def check_views(self, names: Sequence[str]) -> None:
         """Refuses other views than the network reads.
