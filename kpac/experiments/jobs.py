@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO
 from typing_extensions import Self
 
 from kpac.errors import Stopped, UserError
-from kpac.experiments.progress import can_resume, failure_file, is_trained, log_file
+from kpac.experiments.progress import can_resume, failure_file, is_trained, job_file, log_file
 from kpac.experiments.sweep import Run
 
 Executor = Literal["here", "slurm", "local"]
@@ -112,7 +112,9 @@ def run_submitted(
         executor.update_parameters(**parameters)
     except (NameError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"slurm: {str(error).splitlines()[0]}") from None
-    waiting, submitted = list(jobs), {}
+    handles = {job: job_of(job, executor, folder) for job in jobs if cluster == "slurm"}
+    submitted = {job: handle for job, handle in handles.items() if handle}
+    waiting = [job for job in jobs if job not in submitted]
     try:
         while waiting or submitted:
             room = len(waiting) if at_once is None else min(len(waiting), at_once - len(submitted))
@@ -121,9 +123,13 @@ def run_submitted(
                     started = [(job, executor.submit(job)) for job in waiting[:room]]
                 submitted.update(started)
                 del waiting[:room]
+                for job, handle in started:
+                    job_file(job.run).parent.mkdir(parents=True, exist_ok=True)
+                    job_file(job.run).write_text(handle.job_id, encoding="utf-8")
             ended = [job for job, handle in submitted.items() if handle.done()]
             for job in ended:
                 _note_crash(job, submitted.pop(job))
+                job_file(job.run).unlink(missing_ok=True)
                 after_each(job)
             if not ended:
                 time.sleep(POLL)
@@ -131,9 +137,24 @@ def run_submitted(
         if cluster == "slurm":
             numbers = ", ".join(handle.job_id for handle in submitted.values())
             raise Stopped(f"interrupted; the jobs {numbers} go on", 130) from None
-        for handle in submitted.values():
+        for job, handle in submitted.items():
             handle.cancel()
+            job_file(job.run).unlink(missing_ok=True)
         raise Stopped("interrupted", 130) from None
+
+
+def job_of(job: Job, executor: Any, folder: Path) -> Any:
+    """The job that an earlier command submitted and that has not ended, or None.
+
+    Args:
+        job: to do.
+        executor: of submitit.
+        folder: of submitit's files.
+    """
+    if not job_file(job.run).is_file():
+        return None
+    handle = executor.job_class(folder, job_file(job.run).read_text(encoding="utf-8").strip())
+    return None if handle.done() else handle
 
 
 def _note_crash(job: Job, handle: Any) -> None:
