@@ -128,7 +128,7 @@ def run_submitted(
                     job_file(job.run).write_text(handle.job_id, encoding="utf-8")
             ended = [job for job, handle in submitted.items() if handle.done()]
             for job in ended:
-                _note_crash(job, submitted.pop(job))
+                note_crash(job, submitted.pop(job))
                 job_file(job.run).unlink(missing_ok=True)
                 after_each(job)
             if not ended:
@@ -157,7 +157,7 @@ def job_of(job: Job, executor: Any, folder: Path) -> Any:
     return None if handle.done() else handle
 
 
-def _note_crash(job: Job, handle: Any) -> None:
+def note_crash(job: Job, handle: Any) -> None:
     """A job that could not say itself what went wrong: killed, out of memory, out of time."""
     error = handle.exception()
     if error is not None and not failure_file(job.run).is_file():
