@@ -120,10 +120,12 @@ class Restorer:
         Returns:
             None for a network whose tensors cannot be counted without data.
         """
+        is_fast = self._takes_fast_path()
         if tile is None:
-            peak = peak_bytes(self.model, height, width, self.dtype)
+            peak = peak_bytes(self.model, height, width, self.dtype, is_fast)
             return None if peak is None else int(OVERHEAD * peak)
-        peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype)
+        is_fast = is_fast and self.approximate  # exact tiles take the layers
+        peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype, is_fast)
         kept = 3 * 4 * height * width
         if not self.approximate:
             kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
@@ -159,6 +161,11 @@ class Restorer:
                 sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (first, image)]
                 raise UserError(f"the {name} view is {sizes[1]} pixels, the center view {sizes[0]}; expected the same")
         return [torch.from_numpy(np.ascontiguousarray(images[name])).permute(2, 0, 1)[None] for name in needed]
+
+    @torch.no_grad()
+    def _takes_fast_path(self) -> bool:
+        views = torch.empty(0, dtype=self.dtype, device=self.device)
+        return type(self.model) is KPACNet and self.model.takes_fast_path(views)
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import torch
 
 import kpac
 from kpac.errors import UserError
+from kpac.models import fast
 from kpac.restore import memory, restorer
 from tests.conftest import texture
 from tests.models import golden
@@ -99,6 +100,7 @@ def test_automatic_tile_is_the_largest_that_fits(monkeypatch, model):
 
 
 def test_estimate_follows_what_tensors_take(model):
+    model.fast = model.blocks[0].fast = False
     views = torch.rand(1, 3, 64, 96)
     with torch.inference_mode(), memory.LiveBytes() as live:
         model(views)
@@ -107,6 +109,20 @@ def test_estimate_follows_what_tensors_take(model):
     assert memory.peak_bytes(model, 128, 192) == pytest.approx(4 * estimate, rel=0.01)
     assert memory.peak_bytes(model, 64, 96, torch.bfloat16) == pytest.approx(estimate / 2, rel=0.01)
     assert 0 < memory.available_bytes(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.parametrize("size", [(128, 1024), (900, 160)], ids=str)
+def test_estimate_follows_the_fast_path(size):
+    model = golden.randomize(kpac.create_model("kpac_2level", width=48, blocks=1))
+    views = torch.rand(1, 3, *size)
+    with torch.inference_mode(), memory.LiveBytes() as live:
+        model(views)
+    taken = live.peak + views.numel() * 4
+    found = kpac.Restorer(model, device="cpu").estimate_bytes(*size, None) / restorer.OVERHEAD
+    assert taken < found < 1.3 * taken + fast.PRODUCT_BYTES
+    by_layers = kpac.Restorer(model, device="cpu", precision="bfloat16").estimate_bytes(*size, None)
+    assert by_layers == int(restorer.OVERHEAD * memory.peak_bytes(model, *size, torch.bfloat16))
+    assert by_layers > found
 
 
 def test_other_networks_are_tiled_only_approximately():
