@@ -2,7 +2,8 @@
 
     import kpac
     model = kpac.load_model("runs/quickstart")
-    restored = model(views)  # (N, 3, H, W) -> (N, 3, H, W), in [0, 1]
+    restored = model(views)  # tensors (N, 3, H, W) -> (N, 3, H, W), in [0, 1]
+    restored = kpac.Restorer(model)(image)  # arrays H x W x 3, of any size
 
 Names are imported on first use, so that `kpac --help` does not wait for PyTorch.
 """
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Restorer": "kpac.restore.restorer",
+    "read_photograph": "kpac.restore.photograph",
     "KPACBlock": "kpac.models",
     "KPACNet": "kpac.models",
     "ScaleAttention": "kpac.models",

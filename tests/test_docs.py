@@ -17,6 +17,13 @@ DOCUMENTS = [
 ]
 
 
+def code_of_readme(line: str) -> str:
+    """The README's Python example that has a line."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (code,) = (block for block in blocks if line in block.splitlines())
+    return code
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text())

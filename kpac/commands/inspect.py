@@ -49,4 +49,5 @@ def inspect(options: argparse.Namespace) -> None:
     table = correlation_table(result)
     if table:
         print(f"\nrank correlation of the expected dilation with the true circle of confusion\n\n{table}\n")
-    say(f"{options.output}: {len(result['images'])} sheets, model.png, inspect.json")
+    names = ", ".join(f"{image['name']}.png" for image in result["images"])
+    say(f"{options.output}: {names}, model.png, inspect.json")

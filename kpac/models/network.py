@@ -133,11 +133,13 @@ class KPACNet(nn.Module):
             )
         height, width = views.shape[-2:]
         x = pad_to_multiple(views, self.multiple) * 2 - 1
-        compute = self.residual
-        if self.fast and fast_path.suits(self, x, _PARTS):
-            compute = partial(fast_path.residual, self)
+        compute = partial(fast_path.residual, self) if self.takes_fast_path(x) else self.residual
         output = x[:, :3] + compute(self.encoder_input(x))
         return (output[..., :height, :width] + 1) / 2
+
+    def takes_fast_path(self, x: Tensor) -> bool:
+        """Whether `forward` computes the residual of such an input with `kpac.models.fast`, at this moment."""
+        return self.fast and fast_path.suits(self, x, _PARTS)
 
     def encoder_input(self, views: Tensor) -> Tensor:
         """The channels that the encoder reads: the center view, or the two dual-pixel views beside it."""

@@ -90,13 +90,18 @@ def restore_photos(restorer: Restorer, jobs: Sequence[Job], quality: int = 95) -
 
 
 def _restore(restorer: Restorer, job: Job, quality: int) -> None:
-    center = read_photograph(job.views["center"])
-    others = {name: read_photograph(path).image for name, path in job.views.items() if name != "center"}
     try:
-        restored = restorer(center.image, **others)
-    except UserError as error:
-        raise UserError(f"{job.views['center']}: {error}") from None
-    center.with_image(restored).save(job.target, quality)
+        center = read_photograph(job.views["center"])
+        others = {name: read_photograph(path).image for name, path in job.views.items() if name != "center"}
+        try:
+            restored = restorer(center.image, **others)
+        except UserError as error:
+            raise UserError(f"{job.views['center']}: {error}") from None
+        center.with_image(restored).save(job.target, quality)
+    except MemoryError:  # not the restorer's, which says what to try
+        raise UserError(
+            f"{job.views['center']}: out of memory for the photograph itself; end other programs, or cut it into parts"
+        ) from None
 
 
 def _find(name: str) -> list[Path]:

@@ -129,6 +129,16 @@ def test_ablated_networks_are_drawn_as_far_as_they_go(tmp_path, options):
     }
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3000), (3000, 2)], ids=str)
+def test_photographs_of_odd_shapes_are_drawn(recwarn, tmp_path, size):
+    weights = tmp_path / "m.safetensors"
+    kpac.save_model(model(width=4, blocks=1), weights)
+    write_pixels(tmp_path / "odd.png", from_float(texture(*size, 0), 8))
+    assert main(["inspect", str(weights), str(tmp_path / "odd.png"), "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "odd.png").is_file()
+    assert [str(warning.message) for warning in recwarn if "layout" in str(warning.message)] == []
+
+
 def test_mistakes_are_one_line(capsys, tmp_path, data_root):
     plain, dual = tmp_path / "plain.safetensors", tmp_path / "dual.safetensors"
     kpac.save_model(model(width=4, block="plain"), plain)

@@ -8,9 +8,11 @@ import pytest
 import kpac
 from kpac.cli import main
 from kpac.data.images import from_float, read_pixels, to_float, write_pixels
+from kpac.restore.photograph import read_photograph
 from tests.conftest import texture, write_photos
 from tests.models import golden
 from tests.test_cli import fails
+from tests.test_docs import code_of_readme
 
 
 @pytest.fixture
@@ -52,6 +54,31 @@ def test_broken_file_is_named_and_the_rest_goes_on(capsys, tmp_path, weights):
     assert len(lines) == 1
     assert str(photos / "a broken one.png") in lines[0]
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_photograph_that_does_not_fit_in_memory_is_named(capsys, monkeypatch, tmp_path, weights):
+    photos = write_photos(tmp_path / "photos", 2, 24, 24)
+
+    def read(path: Path):
+        if path.name == "photo 0.png":
+            raise MemoryError
+        return read_photograph(path)
+
+    monkeypatch.setattr("kpac.restore.photos.read_photograph", read)
+    assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
+    assert f"{photos / 'photo 0.png'}: out of memory for the photograph itself" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo 1.png"]
+
+
+def test_readme_restores_a_photograph(monkeypatch, tmp_path, weights):
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    weights.rename(tmp_path / "runs" / "quickstart" / "model.safetensors")
+    write_pixels(tmp_path / "photo.jpg", from_float(texture(30, 44, 0), 8))
+    monkeypatch.chdir(tmp_path)
+    code = code_of_readme("import kpac")
+    assert len([line for line in code.splitlines() if line and not line.startswith("import")]) == 4
+    exec(code, {})
+    assert read_pixels(tmp_path / "restored.jpg").shape == (30, 44, 3)
 
 
 def test_patterns_are_followed(monkeypatch, tmp_path, weights):

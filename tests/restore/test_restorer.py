@@ -99,6 +99,7 @@ def test_automatic_tile_is_the_largest_that_fits(monkeypatch, model):
 
 
 def test_estimate_follows_what_tensors_take(model):
+    model.fast = model.blocks[0].fast = False
     views = torch.rand(1, 3, 64, 96)
     with torch.inference_mode(), memory.LiveBytes() as live:
         model(views)
@@ -107,6 +108,17 @@ def test_estimate_follows_what_tensors_take(model):
     assert memory.peak_bytes(model, 128, 192) == pytest.approx(4 * estimate, rel=0.01)
     assert memory.peak_bytes(model, 64, 96, torch.bfloat16) == pytest.approx(estimate / 2, rel=0.01)
     assert 0 < memory.available_bytes(torch.device("cpu")) < 2**50
+
+
+def test_estimate_follows_the_fast_path():
+    model = golden.randomize(kpac.create_model("kpac_2level", width=48, blocks=1))
+    views = torch.rand(1, 3, 640, 480)
+    with torch.inference_mode(), memory.LiveBytes() as live:
+        model(views)
+    whole = kpac.Restorer(model, device="cpu").estimate_bytes(640, 480, None)
+    assert live.peak < whole < 1.5 * live.peak + restorer.BANDS
+    by_layers = kpac.Restorer(model, device="cpu", precision="bfloat16").estimate_bytes(640, 480, None)
+    assert by_layers == int(restorer.OVERHEAD * memory.peak_bytes(model, 640, 480, torch.bfloat16))
 
 
 def test_other_networks_are_tiled_only_approximately():
