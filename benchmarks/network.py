@@ -1,6 +1,7 @@
 """Speed and memory of the network against the plain port: the layers as they stand, eager, in PyTorch's own layout.
 
-    python benchmarks/network.py [--threads 2] [--rounds 3] [--only NAME ...]
+    python benchmarks/network.py [--threads 2] [--rounds 3] [--only CASE ...]
+    python benchmarks/network.py --tricks      # what each trick gains: ours without it, beside ours
 
 Prints a Markdown table of ratios. Every measurement is a process of its own, which reports its peak memory; the two
 sides take turns, so that a machine that is busy for a while is busy for both. The matrix product shows how fast the
@@ -26,14 +27,21 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac import create_model
+from kpac.models import fast, shared_kernel
 from kpac.models.cost import count_cost
 from kpac.text import markdown_table
 from kpac.training.compute import keep_freed_memory
 
+HEADER = ["case", "plain [s]", "ours [s]", "times faster", "plain [MB]", "ours [MB]", "share", "product [GFLOP/s]"]
 NETWORK = "kpac_2level"
 FRAME = (1120, 1680)
 CASES = ("forward-float32", "forward-bfloat16", "train-8x96", "train-8x256")
 GEMM = 2048  # side of the matrices
+TRICKS = {  # what can be left out -> the cases that it matters for
+    "shared products": ("forward-float32", "train-8x256"),
+    "bands": ("forward-float32",),
+    "kept memory": ("train-8x256",),
+}
 
 
 def main() -> None:
@@ -41,11 +49,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--tricks", action="store_true")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.worker:
         print(json.dumps(worker(*options.worker)))
+        return
+    if options.tricks:
+        pairs = [(f"without {trick}", case) for trick, cases in TRICKS.items() for case in cases]
+        rows = [[side, *compare(case, options.threads, options.rounds, side)] for side, case in pairs]
+        print(markdown_table(["", *HEADER], rows))
         return
     rows = []
     for case in options.only:
@@ -54,15 +68,14 @@ def main() -> None:
             continue
         rows.append(compare(case, options.threads, options.rounds))
     print(f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}\n")
-    header = ["case", "plain [s]", "ours [s]", "times faster", "peak [MB]", "ours [MB]", "share", "product [GFLOP/s]"]
-    print(markdown_table(header, rows))
+    print(markdown_table(HEADER, rows))
     if torch.cuda.is_available():
         print("\n" + on_gpu())
 
 
-def compare(case: str, threads: int, rounds: int) -> list[str]:
+def compare(case: str, threads: int, rounds: int, other: str = "plain") -> list[str]:
     """Medians of both sides, taking turns."""
-    found = {"plain": [], "ours": []}
+    found = {other: [], "ours": []}
     for _ in range(rounds):
         for side, results in found.items():
             command = [sys.executable, __file__, "--threads", str(threads), "--worker", case, side]
@@ -74,12 +87,12 @@ def compare(case: str, threads: int, rounds: int) -> list[str]:
     products = [result["product"] for results in found.values() for result in results]
     return [
         case,
-        f"{seconds['plain']:.2f}",
+        f"{seconds[other]:.2f}",
         f"{seconds['ours']:.2f}",
-        f"{seconds['plain'] / seconds['ours']:.2f}",
-        f"{peaks['plain']:,.0f}",
+        f"{seconds[other] / seconds['ours']:.2f}",
+        f"{peaks[other]:,.0f}",
         f"{peaks['ours']:,.0f}",
-        f"{peaks['ours'] / peaks['plain']:.0%}",
+        f"{peaks['ours'] / peaks[other]:.0%}",
         f"{min(products):.0f} to {max(products):.0f}",
     ]
 
@@ -88,7 +101,11 @@ def worker(case: str, side: str) -> dict:
     """One side of one case: seconds of each call, peak memory of the process in MB, speed of the matrix product."""
     torch.manual_seed(0)
     kind, _, detail = case.partition("-")
-    model = create_model(NETWORK, fast=side == "ours")
+    model = create_model(NETWORK, fast=side != "plain")
+    if side == "without shared products":
+        shared_kernel.suits = lambda *_: False
+    if side == "without bands":
+        fast.BAND_BYTES = 1 << 40
     if kind == "train":
         batch, crop = map(int, detail.split("x"))
         call = training_step(model, batch, crop, side)
@@ -102,12 +119,12 @@ def worker(case: str, side: str) -> dict:
 def forward(model: torch.nn.Module, precision: str, side: str) -> Callable[[], object]:
     model.eval()
     views = torch.rand(1, 3, *FRAME)
-    if side == "ours":
+    if side != "plain":
         views = views.contiguous(memory_format=torch.channels_last)  # as Restorer does
 
     def call() -> object:
         # The plain port computes in float32, whatever it is compared with.
-        lower = precision != "float32" and side == "ours"
+        lower = precision != "float32" and side != "plain"
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=lower):
             return model(views)
 
@@ -115,7 +132,7 @@ def forward(model: torch.nn.Module, precision: str, side: str) -> Callable[[], o
 
 
 def training_step(model: torch.nn.Module, batch: int, crop: int, side: str) -> Callable[[], object]:
-    if side == "ours":
+    if side not in ("plain", "without kept memory"):
         keep_freed_memory()  # as the training does on a CPU
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     views, target = torch.rand(2, batch, 3, crop, crop)
