@@ -98,7 +98,7 @@ def run_submitted(
 
     Raises:
         UserError: submitit is not installed or refuses, or a job ended without a word.
-        Stopped: Ctrl-C; jobs of SLURM go on.
+        Stopped: Ctrl-C or SIGTERM; jobs of SLURM go on.
     """
     try:
         import submitit
@@ -110,27 +110,29 @@ def run_submitted(
     except (NameError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"slurm: {str(error).splitlines()[0]}") from None
     waiting, submitted = list(jobs), {}
-    try:
-        while waiting or submitted:
-            room = len(waiting) if at_once is None else min(len(waiting), at_once - len(submitted))
-            if room:
-                with executor.batch():
-                    started = [(job, executor.submit(job)) for job in waiting[:room]]
-                submitted.update(started)
-                del waiting[:room]
-            ended = [job for job, handle in submitted.items() if handle.done()]
-            for job in ended:
-                _note_crash(job, submitted.pop(job))
-                after_each(job)
-            if not ended:
-                time.sleep(POLL)
-    except KeyboardInterrupt:
-        if cluster == "slurm":
-            numbers = ", ".join(handle.job_id for handle in submitted.values())
-            raise Stopped(f"interrupted; the jobs {numbers} go on", 130) from None
-        for handle in submitted.values():
-            handle.cancel()
-        raise Stopped("interrupted", 130) from None
+    with _terminated_as_interrupted():
+        try:
+            while waiting or submitted:
+                room = len(waiting) if at_once is None else min(len(waiting), at_once - len(submitted))
+                if room:
+                    with executor.batch():
+                        started = [(job, executor.submit(job)) for job in waiting[:room]]
+                    submitted.update(started)
+                    del waiting[:room]
+                ended = [job for job, handle in submitted.items() if handle.done()]
+                for job in ended:
+                    _note_crash(job, submitted.pop(job))
+                    after_each(job)
+                if not ended:
+                    time.sleep(POLL)
+        except (KeyboardInterrupt, Stopped) as stop:
+            word, status = (str(stop), stop.status) if isinstance(stop, Stopped) else ("interrupted", 130)
+            if cluster == "slurm":
+                numbers = ", ".join(handle.job_id for handle in submitted.values())
+                raise Stopped(f"{word}; the jobs {numbers} go on", status) from None
+            for handle in submitted.values():
+                handle.cancel()
+            raise Stopped(word, status) from None
 
 
 def _note_crash(job: Job, handle: Any) -> None:
@@ -143,15 +145,19 @@ def _note_crash(job: Job, handle: Any) -> None:
 
 
 def _finish(command: list[str], log: Any) -> int:
-    """Runs a command to its end, also when this process is told to stop: it gets the time to save."""
-    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+    """Runs a command to its end. When this process is told to stop, the command is too, and gets the time to save.
+
+    It has a session of its own: it hears of the stop here alone, and once, whoever else the terminal tells; a training
+    that hears of it twice ends without saving.
+    """
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
         try:
             return process.wait()
-        except KeyboardInterrupt:  # which the terminal sends to both
-            return process.wait() and 130
-        except Stopped:
+        except (KeyboardInterrupt, Stopped, SystemExit) as stop:  # SystemExit: submitit ends a job before its time
             process.terminate()
             process.wait()
+            if isinstance(stop, KeyboardInterrupt):
+                raise Stopped("interrupted", 130) from None
             raise
 
 
