@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kpac.errors import Stopped, UserError
-from kpac.experiments.progress import can_resume, failure_file, is_trained, log_file
+from kpac.experiments.progress import can_resume, failure_file, is_trained, log_file, state_of
 from kpac.experiments.sweep import Run
 
 Executor = Literal["here", "slurm", "local"]
@@ -22,7 +22,7 @@ POLL = 2.0  # seconds between two looks at submitted jobs
 class Job:
     """Trains and evaluates one run, in processes of their own: what breaks there breaks nothing here.
 
-    Called again after an interruption, it goes on where the run stands.
+    Called again after an interruption, it goes on where the run stands; one that another job trains is left to it.
 
     Args:
         run: what to do.
@@ -33,6 +33,8 @@ class Job:
     processes: int = 1
 
     def __call__(self) -> None:
+        if state_of(self.run) == "running":
+            return
         log = log_file(self.run)
         log.parent.mkdir(parents=True, exist_ok=True)
         failure_file(self.run).unlink(missing_ok=True)

@@ -116,7 +116,11 @@ def test_jobs_of_submitit_do_the_same(sweep_file, short, tmp_path):
 
 
 def test_crashed_job_is_a_failed_run(sweep_file, short, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jobs.Job, "__call__", lambda _: os._exit(3))
+    class Crashing(jobs.Job):  # of this function, so that it travels to the job's process by value
+        def __call__(self) -> None:
+            os._exit(3)
+
+    monkeypatch.setattr(jobs, "Job", Crashing)
     sweep_file.write_text(sweep_file.read_text().replace("[0, 1]", "[0]"))
     assert main(["ablate", str(sweep_file), *short, "--executor", "local"]) == 1
     assert "failed" in capsys.readouterr().err
