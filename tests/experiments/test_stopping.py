@@ -29,6 +29,15 @@ def _wait_for(condition) -> None:
         time.sleep(0.05)
 
 
+def _status(process: subprocess.Popen) -> int:
+    """The exit status; a process that does not end is killed, so that the test fails instead of waiting for it."""
+    try:
+        return process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
 def _training(run: Run) -> bool:
     return in_use(run.folder) and any(run.folder.glob("checkpoints/*.pt"))
 
@@ -45,7 +54,7 @@ def test_training_of_a_submitted_job_ends_with_the_sweep(sweep_file, number):
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=environment) as process:
         _wait_for(lambda: _training(run))
         process.send_signal(number)
-        assert process.wait(timeout=120) == 128 + number
+        assert _status(process) == 128 + number
     _wait_for(lambda: not in_use(run.folder))
     assert progress.state_of(run) == "begun"
 
@@ -66,7 +75,7 @@ def test_job_that_is_ended_before_its_time_lets_the_training_save(sweep_file, tm
         _wait_for(lambda: log.is_file() and log.stat().st_size)
         assert not _iterations(run)
         process.send_signal(signal.SIGUSR2)
-        assert process.wait(timeout=120) == 9
+        assert _status(process) == 9
     assert len(_iterations(run)) == 1
     assert progress.state_of(run) == "begun"
 
