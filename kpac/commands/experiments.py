@@ -131,6 +131,9 @@ def _carry_out(
     if table:
         print(markdown(table))
         print(f"{sweep.folder}/table.md, .tex, .csv, .json, {pictures}")
+    for run in sweep.runs:
+        if state_of(run) == "running":
+            say(f"{run.folder}: another process is training it; when that is done, the same command goes on")
     failed = failures(sweep)
     for line in failed:
         say(f"kpac: {line}; --retry tries it again")

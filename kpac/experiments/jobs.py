@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO
 from typing_extensions import Self
 
 from kpac.errors import Stopped, UserError
-from kpac.experiments.progress import can_resume, failure_file, is_trained, job_file, log_file
+from kpac.experiments.progress import can_resume, failure_file, is_trained, job_file, log_file, state_of
 from kpac.experiments.sweep import Run
 
 Executor = Literal["here", "slurm", "local"]
@@ -25,7 +25,7 @@ SIGNAL_POLL = 0.2  # and at a signal
 class Job:
     """Trains and evaluates one run, in processes of their own: what breaks there breaks nothing here.
 
-    Called again after an interruption, it goes on where the run stands.
+    Called again after an interruption, it goes on where the run stands; one that another job trains is left to it.
 
     Args:
         run: what to do.
@@ -36,6 +36,8 @@ class Job:
     processes: int = 1
 
     def __call__(self, stop: "StopRequest | None" = None) -> None:
+        if state_of(self.run) == "running":
+            return
         log = log_file(self.run)
         log.parent.mkdir(parents=True, exist_ok=True)
         failure_file(self.run).unlink(missing_ok=True)
@@ -45,7 +47,7 @@ class Job:
                 file.flush()
                 status = _finish([*self._launcher(), *command], file, stop)
                 if stop and stop.number:
-                    raise Stopped(f"stopped by {signal.Signals(stop.number).name}", 128 + stop.number)
+                    raise stop.stopped()
                 if status:
                     failure_file(self.run).write_text(f"{_last_line(log)}\n", encoding="utf-8")
                     return
@@ -101,7 +103,7 @@ def run_submitted(
 
     Raises:
         UserError: submitit is not installed or refuses, or a job ended without a word.
-        Stopped: Ctrl-C; jobs of SLURM go on.
+        Stopped: Ctrl-C or SIGTERM; jobs of SLURM go on.
     """
     try:
         import submitit
@@ -115,8 +117,8 @@ def run_submitted(
     handles = {job: job_of(job, executor, folder) for job in jobs if cluster == "slurm"}
     submitted = {job: handle for job, handle in handles.items() if handle}
     waiting = [job for job in jobs if job not in submitted]
-    try:
-        while waiting or submitted:
+    with StopRequest() as stop:
+        while (waiting or submitted) and not stop.number:
             room = len(waiting) if at_once is None else min(len(waiting), at_once - len(submitted))
             if room:
                 with executor.batch():
@@ -133,14 +135,14 @@ def run_submitted(
                 after_each(job)
             if not ended:
                 time.sleep(POLL)
-    except KeyboardInterrupt:
+    if stop.number:
         if cluster == "slurm":
             numbers = ", ".join(handle.job_id for handle in submitted.values())
-            raise Stopped(f"interrupted; the jobs {numbers} go on", 130) from None
+            raise stop.stopped(f"; the jobs {numbers} go on")
         for job, handle in submitted.items():
             handle.cancel()
             job_file(job.run).unlink(missing_ok=True)
-        raise Stopped("interrupted", 130) from None
+        raise stop.stopped()
 
 
 def job_of(job: Job, executor: Any, folder: Path) -> Any:
@@ -183,11 +185,17 @@ class StopRequest:
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.number = number
 
+    def stopped(self, more: str = "") -> Stopped:
+        """What to raise then."""
+        word = "interrupted" if self.number == signal.SIGINT else f"stopped by {signal.Signals(self.number).name}"
+        return Stopped(word + more, 128 + self.number)
+
 
 def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
     """Runs a command to its end; when it is to stop, it is told so once, and gets the time to save.
 
-    It has a session of its own, so that a Ctrl-C on the terminal reaches this process alone.
+    It has a session of its own, so that a Ctrl-C on the terminal reaches this process alone; a training that hears of a
+    stop twice ends without saving.
     """
     with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
         while True:
@@ -197,6 +205,10 @@ def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
                 if stop and stop.number:
                     process.terminate()
                     return process.wait()
+            except SystemExit:  # with which submitit ends a job before its time
+                process.terminate()
+                process.wait()
+                raise
 
 
 def _last_line(log: Path) -> str:

@@ -1,24 +1,27 @@
 """How far a run is, read from its folder alone, so that an interrupted sweep knows what is left."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 from kpac.config import load_config
 from kpac.errors import UserError
-from kpac.evaluation.results import FILE
+from kpac.evaluation.results import FILE, read_results
 from kpac.experiments.sweep import Run
-from kpac.models.weights import read_header
-from kpac.training.run_folder import differences
+from kpac.models.weights import read_header, weights_file
+from kpac.training.run_folder import differences, in_use
 
-State = Literal["planned", "begun", "trained", "finished", "failed"]
+State = Literal["planned", "begun", "running", "trained", "finished", "failed"]
 
 
 def state_of(run: Run) -> State:
-    """Whether a run waits, has begun, is trained, is trained and evaluated, or failed."""
+    """Whether a run waits, has begun, is being trained by any process, is trained, is evaluated as well, or failed."""
+    if not run.weights and in_use(run.folder):
+        return "running"
     if failure_file(run).is_file():
         return "failed"
     if is_trained(run):
-        return "finished" if (run.results / FILE).is_file() else "trained"
+        return "finished" if is_evaluated(run) else "trained"
     return "begun" if (run.folder / "config.yaml").is_file() else "planned"
 
 
@@ -28,6 +31,18 @@ def is_trained(run: Run) -> bool:
         return True
     weights = run.folder / "checkpoints" / "last.safetensors"
     return weights.is_file() and read_header(weights).get("iteration") == run.config.train.iterations
+
+
+def is_evaluated(run: Run) -> bool:
+    """Whether its results are there, and are those of its weights: other weights may have been given before.
+
+    Raises:
+        UserError: the results are of an older version, or damaged.
+    """
+    if not (run.results / FILE).is_file():
+        return False
+    weights = weights_file(run.weights or run.folder)
+    return read_results(run.results / FILE)["model"].get("sha256") == sha256(weights.read_bytes()).hexdigest()
 
 
 def can_resume(run: Run) -> bool:

@@ -176,6 +176,18 @@ class RunFolder:
         _locks.add(lock)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process is training in a run's folder now; False where the file system has no locks."""
+    try:
+        with (folder / LOCK).open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such folder, or no locks
+        return False
+    return False
+
+
 def resumed_config(folder: Path, config: Path | None, overrides: list[str]) -> Config:
     """The configuration to continue a run with.
 

@@ -134,12 +134,15 @@ def test_job_of_slurm_that_still_runs_is_found_again(sweep_file, short, tmp_path
     assert jobs.job_of(job, Executor(), tmp_path).job_id == "2"
 
 
-def test_crashed_job_is_a_failed_run(sweep_file, short):
-    run = load_sweep(sweep_file, short).runs[0]
-    killed = types.SimpleNamespace(job_id="7", exception=lambda: RuntimeError("Traceback\nOUT_OF_MEMORY"))
-    jobs.note_crash(jobs.Job(run), killed)
-    assert progress.state_of(run) == "failed"
-    assert progress.failure_of(run) == "job 7: OUT_OF_MEMORY"
+def test_crashed_job_is_a_failed_run(sweep_file, short, tmp_path, monkeypatch, capsys):
+    class Crashing(jobs.Job):  # of this function, so that it travels to the job's process by value
+        def __call__(self, *_) -> None:
+            os._exit(3)
+
+    monkeypatch.setattr(jobs, "Job", Crashing)
+    sweep_file.write_text(sweep_file.read_text().replace("[0, 1]", "[0]"))
+    assert main(["ablate", str(sweep_file), *short, "--executor", "local"]) == 1
+    assert "failed" in capsys.readouterr().err
 
 
 def test_unknown_parameter_of_jobs_is_one_line(sweep_file, short, capsys):
