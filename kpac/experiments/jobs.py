@@ -5,17 +5,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import Any, Literal, TextIO
+
+from typing_extensions import Self
 
 from kpac.errors import Stopped, UserError
-from kpac.experiments.progress import can_resume, failure_file, is_trained, log_file
+from kpac.experiments.progress import can_resume, failure_file, is_trained, job_file, log_file
 from kpac.experiments.sweep import Run
 
 Executor = Literal["here", "slurm", "local"]
 POLL = 2.0  # seconds between two looks at submitted jobs
+SIGNAL_POLL = 0.2  # and at a signal
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Job:
     run: Run
     processes: int = 1
 
-    def __call__(self) -> None:
+    def __call__(self, stop: "StopRequest | None" = None) -> None:
         log = log_file(self.run)
         log.parent.mkdir(parents=True, exist_ok=True)
         failure_file(self.run).unlink(missing_ok=True)
@@ -40,9 +43,9 @@ class Job:
             for command in self.commands():
                 file.write(f"$ kpac {' '.join(command)}\n")
                 file.flush()
-                status = _finish([*self._launcher(), *command], file)
-                if status in (130, 143, -signal.SIGINT, -signal.SIGTERM):
-                    raise Stopped(f"{self.run.folder}: interrupted", 130)
+                status = _finish([*self._launcher(), *command], file, stop)
+                if stop and stop.number:
+                    raise Stopped(f"stopped by {signal.Signals(stop.number).name}", 128 + stop.number)
                 if status:
                     failure_file(self.run).write_text(f"{_last_line(log)}\n", encoding="utf-8")
                     return
@@ -72,9 +75,9 @@ def run_here(jobs: Sequence[Job], after_each: Callable[[Job], None]) -> None:
     Raises:
         Stopped: Ctrl-C or SIGTERM; the running job has saved its state.
     """
-    with _terminated_as_interrupted():
+    with StopRequest() as stop:
         for job in jobs:
-            job()
+            job(stop)
             after_each(job)
 
 
@@ -109,7 +112,9 @@ def run_submitted(
         executor.update_parameters(**parameters)
     except (NameError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"slurm: {str(error).splitlines()[0]}") from None
-    waiting, submitted = list(jobs), {}
+    handles = {job: job_of(job, executor, folder) for job in jobs if cluster == "slurm"}
+    submitted = {job: handle for job, handle in handles.items() if handle}
+    waiting = [job for job in jobs if job not in submitted]
     try:
         while waiting or submitted:
             room = len(waiting) if at_once is None else min(len(waiting), at_once - len(submitted))
@@ -118,9 +123,13 @@ def run_submitted(
                     started = [(job, executor.submit(job)) for job in waiting[:room]]
                 submitted.update(started)
                 del waiting[:room]
+                for job, handle in started:
+                    job_file(job.run).parent.mkdir(parents=True, exist_ok=True)
+                    job_file(job.run).write_text(handle.job_id, encoding="utf-8")
             ended = [job for job, handle in submitted.items() if handle.done()]
             for job in ended:
-                _note_crash(job, submitted.pop(job))
+                note_crash(job, submitted.pop(job))
+                job_file(job.run).unlink(missing_ok=True)
                 after_each(job)
             if not ended:
                 time.sleep(POLL)
@@ -128,12 +137,27 @@ def run_submitted(
         if cluster == "slurm":
             numbers = ", ".join(handle.job_id for handle in submitted.values())
             raise Stopped(f"interrupted; the jobs {numbers} go on", 130) from None
-        for handle in submitted.values():
+        for job, handle in submitted.items():
             handle.cancel()
+            job_file(job.run).unlink(missing_ok=True)
         raise Stopped("interrupted", 130) from None
 
 
-def _note_crash(job: Job, handle: Any) -> None:
+def job_of(job: Job, executor: Any, folder: Path) -> Any:
+    """The job that an earlier command submitted and that has not ended, or None.
+
+    Args:
+        job: to do.
+        executor: of submitit.
+        folder: of submitit's files.
+    """
+    if not job_file(job.run).is_file():
+        return None
+    handle = executor.job_class(folder, job_file(job.run).read_text(encoding="utf-8").strip())
+    return None if handle.done() else handle
+
+
+def note_crash(job: Job, handle: Any) -> None:
     """A job that could not say itself what went wrong: killed, out of memory, out of time."""
     error = handle.exception()
     if error is not None and not failure_file(job.run).is_file():
@@ -142,29 +166,37 @@ def _note_crash(job: Job, handle: Any) -> None:
         failure_file(job.run).write_text(f"job {handle.job_id}: {last}\n", encoding="utf-8")
 
 
-def _finish(command: list[str], log: Any) -> int:
-    """Runs a command to its end, also when this process is told to stop: it gets the time to save."""
-    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # which the terminal sends to both
-            return process.wait() and 130
-        except Stopped:
-            process.terminate()
-            process.wait()
-            raise
+class StopRequest:
+    """While it is open, Ctrl-C and SIGTERM are kept in `number` instead of ending this process at any place."""
+
+    def __init__(self):
+        self.number = 0
+
+    def __enter__(self) -> Self:
+        self._earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.number = number
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    def stop(number: int, _: Any) -> None:
-        raise Stopped("terminated", 128 + number)
+def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
+    """Runs a command to its end; when it is to stop, it is told so once, and gets the time to save.
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    It has a session of its own, so that a Ctrl-C on the terminal reaches this process alone.
+    """
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        while True:
+            try:
+                return process.wait(timeout=SIGNAL_POLL)
+            except subprocess.TimeoutExpired:
+                if stop and stop.number:
+                    process.terminate()
+                    return process.wait()
 
 
 def _last_line(log: Path) -> str:

@@ -62,6 +62,11 @@ def failure_file(run: Run) -> Path:
     return log_file(run).with_suffix(".failed")
 
 
+def job_file(run: Run) -> Path:
+    """Is there while a job that was submitted for it has not ended, and holds its number."""
+    return log_file(run).with_suffix(".job")
+
+
 def failure_of(run: Run) -> str:
     """Why it failed, in a line."""
     return failure_file(run).read_text(encoding="utf-8").strip()

@@ -54,7 +54,7 @@ def table_of(sweep: Sweep) -> Table | None:
     if not finished:
         return None
     found = [(run.results / FILE, read_results(run.results / FILE)) for run in finished]
-    notes = compare(found).notes  # refuses what does not compare
+    compare(found)  # refuses what does not compare
     rows = []
     for label in sweep.labels:
         results = [values for run, (_, values) in zip(finished, found, strict=True) if run.label == label]
@@ -62,6 +62,10 @@ def table_of(sweep: Sweep) -> Table | None:
             rows.append(_row(label, results))
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
     columns.sort(key=lambda column: not column.over)  # metrics first, then costs
+    _, first = found[0]
+    notes = [f"Protocol: {first['protocol']}; means over {len(first['images'])} images of {data_title(first)}."]
+    if first["cost"]:
+        notes.append(f"MACs of an image of {first['cost']['width']}x{first['cost']['height']}.")
     notes.append(f"{len(finished)} of {len(sweep.runs)} runs are finished.")
     if any(row.deviations for row in rows):
         notes.append("Mean ± sample standard deviation over the seeds.")

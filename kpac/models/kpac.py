@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models import fast
+from kpac.models import shared_kernel
 from kpac.models.layers import Conv, activation
 
 
@@ -84,7 +84,8 @@ class KPACBlock(nn.Module):
         scale_attention: False weighs every branch by one everywhere.
         shape_attention: False weighs every filter by one.
         shape_window: see `ShapeAttention`.
-        fast: computes the branches of a shared kernel together where that takes less time; see `kpac.models.fast`.
+        fast: computes the branches of a shared kernel together where that takes less time; see
+            `kpac.models.shared_kernel`.
 
     Shape: (N, channels, H, W) -> (N, channels, H, W). A tile of larger features needs the shape attention of them all,
     (N, filters, 1, 1) or (N, filters, H, W), as a second argument.
@@ -114,8 +115,8 @@ class KPACBlock(nn.Module):
 
     def branches(self, x: Tensor) -> list[Tensor]:
         """The kernel's response at each dilation: a list of (N, filters, H, W)."""
-        if self.fast and fast.suits_branches(x, self.kernels, self.dilations):
-            return list(activation(fast.shared_branches(x, self.kernels[0], self.dilations)))
+        if self.fast and shared_kernel.suits(x, self.kernels, self.dilations):
+            return list(activation(shared_kernel.shared_branches(x, self.kernels[0], self.dilations)))
         kernels = list(self.kernels) if len(self.kernels) > 1 else [self.kernels[0]] * len(self.dilations)
         reach = self.kernels[0].shape[-1] // 2
         return [

@@ -3,7 +3,6 @@
 import copy
 import ctypes
 import weakref
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +12,24 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kpac.models import fast
 
-COUNTED_PIXELS = 1 << 17  # more than the bands of `kpac.models.fast` hold
-
-
-def peak_bytes(
-    model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.float32, is_fast: bool = False
-) -> int | None:
+def peak_bytes(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.float32) -> int | None:
     """The most bytes that tensors take at one time during a pass over one image, the image itself included.
 
-    Counted on tensors without data, so that any size takes no memory and little time. What libraries take for
-    themselves besides is not in it.
+    Counted on tensors without data, so that any size takes no time and no memory. What libraries take for themselves
+    besides is not in it.
 
     Args:
         model: a registered network; left as it is.
         height, width: of the image, in pixels.
         dtype: in which the network computes.
-        is_fast: a KPACNet takes the fast path, `kpac.models.fast`; otherwise its layers.
 
     Returns:
         None for a network that cannot run without data.
     """
     ghost = copy.deepcopy(model).to("meta", dtype).eval()
-    if not is_fast:
-        return _count(ghost, height, width, dtype)
-    # Without data a network takes its layers by itself. Bands of rows are many in a large image, and alike: each row
-    # beyond a few bands adds the same.
-    ghost.residual = partial(fast.residual, ghost)
-    few = max(128, -(-COUNTED_PIXELS // width))
-    if height <= 2 * few:
-        return _count(ghost, height, width, dtype) + fast.PRODUCT_BYTES
-    once, twice = (_count(ghost, rows, width, dtype) for rows in (few, 2 * few))
-    return twice + (twice - once) * (height - 2 * few) // few + fast.PRODUCT_BYTES
-
-
-def _count(ghost: nn.Module, height: int, width: int, dtype: torch.dtype) -> int | None:
     with torch.no_grad(), LiveBytes() as live:
-        views = torch.empty(1, 3 * len(ghost.views), height, width, dtype=dtype, device="meta")
+        views = torch.empty(1, 3 * len(model.views), height, width, dtype=dtype, device="meta")
         try:
             ghost(views)
         except (RuntimeError, NotImplementedError):

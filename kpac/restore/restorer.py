@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kpac.environment import choose_device
 from kpac.errors import UserError
+from kpac.models import fast
 from kpac.models.network import KPACNet
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
@@ -22,6 +23,7 @@ TILES = (1024, 512, 256, 128)  # that "auto" chooses from
 # What a pass takes by the bytes of its tensors: `python benchmarks/tiling.py` measured 1.0 for whole images of 24
 # megapixels on a CPU, and 1.17 for tiles.
 OVERHEAD = 1.2
+BANDS = 128 << 20  # bytes, for the rows at work in a pass that goes through an image in bands
 
 
 class Restorer:
@@ -120,12 +122,12 @@ class Restorer:
         Returns:
             None for a network whose tensors cannot be counted without data.
         """
-        is_fast = self._takes_fast_path()
         if tile is None:
-            peak = peak_bytes(self.model, height, width, self.dtype, is_fast)
+            if self._takes_fast_path():
+                return int(OVERHEAD * self.dtype.itemsize * fast.peak_values(self.model, height, width)) + BANDS
+            peak = peak_bytes(self.model, height, width, self.dtype)
             return None if peak is None else int(OVERHEAD * peak)
-        is_fast = is_fast and self.approximate  # exact tiles take the layers
-        peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype, is_fast)
+        peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype)
         kept = 3 * 4 * height * width
         if not self.approximate:
             kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
@@ -165,7 +167,8 @@ class Restorer:
     @torch.no_grad()
     def _takes_fast_path(self) -> bool:
         views = torch.empty(0, dtype=self.dtype, device=self.device)
-        return type(self.model) is KPACNet and self.model.takes_fast_path(views)
+        with torch.no_grad():
+            return type(self.model) is KPACNet and self.model.takes_fast_path(views)
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """How the network computes on a device: number formats, memory layout, compilation, and the optimizer's step."""
 
+import ctypes
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -30,6 +31,8 @@ class Compute:
         if on_gpu:
             torch.backends.cuda.matmul.allow_tf32 = config.tf32
             torch.backends.cudnn.allow_tf32 = config.tf32
+        else:
+            keep_freed_memory()
 
     def describe(self) -> dict[str, object]:
         """What was chosen, for run.json."""
@@ -107,6 +110,19 @@ class Compute:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+def keep_freed_memory() -> None:
+    """Keeps the memory of freed tensors for the next ones, where the C library can (glibc), for this process.
+
+    It otherwise returns every large tensor to the operating system, which clears each page that it hands out again: a
+    quarter to a third of a training step on a CPU (`python benchmarks/network.py`).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _or(choice: bool | None, default: bool) -> bool:

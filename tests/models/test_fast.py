@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from kpac import create_model
-from kpac.models import fast
+from kpac.models import fast, shared_kernel
 from kpac.models.kpac import KPACBlock
+from kpac.restore.memory import LiveBytes
 from tests.models import golden
 from tests.models.test_ablation import COMBINATIONS
 
@@ -42,7 +43,7 @@ def taken(monkeypatch):
 def test_output_is_that_of_the_layers(name, options, taken, monkeypatch):
     # Bands of few rows, so that these small images have several, of different heights.
     monkeypatch.setattr(fast, "BAND_BYTES", 1)
-    monkeypatch.setattr(fast, "PRODUCT_BYTES", 1 << 15)
+    monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1 << 15)
     quick, plain = pair(name, options)
     views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -79,7 +80,7 @@ def test_gradients_are_those_of_the_layers(options):
     list(itertools.product([(9, 14), (1, 1)], [3, 5], [(1, 2, 3, 4, 5), (2, 2), (20, 1)])),
 )
 def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_size, dilations, monkeypatch):
-    monkeypatch.setattr(fast, "PRODUCT_BYTES", 1)  # one row at a time
+    monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1)  # one row at a time
     torch.manual_seed(0)
     block = KPACBlock(6, 4, kernel_size, dilations)
     golden.randomize(block)
@@ -97,7 +98,7 @@ def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_si
 
 def test_block_of_a_shared_kernel_shares_its_products(monkeypatch):
     calls = []
-    monkeypatch.setattr(fast, "_add_responses", lambda *_: calls.append(1))
+    monkeypatch.setattr(shared_kernel, "add_responses", lambda *_: calls.append(1))
     KPACBlock(6, 4).branches(torch.rand(3, 6, 8, 8))
     assert len(calls) == 3
     KPACBlock(6, 4, share_kernel=False).branches(torch.rand(3, 6, 8, 8))
@@ -131,3 +132,17 @@ def test_exported_program_holds_ordinary_convolutions():
     names = [str(node.target) for node in program.graph.nodes]
     assert sum("conv2d" in name for name in names) >= 15
     assert not any("SharedKernel" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("kpac_2level", {}), ("kpac_3level", {}), ("kpac_dual", {"blocks": 0})], ids=str
+)
+def test_estimate_of_memory_holds(name, options, monkeypatch):
+    monkeypatch.setattr(fast, "BAND_BYTES", 1)
+    monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1)
+    quick, _ = pair(name, options)
+    views = torch.rand(1, 3 * len(quick.views), 480, 320)
+    with torch.inference_mode(), LiveBytes() as live:
+        quick(views)
+    estimate = 4 * fast.peak_values(quick, 480, 320)
+    assert 0.7 * estimate < live.peak < 1.15 * estimate

@@ -1,0 +1,197 @@
+"""Speed and memory of the network against the plain port: the layers as they stand, eager, in PyTorch's own layout.
+
+    python benchmarks/network.py [--threads 2] [--rounds 3] [--only NAME ...]
+
+Prints a Markdown table of ratios. Every measurement is a process of its own, which reports its peak memory; the two
+sides take turns, so that a machine that is busy for a while is busy for both. The matrix product shows how fast the
+machine was meanwhile. Takes about ten minutes on two CPU cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait give their core to the other side's processes
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kpac import create_model
+from kpac.models.cost import count_cost
+from kpac.text import markdown_table
+from kpac.training.compute import keep_freed_memory
+
+NETWORK = "kpac_2level"
+FRAME = (1120, 1680)
+CASES = ("forward-float32", "forward-bfloat16", "train-8x96", "train-8x256")
+GEMM = 2048  # side of the matrices
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.worker:
+        print(json.dumps(worker(*options.worker)))
+        return
+    rows = []
+    for case in options.only:
+        if case == "forward-bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            print(f"{case}: left out, this processor has no bfloat16 instructions", file=sys.stderr)
+            continue
+        rows.append(compare(case, options.threads, options.rounds))
+    print(f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}\n")
+    header = ["case", "plain [s]", "ours [s]", "times faster", "peak [MB]", "ours [MB]", "share", "product [GFLOP/s]"]
+    print(markdown_table(header, rows))
+    if torch.cuda.is_available():
+        print("\n" + on_gpu())
+
+
+def compare(case: str, threads: int, rounds: int) -> list[str]:
+    """Medians of both sides, taking turns."""
+    found = {"plain": [], "ours": []}
+    for _ in range(rounds):
+        for side, results in found.items():
+            command = [sys.executable, __file__, "--threads", str(threads), "--worker", case, side]
+            results.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    seconds = {
+        side: median(second for result in results for second in result["seconds"]) for side, results in found.items()
+    }
+    peaks = {side: median(result["peak"] for result in results) for side, results in found.items()}
+    products = [result["product"] for results in found.values() for result in results]
+    return [
+        case,
+        f"{seconds['plain']:.2f}",
+        f"{seconds['ours']:.2f}",
+        f"{seconds['plain'] / seconds['ours']:.2f}",
+        f"{peaks['plain']:,.0f}",
+        f"{peaks['ours']:,.0f}",
+        f"{peaks['ours'] / peaks['plain']:.0%}",
+        f"{min(products):.0f} to {max(products):.0f}",
+    ]
+
+
+def worker(case: str, side: str) -> dict:
+    """One side of one case: seconds of each call, peak memory of the process in MB, speed of the matrix product."""
+    torch.manual_seed(0)
+    kind, _, detail = case.partition("-")
+    model = create_model(NETWORK, fast=side == "ours")
+    if kind == "train":
+        batch, crop = map(int, detail.split("x"))
+        call = training_step(model, batch, crop, side)
+    else:
+        call = forward(model, detail, side)
+    seconds = [timed(call) for _ in range(1 + 3)][1:]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak": peak, "product": product_speed()}
+
+
+def forward(model: torch.nn.Module, precision: str, side: str) -> Callable[[], object]:
+    model.eval()
+    views = torch.rand(1, 3, *FRAME)
+    if side == "ours":
+        views = views.contiguous(memory_format=torch.channels_last)  # as Restorer does
+
+    def call() -> object:
+        # The plain port computes in float32, whatever it is compared with.
+        lower = precision != "float32" and side == "ours"
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            return model(views)
+
+    return call
+
+
+def training_step(model: torch.nn.Module, batch: int, crop: int, side: str) -> Callable[[], object]:
+    if side == "ours":
+        keep_freed_memory()  # as the training does on a CPU
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    views, target = torch.rand(2, batch, 3, crop, crop)
+
+    def call() -> object:
+        (model(views) - target).abs().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return call
+
+
+def product_speed() -> float:
+    """GFLOP/s of a matrix product, the best of a few."""
+    a = torch.rand(GEMM, GEMM)
+    return 2e-9 * GEMM**3 / min(timed(lambda: a @ a) for _ in range(5))
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def on_gpu() -> str:
+    """Forward pass and training step in bfloat16 beside the plain port and the roofline of the card."""
+    device = torch.device("cuda")
+    a = torch.rand(8192, 8192, device=device, dtype=torch.bfloat16)
+    buffer = torch.empty(1 << 28, device=device)
+    matrix = 2 * 8192**3 / best(lambda: a @ a)
+    copies = 2 * buffer.nbytes / best(lambda: buffer.clone())
+    rows = []
+    for name, batch, size, train in (("forward 1120x1680", 1, FRAME, False), ("training 8x256", 8, (256, 256), True)):
+        macs = count_cost(create_model(NETWORK), *size).macs * batch * (3 if train else 1)
+        plain, ours = (gpu_call(batch, size, train, ours=ours) for ours in (False, True))
+        roof, slow, quick = 2 * macs / matrix, best(plain), best(ours)
+        rows.append(
+            [
+                name,
+                f"{slow * 1e3:.1f}",
+                f"{quick * 1e3:.1f}",
+                f"{slow / quick:.2f}",
+                f"{roof * 1e3:.2f}",
+                f"{quick / roof:.1f}",
+            ]
+        )
+    header = ["case", "plain [ms]", "ours [ms]", "roofline [ms]", "times faster", "times the roofline"]
+    facts = (
+        f"{torch.cuda.get_device_name()}: {matrix / 1e12:.0f} TFLOP/s bfloat16 product, {copies / 1e9:.0f} GB/s copy"
+    )
+    return f"{facts}\n\n{markdown_table(header, rows)}"
+
+
+def gpu_call(batch: int, size: tuple[int, int], train: bool, ours: bool) -> Callable[[], object]:
+    layout = torch.channels_last if ours else torch.contiguous_format
+    model = create_model(NETWORK).cuda().to(memory_format=layout)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=ours)
+    views = torch.rand(batch, 3, *size, device="cuda").contiguous(memory_format=layout)
+
+    def call() -> object:
+        with torch.set_grad_enabled(train), torch.autocast("cuda", torch.bfloat16, enabled=ours):
+            output = model(views)
+        if train:
+            (output.float() - views).abs().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return call
+
+
+def best(call: Callable[[], object]) -> float:
+    """Seconds of the median call on the GPU, warm."""
+    return median([timed(call) for _ in range(25)][5:])
+
+
+if __name__ == "__main__":
+    main()
