@@ -10,7 +10,6 @@ machine was meanwhile. Takes about ten minutes on two CPU cores.
 
 import argparse
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -19,8 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait give their core to the other side's processes
 
 import torch
 
