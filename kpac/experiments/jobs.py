@@ -205,7 +205,7 @@ def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
                 if stop and stop.number:
                     process.terminate()
                     return process.wait()
-            except SystemExit:  # with which submitit ends a job before its time
+            except (SystemExit, KeyboardInterrupt):  # with which submitit ends a job before its time
                 process.terminate()
                 process.wait()
                 raise
