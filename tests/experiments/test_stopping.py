@@ -59,14 +59,16 @@ def test_training_of_a_submitted_job_ends_with_the_sweep(sweep_file, number):
     assert progress.state_of(run) == "begun"
 
 
-def test_job_that_is_ended_before_its_time_lets_the_training_save(sweep_file, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR2, 9), (signal.SIGINT, -signal.SIGINT)])
+def test_job_that_is_ended_before_its_time_lets_the_training_save(sweep_file, tmp_path, number, status):
     words = [*LONG, "train.checkpoint.every=100000"]  # no checkpoint but that of the stop
     run = load_sweep(sweep_file, words).runs[0]
-    script = tmp_path / "job.py"  # as submitit does: its handler leaves by SystemExit
+    script = tmp_path / "job.py"  # as submitit does: its handler leaves by SystemExit, its cancelling is an interrupt
     script.write_text(
         "import signal, sys\nfrom pathlib import Path\n"
         "from kpac.experiments.jobs import Job\nfrom kpac.experiments.sweep import load_sweep\n"
         "signal.signal(signal.SIGUSR2, lambda *_: sys.exit(9))\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"Job(load_sweep(Path({str(sweep_file)!r}), {words!r}).runs[0])()\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -74,8 +76,8 @@ def test_job_that_is_ended_before_its_time_lets_the_training_save(sweep_file, tm
         log = run.folder / "metrics.jsonl"
         _wait_for(lambda: log.is_file() and log.stat().st_size)
         assert not _iterations(run)
-        process.send_signal(signal.SIGUSR2)
-        assert _status(process) == 9
+        process.send_signal(number)
+        assert _status(process) == status
     assert len(_iterations(run)) == 1
     assert progress.state_of(run) == "begun"
 
