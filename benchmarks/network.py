@@ -24,8 +24,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac import create_model
-from kpac.models import fast, shared_kernel
 from kpac.models.cost import count_cost
+from kpac.models.fast import bands, shared_kernel
 from kpac.text import markdown_table
 from kpac.training.compute import keep_freed_memory
 
@@ -102,7 +102,7 @@ def worker(case: str, side: str) -> dict:
     if side == "without shared products":
         shared_kernel.suits = lambda *_: False
     if side == "without bands":
-        fast.BAND_BYTES = 1 << 40
+        bands.BAND_BYTES = 1 << 40
     if kind == "train":
         batch, crop = map(int, detail.split("x"))
         call = training_step(model, batch, crop, side)

@@ -11,7 +11,8 @@ from kpac.config import Config, dump_config, load_config
 from kpac.errors import UserError
 from kpac.models.registry import config_schema, resolve_model
 
-SHIPPED = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+SHIPPED = [path for path in CONFIGS if "base" not in yaml.safe_load(path.read_text())]  # the others are sweeps
 MINIMAL = "name: x\ndata: {root: d}\ntrain: {iterations: 10}\n"
 
 

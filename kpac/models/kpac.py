@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models import shared_kernel
+from kpac.models.fast import shared_kernel
 from kpac.models.layers import Conv, activation
 
 
@@ -85,7 +85,7 @@ class KPACBlock(nn.Module):
         shape_attention: False weighs every filter by one.
         shape_window: see `ShapeAttention`.
         fast: computes the branches of a shared kernel together where that takes less time; see
-            `kpac.models.shared_kernel`.
+            `kpac.models.fast.shared_kernel`.
 
     Shape: (N, channels, H, W) -> (N, channels, H, W). A tile of larger features needs the shape attention of them all,
     (N, filters, 1, 1) or (N, filters, H, W), as a second argument.

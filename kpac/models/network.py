@@ -9,9 +9,9 @@ from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from kpac.models import fast as fast_path
+from kpac.models.fast import bands
 from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention
-from kpac.models.layers import Conv, DownConv, UpConv, initialize, pad_to_multiple
+from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, initialize, pad_to_multiple
 
 View = Literal["center", "left", "right"]
 
@@ -120,7 +120,7 @@ class KPACNet(nn.Module):
         self.decoder = nn.ModuleList()
         for level in reversed(range(levels)):
             shallow = channels[level]
-            merge = Conv(2 * shallow, shallow, 3) if level else nn.Conv2d(2 * shallow, 3, 5, padding=2)
+            merge = Conv(2 * shallow, shallow, 3) if level else ResidualConv(2 * shallow, fast)
             self.decoder.append(DecoderStage(channels[level + 1], shallow, merge))
         initialize(self, init, last=self.decoder[-1].merge)
 
@@ -133,13 +133,13 @@ class KPACNet(nn.Module):
             )
         height, width = views.shape[-2:]
         x = pad_to_multiple(views, self.multiple) * 2 - 1
-        compute = partial(fast_path.residual, self) if self.takes_fast_path(x) else self.residual
+        compute = partial(bands.residual, self) if self.takes_fast_path(x) else self.residual
         output = x[:, :3] + compute(self.encoder_input(x))
         return (output[..., :height, :width] + 1) / 2
 
     def takes_fast_path(self, x: Tensor) -> bool:
-        """Whether `forward` computes the residual of such an input with `kpac.models.fast`, at this moment."""
-        return self.fast and fast_path.suits(self, x, _PARTS)
+        """Whether `forward` computes the residual of such an input with `kpac.models.fast.bands`, at this moment."""
+        return self.fast and bands.suits(self, x, _PARTS)
 
     def encoder_input(self, views: Tensor) -> Tensor:
         """The channels that the encoder reads: the center view, or the two dual-pixel views beside it."""
@@ -180,5 +180,5 @@ class KPACNet(nn.Module):
 
 _PARTS = {  # what the fast path knows; anything else in a network, and it is computed as it stands here
     *(KPACNet, DecoderStage, KPACBlock, PlainBlock, ScaleAttention, ShapeAttention, Conv, DownConv, UpConv),
-    *(nn.Conv2d, nn.Sequential, nn.ModuleList, nn.ParameterList),
+    *(ResidualConv, nn.Conv2d, nn.Sequential, nn.ModuleList, nn.ParameterList),
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kpac.environment import choose_device
 from kpac.errors import UserError
-from kpac.models import fast
+from kpac.models.fast import bands
 from kpac.models.network import KPACNet
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
@@ -124,7 +124,7 @@ class Restorer:
         """
         if tile is None:
             if self._takes_fast_path():
-                return int(OVERHEAD * self.dtype.itemsize * fast.peak_values(self.model, height, width)) + BANDS
+                return int(OVERHEAD * self.dtype.itemsize * bands.peak_values(self.model, height, width)) + BANDS
             peak = peak_bytes(self.model, height, width, self.dtype)
             return None if peak is None else int(OVERHEAD * peak)
         peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype)

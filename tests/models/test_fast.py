@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kpac import create_model
-from kpac.models import fast, shared_kernel
+from kpac.models.fast import bands, few_outputs, shared_kernel
 from kpac.models.kpac import KPACBlock
 from kpac.restore.memory import LiveBytes
 from tests.models import golden
@@ -34,15 +34,15 @@ def pair(name: str, options: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
 def taken(monkeypatch):
     """How often the fast path computed an image."""
     calls = []
-    compute = fast._residual
-    monkeypatch.setattr(fast, "_residual", lambda *arguments: calls.append(1) or compute(*arguments))
+    compute = bands._residual
+    monkeypatch.setattr(bands, "_residual", lambda *arguments: calls.append(1) or compute(*arguments))
     return calls
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
 def test_output_is_that_of_the_layers(name, options, taken, monkeypatch):
     # Bands of few rows, so that these small images have several, of different heights.
-    monkeypatch.setattr(fast, "BAND_BYTES", 1)
+    monkeypatch.setattr(bands, "BAND_BYTES", 1)
     monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1 << 15)
     quick, plain = pair(name, options)
     views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
@@ -96,6 +96,31 @@ def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_si
         assert (one - other).abs().max() < 2e-6 * other.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "outputs"), list(itertools.product([(9, 14), (1, 1), (2, 3)], [1, 5], [3, 4]))
+)
+def test_few_outputs_have_the_values_and_gradients_of_a_convolution(size, kernel_size, outputs):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(6, outputs, kernel_size, padding=kernel_size // 2)
+    x = torch.randn(2, 6, *size, requires_grad=True)
+    above = torch.randn(2, outputs, *size)
+    found = []
+    for compute in (layer, lambda x: few_outputs.convolve(x, layer.weight, layer.bias)):
+        output = compute(x)
+        found.append((output, *torch.autograd.grad(output, (x, layer.weight, layer.bias), above)))
+    for expected, one in zip(*found, strict=True):
+        assert (one - expected).abs().max() < 2e-6 * max(1, expected.abs().max())
+
+
+def test_last_convolution_takes_the_columns_in_training_unless_told_not_to(monkeypatch):
+    calls = []
+    compute = few_outputs.convolve
+    monkeypatch.setattr(few_outputs, "convolve", lambda *arguments: calls.append(1) or compute(*arguments))
+    for fast in (True, False):
+        create_model("kpac_2level", width=8, fast=fast)(torch.rand(1, 3, 16, 16)).sum().backward()
+    assert len(calls) == 1
+
+
 def test_block_of_a_shared_kernel_shares_its_products(monkeypatch):
     calls = []
     monkeypatch.setattr(shared_kernel, "add_responses", lambda *_: calls.append(1))
@@ -138,11 +163,11 @@ def test_exported_program_holds_ordinary_convolutions():
     ("name", "options"), [("kpac_2level", {}), ("kpac_3level", {}), ("kpac_dual", {"blocks": 0})], ids=str
 )
 def test_estimate_of_memory_holds(name, options, monkeypatch):
-    monkeypatch.setattr(fast, "BAND_BYTES", 1)
+    monkeypatch.setattr(bands, "BAND_BYTES", 1)
     monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1)
     quick, _ = pair(name, options)
     views = torch.rand(1, 3 * len(quick.views), 480, 320)
     with torch.inference_mode(), LiveBytes() as live:
         quick(views)
-    estimate = 4 * fast.peak_values(quick, 480, 320)
+    estimate = 4 * bands.peak_values(quick, 480, 320)
     assert 0.7 * estimate < live.peak < 1.15 * estimate

@@ -13,19 +13,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from kpac.models.fast import is_plain
+
 PRODUCT_BYTES = 16 << 20  # of the products of a band of rows with all taps
 
 
 def suits(x: Tensor, kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:
     """Whether `shared_branches` may stand in for a convolution per dilation, and saves anything."""
     return is_plain(x) and len(kernels) == 1 and len(dilations) > 1 and kernels[0].shape[-1] > 1
-
-
-def is_plain(x: Tensor) -> bool:
-    """float32 on a CPU, for this moment: no autocast, no tracing, compiling or exporting."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor:
-        return False
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def shared_branches(x: Tensor, kernel: Tensor, dilations: Sequence[int]) -> Tensor:

@@ -1,13 +1,10 @@
-"""The same network, faster on a CPU.
+"""The whole network without gradients, in bands of rows: `kpac.models.network` says what is computed.
 
-Nobody needs this file to understand KPAC: `kpac.py` and `network.py` say what is computed, and the tests hold this file
-to them, in values and in gradients. Three ideas (docs/benchmarks.md has the gain of each, and what was tried):
+Features are computed a few rows at a time, which stay in the processor's cache, and in memory that was used before. The
+operating system clears every page that it maps anew, which takes longer than most layers do.
 
-- **Kernel sharing is an identity**: see `shared_kernel.py`.
-- **Bands.** Features are computed a few rows at a time, which stay in the processor's cache, and in memory that was
-  used before. The operating system clears every page that it maps anew, which takes longer than most layers do.
-- **No features of full resolution are kept.** The last convolution is linear in the encoder's skip: the skip's share
-  of the three output channels is added as soon as it is there.
+No features of full resolution are kept. The last convolution is linear in the encoder's skip: the skip's share of the
+three output channels is added as soon as it is there.
 
 Inside, features are (rows, columns, channels), the order in which convolutions need no copies.
 """
@@ -19,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models import shared_kernel
+from kpac.models.fast import few_outputs, is_plain, shared_kernel
+from kpac.models.fast.shared_kernel import add_responses, channels_last, spans, taps_of
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
-from kpac.models.shared_kernel import add_responses, channels_last, is_plain, spans, taps_of
 
 BAND_BYTES = 4 << 20  # of the widest features of a band
-LANES = 16  # float32 values in the widest vector units
 
 
 def suits(model: nn.Module, x: Tensor, known: Collection[type]) -> bool:
@@ -105,7 +101,7 @@ def _residual(model: nn.Module, x: Tensor) -> Tensor:
     """(H, W, 3 or 6) -> (3, H, W)."""
     up, merge = model.decoder[-1].up, model.decoder[-1].merge
     parts = merge.weight.split([up.out_channels, merge.in_channels - up.out_channels], dim=1)
-    of_up, of_skip = map(_columns, parts)
+    of_up, of_skip = map(few_outputs.columns_of, parts)
     output = merge.bias.view(-1, 1, 1).repeat(1, *x.shape[:2])
 
     skips, x = _encode(model, x, lambda top, skip: _add_share(skip, of_skip, top, output))
@@ -184,32 +180,18 @@ def _block(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def _add_share(features: Tensor, columns: Tensor, top: int, output: Tensor) -> None:
-    """Adds what some rows of features give, through a convolution with few output channels.
-
-    Such a convolution leaves most of the processor's vector units idle. One with the columns of its kernel as output
-    channels fills them; their results are then summed with shifts. It takes half the time.
+    """Adds to the output of a convolution what some rows of its input give.
 
     Args:
         features: (rows, W, C), rows from `top`.
-        columns: see `_columns`.
+        columns: of the convolution, see `few_outputs.columns_of`.
         output: (3, H, W).
     """
-    (colors, height, width), size = output.shape, columns.shape[2]
+    size = columns.shape[2]
     responses = F.conv2d(_image(features), columns, padding=(size - 1, 0))[0].contiguous()
     first = top - size // 2  # the row of the output that the first row of responses belongs to
-    rows = slice(max(first, 0), min(first + responses.shape[1], height))
-    responses = responses[:, rows.start - first : rows.stop - first]
-    for column, response in enumerate(responses[: size * colors].split(colors)):
-        right = column - size // 2
-        left, end = max(0, right), min(width, width + right)
-        if left < end:
-            output[:, rows, left - right : end - right].add_(response[..., left:end])
-
-
-def _columns(weight: Tensor) -> Tensor:
-    """(3, C, size, size) -> (size * 3, C, size, 1), and zeros up to a whole number of vector units."""
-    columns = weight.permute(3, 0, 1, 2).flatten(0, 1)[..., None]
-    return F.pad(columns, (0, 0, 0, 0, 0, 0, 0, -len(columns) % LANES))
+    rows = slice(max(first, 0), min(first + responses.shape[1], output.shape[1]))
+    few_outputs.add_responses(responses[:, rows.start - first : rows.stop - first], size, output[:, rows])
 
 
 def _stored(x: Tensor) -> _Rows:
