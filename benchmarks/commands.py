@@ -61,9 +61,7 @@ def evaluation(folder: Path, frames: int) -> tuple[str, float]:
     """Seconds of DPDD's test split, from those of a few frames."""
     words = ["--data", folder / "data", "--device", "cpu", "--output", folder / "results"]
     whole = kpac("evaluate", folder / "paper.safetensors", *words)
-    again = kpac(
-        "evaluate", folder / "paper.safetensors", *words
-    )  # all records are there: what the frames did not take
+    again = kpac("evaluate", folder / "paper.safetensors", *words)  # all records are there: what frames do not take
     return f"kpac evaluate, {DPDD_TEST} frames, from {frames}", (whole - again) / frames * DPDD_TEST + again
 
 
@@ -90,9 +88,8 @@ def timed(command: list[str]) -> float:
 
 
 def write_noise(path: Path, size: tuple[int, int], bits: int) -> None:
-    write_pixels(
-        path, np.random.default_rng(0).integers(0, 2**bits, (*size, 3), dtype=np.uint16 if bits == 16 else np.uint8)
-    )
+    dtype = np.uint16 if bits == 16 else np.uint8
+    write_pixels(path, np.random.default_rng(0).integers(0, 2**bits, (*size, 3), dtype=dtype))
 
 
 if __name__ == "__main__":
