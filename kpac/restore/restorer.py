@@ -122,15 +122,16 @@ class Restorer:
         Returns:
             None for a network whose tensors cannot be counted without data.
         """
-        if tile is None:
-            if self._takes_fast_path():
-                return int(OVERHEAD * self.dtype.itemsize * bands.peak_values(self.model, height, width)) + BANDS
-            peak = peak_bytes(self.model, height, width, self.dtype)
-            return None if peak is None else int(OVERHEAD * peak)
-        peak = peak_bytes(self.model, min(tile + 64, height), min(tile + 64, width), self.dtype)
-        kept = 3 * 4 * height * width
-        if not self.approximate:
-            kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
+        kept = 0
+        if tile is not None:
+            kept = 3 * 4 * height * width
+            if not self.approximate:
+                kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
+            height, width = min(tile + 64, height), min(tile + 64, width)
+        if self._takes_fast_path():
+            peak = self.dtype.itemsize * bands.peak_values(self.model, height, width)
+            return int(OVERHEAD * (peak + kept)) + BANDS
+        peak = peak_bytes(self.model, height, width, self.dtype)
         return None if peak is None else int(OVERHEAD * (peak + kept))
 
     def check_views(self, names: Sequence[str]) -> None:

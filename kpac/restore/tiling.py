@@ -11,11 +11,13 @@ ends, the tile ends, too, so that every layer pads there as it does in one pass.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from kpac.models.fast import bands
 from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
 from kpac.models.layers import pad_to_multiple
 from kpac.models.network import KPACNet
@@ -71,6 +73,7 @@ class _TiledPass:
         self.whole = Area(0, -(-self.height // self.scale), 0, -(-self.width // self.scale))
         self.side = max(1, tile // self.scale)
         self.block_side = max(1, int(tile * BLOCK_TILE))
+        self.fast = network.takes_fast_path(views[0].new_empty(0, device=device))
 
     def run(self, done: Callable[[int], object]) -> Tensor:
         """All stages; `done` is told how many positions a stage has finished."""
@@ -78,9 +81,9 @@ class _TiledPass:
         chain = [self.gather(self.encode, self.whole, encoder_halo, self.side, done)]
         *inner, last = self.network.blocks or [None]
         for block in inner:
-            compute = _block_on_area(block, chain[-1])
+            compute = self.block_on_area(block, chain[-1])
             chain.append(self.gather(compute, self.whole, reads(block, Span(0, 0)), self.block_side, done))
-        compute_last = _block_on_area(last, chain[-1]) if last is not None else None
+        compute_last = self.block_on_area(last, chain[-1]) if last is not None else None
 
         deep, pixels = decoder_reads(self.network, Span(0, self.scale - 1))
         halo = deep | pixels.in_blocks(self.scale)
@@ -126,27 +129,32 @@ class _TiledPass:
 
     def encode(self, area: Area) -> Tensor:
         """The deepest features of an area."""
-        return self.network.encode(self.network.encoder_input(self.read(area)))[-1]
+        x = self.network.encoder_input(self.read(area))
+        return bands.encode(self.network, x) if self.fast else self.network.encode(x)[-1]
 
     def decode(self, area: Area, chain: Sequence[Features]) -> Tensor:
         """The restored pixels of an area."""
-        x = self.read(area)
-        skips = self.network.encode(self.network.encoder_input(x), levels=len(self.network.encoder) - 1)
-        residual = self.network.decode([features.of(area) for features in chain], skips)
-        return (x[:, :3] + residual + 1) / 2
+        views = self.read(area)
+        x, parts = self.network.encoder_input(views), [features.of(area) for features in chain]
+        if self.fast:
+            residual = bands.decode(self.network, x, parts)
+        else:
+            skips = self.network.encode(x, levels=len(self.network.encoder) - 1)
+            residual = self.network.decode(parts, skips)
+        return (views[:, :3] + residual + 1) / 2
 
-
-def _block_on_area(block: nn.Module, x: Features) -> Callable[[Area], Tensor]:
-    """The block on a part of its input, with shape attention over all of it."""
-    attention = block.shape_attention if isinstance(block, KPACBlock) else None
-    if attention is None:
-        return lambda area: block(x.of(area))
-    if attention.window is None:
-        # Channel by channel, because PyTorch makes a float64 copy of what it averages.
-        mean = torch.stack([channel.mean(dtype=torch.float64) for channel in x.values[0]]).to(x.values.dtype)
-        shape = attention.from_mean(mean[None, :, None, None])
-        return lambda area: block(x.of(area), shape)
-    return lambda area: block(x.of(area), _local_shape(attention, x, area))
+    def block_on_area(self, block: nn.Module, x: Features) -> Callable[[Area], Tensor]:
+        """The block on a part of its input, with shape attention over all of it."""
+        compute = partial(bands.apply_block, block) if self.fast else block
+        attention = block.shape_attention if isinstance(block, KPACBlock) else None
+        if attention is None:
+            return lambda area: compute(x.of(area))
+        if attention.window is None:
+            # Channel by channel, because PyTorch makes a float64 copy of what it averages.
+            mean = torch.stack([channel.mean(dtype=torch.float64) for channel in x.values[0]]).to(x.values.dtype)
+            shape = attention.from_mean(mean[None, :, None, None])
+            return lambda area: compute(x.of(area), shape)
+        return lambda area: compute(x.of(area), _local_shape(attention, x, area))
 
 
 def _local_shape(attention: ShapeAttention, x: Features, area: Area) -> Tensor:

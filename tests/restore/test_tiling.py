@@ -22,6 +22,8 @@ OPTIONS = [
     {"dilations": (1, 9), "kernel_size": 3},
     {"shape_pooling": {"window": (40, 64)}},
     {"shape_pooling": {"window": (1000, 24)}},
+    {"fast": False},
+    {"fast": False, "shape_pooling": {"window": (40, 64)}},
 ]
 
 

@@ -97,38 +97,82 @@ def residual(model: nn.Module, x: Tensor) -> Tensor:
     return torch.stack([_residual(model, image) for image in channels_last(x)])
 
 
+def encode(model: nn.Module, x: Tensor) -> Tensor:
+    """The deepest features that `model.encode` gives.
+
+    Shape: (1, 3 or 6, H, W) -> (1, C, h, w), in channels-last order.
+    """
+    (image,) = channels_last(x)
+    return _image(_encode(model, image, None)[-1])
+
+
+def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
+    """What a block gives; see `KPACBlock` for `shape`.
+
+    Shape: (1, C, h, w) -> (1, C, h, w), in channels-last order.
+    """
+    (features,) = channels_last(x)
+    return _image(_block(block, features, shape))
+
+
+def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
+    """The residual from the chain of the blocks; the skips are computed here.
+
+    Shape: x (1, 3 or 6, H, W), and what the first block reads and every block gives, (1, C, h, w) -> (1, 3, H, W).
+    """
+    (image,) = channels_last(x)
+    output = _Output(model, image)
+    skips = _encode(model, image, output, levels=len(model.encoder) - 1)
+    _decode(model, [channels_last(features)[0] for features in chain], skips, output)
+    return output.values[None]
+
+
+class _Output:
+    """The residual of an image (H, W, 3 or 6), to which the last convolution adds what each part of its input gives."""
+
+    def __init__(self, model: nn.Module, image: Tensor):
+        stage = model.decoder[-1]
+        parts = stage.merge.weight.split([stage.up.out_channels, stage.merge.in_channels - stage.up.out_channels], 1)
+        self.of_up, self.of_skip = map(few_outputs.columns_of, parts)
+        self.values = stage.merge.bias.view(-1, 1, 1).repeat(1, *image.shape[:2])  # (3, H, W)
+
+    def add(self, features: Tensor, columns: Tensor, top: int) -> None:
+        """Adds what some rows of features give.
+
+        Args:
+            features: (rows, W, C), rows from `top`.
+            columns: `of_up` or `of_skip`.
+            top: first row.
+        """
+        size = columns.shape[2]
+        responses = F.conv2d(_image(features), columns, padding=(size - 1, 0))[0].contiguous()
+        first = top - size // 2  # the row of the output that the first row of responses belongs to
+        rows = slice(max(first, 0), min(first + responses.shape[1], self.values.shape[1]))
+        responses = responses[:, rows.start - first : rows.stop - first]
+        few_outputs.add_responses(responses, size, self.values[:, rows])
+
+
 def _residual(model: nn.Module, x: Tensor) -> Tensor:
     """(H, W, 3 or 6) -> (3, H, W)."""
-    up, merge = model.decoder[-1].up, model.decoder[-1].merge
-    parts = merge.weight.split([up.out_channels, merge.in_channels - up.out_channels], dim=1)
-    of_up, of_skip = map(few_outputs.columns_of, parts)
-    output = merge.bias.view(-1, 1, 1).repeat(1, *x.shape[:2])
-
-    skips, x = _encode(model, x, lambda top, skip: _add_share(skip, of_skip, top, output))
-    chain = [x]
+    output = _Output(model, x)
+    skips = _encode(model, x, output)
+    chain = [skips.pop()]
     for block in model.blocks:
         chain.append(_block(block, chain[-1]))
-    x = _convolved(model.fusion[0], _joined([_stored(features) for features in chain])).keep(_values(*chain))
-    del chain
-    x = _convolved(model.fusion[1], _stored(x)).keep(_values(x))
-    for stage in model.decoder[:-1]:
-        merged = _convolved(stage.merge, _joined([_upsampled(stage.up, _stored(x)), _stored(skips[-1])]))
-        x = merged.keep(2 * _values(skips.pop()))
-    upsampled = _upsampled(up, _stored(x))
-    for top, _, rows in upsampled.bands(2 * x.shape[1] * up.out_channels):
-        _add_share(rows, of_up, top, output)
-    return output
+    _decode(model, chain, skips, output)
+    return output.values
 
 
-def _encode(model: nn.Module, x: Tensor, use_first: Callable[[int, Tensor], None]) -> tuple[list[Tensor], Tensor]:
-    """The skips except the first, of which `use_first` gets band after band, and the deepest features."""
-    (first, second), *deeper = model.encoder
+def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
+    """The features of every level but the first, which is not kept, or of the first few; the output gets its share."""
+    (first, second), *deeper = model.encoder[:levels]
     widest = x.shape[1] * second.out_channels
     features = _convolved(second, _convolved(first, _stored(x)))
 
     def pass_on(top: int, bottom: int) -> Tensor:
         rows = features(2 * top, 2 * bottom + 1)
-        use_first(2 * top, rows[: 2 * (bottom - top)])
+        if output is not None:
+            output.add(rows[: 2 * (bottom - top)], output.of_skip, 2 * top)
         return _convolve(deeper[0][0], rows)
 
     x = _Rows(x.shape[0] // 2, pass_on).keep(2 * widest)
@@ -138,17 +182,33 @@ def _encode(model: nn.Module, x: Tensor, use_first: Callable[[int, Tensor], None
             x = _downsampled(deeper[index][0], _stored(skips[-1])).keep(_values(skips[-1]) * 2)
         x = _convolved(conv, _stored(x)).keep(_values(x))
         skips.append(x)
-    return skips[:-1], skips[-1]
+    return skips
 
 
-def _block(block: nn.Module, x: Tensor) -> Tensor:
+def _decode(model: nn.Module, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
+    """Completes the output; both lists are emptied."""
+    widths = _values(*chain)
+    x = _convolved(model.fusion[0], _joined([_stored(features) for features in chain])).keep(widths)
+    chain.clear()
+    x = _convolved(model.fusion[1], _stored(x)).keep(_values(x))
+    *inner, last = model.decoder
+    for stage in inner:
+        merged = _convolved(stage.merge, _joined([_upsampled(stage.up, _stored(x)), _stored(skips[-1])]))
+        x = merged.keep(2 * _values(skips.pop()))
+    upsampled = _upsampled(last.up, _stored(x))
+    for top, _, rows in upsampled.bands(2 * x.shape[1] * last.up.out_channels):
+        output.add(rows, output.of_up, top)
+
+
+def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
     if isinstance(block, nn.Sequential):
         for conv in block:
             x = _convolved(conv, _stored(x)).keep(_values(x))
         return x
     image = _image(x)
     kernels = list(block.kernels)
-    shape = block.shape_attention(image) if block.shape_attention is not None else None
+    if shape is None and block.shape_attention is not None:
+        shape = block.shape_attention(image)
     if shape is not None and shape.shape[2:] == (1, 1):
         # A factor above zero passes through the activation, so that it may stand before it, in the kernel.
         kernels = [kernel * shape.view(-1, 1, 1, 1) for kernel in kernels]
@@ -177,21 +237,6 @@ def _block(block: nn.Module, x: Tensor) -> Tensor:
         return rows
 
     return _convolved(block.fusion, _Rows(x.shape[0], weighed)).keep(x.shape[1] * len(responses) * filters)
-
-
-def _add_share(features: Tensor, columns: Tensor, top: int, output: Tensor) -> None:
-    """Adds to the output of a convolution what some rows of its input give.
-
-    Args:
-        features: (rows, W, C), rows from `top`.
-        columns: of the convolution, see `few_outputs.columns_of`.
-        output: (3, H, W).
-    """
-    size = columns.shape[2]
-    responses = F.conv2d(_image(features), columns, padding=(size - 1, 0))[0].contiguous()
-    first = top - size // 2  # the row of the output that the first row of responses belongs to
-    rows = slice(max(first, 0), min(first + responses.shape[1], output.shape[1]))
-    few_outputs.add_responses(responses[:, rows.start - first : rows.stop - first], size, output[:, rows])
 
 
 def _stored(x: Tensor) -> _Rows:
