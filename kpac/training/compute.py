@@ -116,7 +116,7 @@ def keep_freed_memory() -> None:
     """Keeps the memory of freed tensors for the next ones, where the C library can (glibc), for this process.
 
     It otherwise returns every large tensor to the operating system, which clears each page that it hands out again: a
-    quarter to a third of a training step on a CPU (`python benchmarks/network.py`).
+    fifth of a training step on a CPU (`python benchmarks/network.py --tricks`).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
