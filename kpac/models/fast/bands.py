@@ -216,7 +216,7 @@ def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
     if shared_kernel.suits(image, kernels, block.dilations):
         taps = taps_of(kernels[0])
         responses = x.new_zeros(len(block.dilations), *x.shape[:2], taps.shape[2])
-        add_responses(x, taps, block.dilations, responses)
+        add_responses(x[None], taps, block.dilations, responses[:, None])
     else:
         responses = [
             F.conv2d(image, kernel, padding=dilation * (kernel.shape[-1] // 2), dilation=dilation)[0].permute(1, 2, 0)

@@ -38,8 +38,7 @@ class _SharedKernel(torch.autograd.Function):
         ctx.dilations = dilations
         taps = taps_of(kernel)
         sums = x.new_zeros(len(dilations), x.shape[0], *x.shape[2:], taps.shape[2])
-        for image, places in zip(channels_last(x), sums.unbind(1), strict=True):
-            add_responses(image, taps, dilations, places)
+        add_responses(channels_last(x), taps, dilations, sums)
         return sums
 
     @staticmethod
@@ -50,48 +49,40 @@ class _SharedKernel(torch.autograd.Function):
         of_taps = torch.zeros_like(taps)
         images = channels_last(x)
         of_images = torch.zeros_like(images)
-        above = gradient.contiguous().unbind(1)
-        for image, of_image, above_image in zip(images, of_images, above, strict=True):
-            _add_gradients(image, taps, ctx.dilations, above_image, of_image, of_taps)
+        _add_gradients(images, taps, ctx.dilations, gradient.contiguous(), of_images, of_taps)
         of_kernel = of_taps.unflatten(0, kernel.shape[2:]).permute(3, 2, 0, 1)
         return of_images.permute(0, 3, 1, 2), of_kernel, None
 
 
-def add_responses(image: Tensor, taps: Tensor, dilations: Sequence[int], sums: Tensor) -> None:
-    """The products of a few rows with all taps, each added to the sums that it belongs to.
+def add_responses(images: Tensor, taps: Tensor, dilations: Sequence[int], sums: Tensor) -> None:
+    """The products of a portion of the images with all taps, each added to the sums that it belongs to.
 
     Args:
-        image: (H, W, C).
+        images: (N, H, W, C).
         taps: (taps, C, filters).
         dilations: D of them.
-        sums: (D, H, W, filters).
+        sums: (D, N, H, W, filters).
     """
-    (height, width, channels), (count, _, filters) = image.shape, taps.shape
-    rows = _product_rows(width, taps)
-    room = image.new_empty(count, min(rows, height) * width, filters)
-    for top, bottom in spans(height, rows):
-        products = room[:, : (bottom - top) * width]
-        torch.matmul(image[top:bottom].reshape(1, -1, channels), taps, out=products)
-        products = products.unflatten(1, (bottom - top, width))
+    (_, height, width, channels), (count, _, filters) = images.shape, taps.shape
+    for chosen, top, bottom, flat in _portions(images, taps):
+        torch.matmul(images[chosen, top:bottom].reshape(1, -1, channels), taps, out=flat)
+        products = flat.view(count, -1, bottom - top, width, filters)
         for branch, dilation in enumerate(dilations):
             for tap, here, there in shifts(height, width, top, bottom, count, dilation):
-                sums[(branch, *there)].add_(products[(tap, *here)])
+                sums[(branch, chosen, *there)].add_(products[(tap, slice(None), *here)])
 
 
 def _add_gradients(
-    image: Tensor, taps: Tensor, dilations: Sequence[int], above: Tensor, of_image: Tensor, of_taps: Tensor
+    images: Tensor, taps: Tensor, dilations: Sequence[int], above: Tensor, of_images: Tensor, of_taps: Tensor
 ) -> None:
     """The reverse of `add_responses`: `above` is the gradient of its sums; the others collect those of its inputs."""
-    (height, width, channels), (count, _, filters) = image.shape, taps.shape
-    rows = _product_rows(width, taps)
-    room = image.new_empty(count, min(rows, height) * width, filters)
-    for top, bottom in spans(height, rows):
-        flat = room[:, : (bottom - top) * width].zero_()
-        products = flat.unflatten(1, (bottom - top, width))
+    (_, height, width, channels), (count, _, filters) = images.shape, taps.shape
+    for chosen, top, bottom, flat in _portions(images, taps):
+        products = flat.zero_().view(count, -1, bottom - top, width, filters)
         for branch, dilation in enumerate(dilations):
             for tap, here, there in shifts(height, width, top, bottom, count, dilation):
-                products[(tap, *here)].add_(above[(branch, *there)])
-        pixels, of_pixels = (rows[top:bottom].reshape(-1, channels) for rows in (image, of_image))
+                products[(tap, slice(None), *here)].add_(above[(branch, chosen, *there)])
+        pixels, of_pixels = (values[chosen, top:bottom].view(-1, channels) for values in (images, of_images))
         for product, tap in zip(flat, taps, strict=True):
             of_pixels.addmm_(product, tap.T)
         of_taps.baddbmm_(pixels.T.expand(count, -1, -1), flat)
@@ -102,8 +93,21 @@ def taps_of(kernel: Tensor) -> Tensor:
     return kernel.permute(2, 3, 1, 0).flatten(0, 1).contiguous()
 
 
-def _product_rows(width: int, taps: Tensor) -> int:
-    return max(1, PRODUCT_BYTES // (taps.element_size() * width * taps.shape[0] * taps.shape[2]))
+def _portions(images: Tensor, taps: Tensor) -> Iterator[tuple[slice, int, int, Tensor]]:
+    """Whose products are computed together: a few rows of a large image, or several small images.
+
+    Yields:
+        Which images; their first and last (excluded) row; room for the products, (taps, pixels, filters), which the
+        next portion uses again.
+    """
+    (number, height, width, _), (count, _, filters) = images.shape, taps.shape
+    rows = max(1, PRODUCT_BYTES // (taps.element_size() * width * count * filters))
+    together = max(1, rows // height)
+    room = images.new_empty(count * min(together, number) * min(rows, height) * width * filters)
+    for first, last in spans(number, together):
+        for top, bottom in spans(height, rows):
+            pixels = (last - first) * (bottom - top) * width
+            yield slice(first, last), top, bottom, room[: count * pixels * filters].view(count, pixels, filters)
 
 
 def shifts(
