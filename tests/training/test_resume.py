@@ -42,7 +42,7 @@ def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict]]:
 
 
 def checkpoints(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").glob("*.pt"))
+    return sorted(path.name for path in (folder / "checkpoints").glob("iteration_*.pt"))
 
 
 def test_killed_and_resumed_run_is_bit_identical(noisy_config, tmp_path):
