@@ -1,13 +1,15 @@
 """The fast path computes what the layers of the readable definition do, and stands aside where it could not."""
 
+import copy
 import itertools
 
 import pytest
 import torch
 
 from kpac import create_model
-from kpac.models.fast import bands, few_outputs, shared_kernel
+from kpac.models.fast import bands, few_outputs, shared_kernel, winograd
 from kpac.models.kpac import KPACBlock
+from kpac.models.layers import LEAKY_SLOPE, Conv
 from kpac.restore.memory import LiveBytes
 from tests.models import golden
 from tests.models.test_ablation import COMBINATIONS
@@ -39,8 +41,10 @@ def taken(monkeypatch):
     return calls
 
 
+@pytest.mark.parametrize("channels", [1, winograd.CHANNELS])  # all 3x3 convolutions transformed, or none
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
-def test_output_is_that_of_the_layers(name, options, taken, monkeypatch):
+def test_output_is_that_of_the_layers(name, options, channels, taken, monkeypatch):
+    monkeypatch.setattr(winograd, "CHANNELS", channels)
     # Bands of few rows, so that these small images have several, of different heights.
     monkeypatch.setattr(bands, "BAND_BYTES", 1)
     monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1 << 15)
@@ -54,8 +58,10 @@ def test_output_is_that_of_the_layers(name, options, taken, monkeypatch):
     assert (found - expected).abs().max() < 1e-5 * max(1, changed)
 
 
+@pytest.mark.parametrize("channels", [1, winograd.CHANNELS])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (3, 50), (200, 5)], ids=str)
-def test_image_of_any_size(size, taken):
+def test_image_of_any_size(size, channels, taken, monkeypatch):
+    monkeypatch.setattr(winograd, "CHANNELS", channels)
     quick, plain = pair("kpac_2level", {})
     views = torch.rand(1, 3, *size)
     with torch.inference_mode():
@@ -95,6 +101,38 @@ def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_si
         block.zero_grad()
     for one, other in zip(*found, strict=True):
         assert (one - other).abs().max() < 2e-6 * other.abs().max()
+
+
+def test_transformed_convolution_is_a_convolution_for_one_band_after_the_other():
+    torch.manual_seed(0)
+    layer = Conv(7, 5, 3).double()
+    torch.nn.init.normal_(layer.bias)
+    with torch.inference_mode():
+        convolve = winograd.Convolution(layer, LEAKY_SLOPE)
+        for height, width in ((1, 1), (4, 4), (9, 14), (2, 3), (16, 21), (8, 8)):
+            rows = torch.randn(height + 2, width, 7, dtype=torch.float64)
+            padded = layer(rows.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+            torch.testing.assert_close(convolve(rows), padded[1:-1], atol=1e-12, rtol=0)
+
+
+def test_transformed_convolution_rounds_about_as_the_convolution_does():
+    torch.manual_seed(0)
+    layer = Conv(winograd.CHANNELS, 48, 3)
+    rows = torch.randn(18, 32, winograd.CHANNELS)
+    image = rows.permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = copy.deepcopy(layer).double()(image.double())[0].permute(1, 2, 0)[1:-1]
+        errors = [
+            (found - expected).abs().max() / expected.abs().max()
+            for found in (winograd.Convolution(layer, LEAKY_SLOPE)(rows), layer(image)[0].permute(1, 2, 0)[1:-1])
+        ]
+    assert errors[0] < 8 * errors[1] < 1e-4
+
+
+def test_fusions_of_the_paper_network_are_transformed():
+    model = create_model("kpac_2level")
+    names = [name for name, layer in model.named_modules() if isinstance(layer, Conv) and winograd.suits(layer)]
+    assert names == ["blocks.0.fusion", "blocks.1.fusion", "fusion.0"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kpac import create_model
+from kpac.models.fast import winograd
 from kpac.restore import tiling
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.areas import Area
@@ -47,6 +48,12 @@ def largest_difference(model, views, tile: int) -> float:
 def test_tiles_give_the_whole_image(name, options):
     model, views = model_and_views(name, 133, 151, **options)
     assert largest_difference(model, views, 48) < 1e-5
+
+
+def test_tiles_of_transformed_convolutions_give_the_whole_image(monkeypatch):
+    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    model, views = model_and_views("kpac_2level", 133, 151)
+    assert largest_difference(model, views, 46) < 1e-5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 130), (3, 5), (64, 96), (97, 33), (121, 122)], ids=str)

@@ -11,12 +11,13 @@ Inside, features are (rows, columns, channels), the order in which convolutions 
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import few_outputs, is_plain, shared_kernel
+from kpac.models.fast import few_outputs, is_plain, shared_kernel, winograd
 from kpac.models.fast.shared_kernel import add_responses, channels_last, spans, taps_of
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
@@ -249,7 +250,8 @@ def _joined(parts: Sequence[_Rows]) -> _Rows:
 
 def _convolved(layer: Conv, x: _Rows) -> _Rows:
     reach = layer.padding[0]
-    return _Rows(x.height, lambda top, bottom: _convolve(layer, x(top - reach, bottom + reach)))
+    convolve = winograd.Convolution(layer, LEAKY_SLOPE) if winograd.suits(layer) else partial(_convolve, layer)
+    return _Rows(x.height, lambda top, bottom: convolve(x(top - reach, bottom + reach)))
 
 
 def _downsampled(layer: DownConv, x: _Rows) -> _Rows:
