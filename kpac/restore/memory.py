@@ -1,7 +1,6 @@
 """How much memory a pass will take, and how much there is."""
 
 import copy
-import ctypes
 import weakref
 from pathlib import Path
 from typing import Any
@@ -43,17 +42,6 @@ def available_bytes(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     return min([psutil.virtual_memory().available, *_container_bytes()])
-
-
-def hand_back_freed() -> None:
-    """Returns memory that was freed to the system, where the C library can (glibc).
-
-    It otherwise keeps blocks of up to 32 MB for later ones, which then do not fit: tiles of 512 over 6 megapixels took
-    1.85 GB at most without this, and 1.44 GB with it after every tile, in the same time (benchmarks/tiling.py).
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kpac.models.fast import bands
+from kpac.models.fast.allocator import hand_back_freed
 from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
 from kpac.models.layers import pad_to_multiple
 from kpac.models.network import KPACNet
 from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
 from kpac.restore.areas import Area, Features
-from kpac.restore.memory import hand_back_freed
 
 # A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
 # widest: with tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7 times the

@@ -1,12 +1,12 @@
 """How the network computes on a device: number formats, memory layout, compilation, and the optimizer's step."""
 
-import ctypes
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from kpac.config import ComputeConfig
+from kpac.models.fast.allocator import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -110,19 +110,6 @@ class Compute:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
-
-
-def keep_freed_memory() -> None:
-    """Keeps the memory of freed tensors for the next ones, where the C library can (glibc), for this process.
-
-    It otherwise returns every large tensor to the operating system, which clears each page that it hands out again: a
-    fifth of a training step on a CPU (`python benchmarks/network.py --tricks`).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _or(choice: bool | None, default: bool) -> bool:

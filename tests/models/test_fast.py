@@ -47,6 +47,7 @@ def test_output_is_that_of_the_layers(name, options, channels, taken, monkeypatc
     monkeypatch.setattr(winograd, "CHANNELS", channels)
     # Bands of few rows, so that these small images have several, of different heights.
     monkeypatch.setattr(bands, "BAND_BYTES", 1)
+    monkeypatch.setattr(bands, "CHAIN_BYTES", 1)
     monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1 << 15)
     quick, plain = pair(name, options)
     views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
@@ -103,36 +104,87 @@ def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_si
         assert (one - other).abs().max() < 2e-6 * other.abs().max()
 
 
-def test_transformed_convolution_is_a_convolution_for_one_band_after_the_other():
+SIZES = ((1, 1), (4, 4), (9, 14), (2, 3), (16, 21), (8, 8), (3, 900))
+
+
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (5, 2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.15)], ids=str)
+def test_transformed_convolution_is_a_convolution_for_one_band_after_the_other(
+    kernel_size, dilation, dtype, tolerance, monkeypatch
+):
+    monkeypatch.setattr(winograd, "TILE_BYTES", 1 << 18)  # wide images have several portions
     torch.manual_seed(0)
-    layer = Conv(7, 5, 3).double()
+    layer = Conv(winograd.CHANNELS, 5, kernel_size, dilation)
     torch.nn.init.normal_(layer.bias)
+    reach = layer.padding[0]
     with torch.inference_mode():
-        convolve = winograd.Convolution(layer, LEAKY_SLOPE)
-        for height, width in ((1, 1), (4, 4), (9, 14), (2, 3), (16, 21), (8, 8)):
-            rows = torch.randn(height + 2, width, 7, dtype=torch.float64)
-            padded = layer(rows.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
-            torch.testing.assert_close(convolve(rows), padded[1:-1], atol=1e-12, rtol=0)
+        convolve = winograd.Convolution(layer, LEAKY_SLOPE, dtype)
+        for height, width in SIZES:
+            rows = torch.randn(height + 2 * reach, width, winograd.CHANNELS).to(dtype)
+            expected = layer(rows.float().permute(2, 0, 1)[None])[0].permute(1, 2, 0)[reach:-reach]
+            found = convolve(rows)
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
 
 
-def test_transformed_convolution_rounds_about_as_the_convolution_does():
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (5, 2)])
+def test_transformed_convolution_rounds_about_as_the_convolution_does(kernel_size, dilation):
     torch.manual_seed(0)
-    layer = Conv(winograd.CHANNELS, 48, 3)
-    rows = torch.randn(18, 32, winograd.CHANNELS)
+    layer = Conv(192, 48, kernel_size, dilation)
+    reach = layer.padding[0]
+    rows = torch.randn(16 + 2 * reach, 32, 192)
     image = rows.permute(2, 0, 1)[None]
     with torch.inference_mode():
-        expected = copy.deepcopy(layer).double()(image.double())[0].permute(1, 2, 0)[1:-1]
+        expected = copy.deepcopy(layer).double()(image.double())[0].permute(1, 2, 0)[reach:-reach]
+        transformed = winograd.Convolution(layer, LEAKY_SLOPE, torch.float32)(rows)
         errors = [
             (found - expected).abs().max() / expected.abs().max()
-            for found in (winograd.Convolution(layer, LEAKY_SLOPE)(rows), layer(image)[0].permute(1, 2, 0)[1:-1])
+            for found in (transformed, layer(image)[0].permute(1, 2, 0)[reach:-reach])
         ]
-    assert errors[0] < 8 * errors[1] < 1e-4
+    assert errors[0] < 2e-5
+    assert errors[1] < 2e-5
 
 
-def test_fusions_of_the_paper_network_are_transformed():
-    model = create_model("kpac_2level")
+def test_convolutions_of_many_channels_are_transformed():
+    model = create_model("kpac_2level", blocks=1)
     names = [name for name, layer in model.named_modules() if isinstance(layer, Conv) and winograd.suits(layer)]
-    assert names == ["blocks.0.fusion", "blocks.1.fusion", "fusion.0"]
+    attention = [f"blocks.0.scale_attention.features.{index}" for index in range(3)]
+    assert names == [
+        *("encoder.0.1", "encoder.1.1", "encoder.2.1", *attention, "blocks.0.fusion"),
+        *("fusion.0", "fusion.1", "decoder.0.merge"),
+    ]
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs a processor with bfloat16")
+@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
+def test_output_in_bfloat16_is_that_of_the_layers_but_for_rounding(name, options, taken, monkeypatch):
+    monkeypatch.setattr(bands, "BAND_BYTES", 1)
+    quick, plain = pair(name, options)
+    views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = plain(views)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = quick(views)
+    assert len(taken) == 2
+    assert found.dtype == torch.float32
+    changed = (expected - views[:, :3]).square().mean().sqrt()
+    assert 0 < (found - expected).square().mean().sqrt() < 0.05 * changed
+
+
+def test_threads_change_nothing(taken):
+    quick, _ = pair("kpac_2level", {})
+    views = torch.rand(1, 3, 200, 180)
+    threads = torch.get_num_threads()
+    outputs = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            with torch.inference_mode():
+                outputs.append(quick(views))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all((output - outputs[0]).abs().max() < 1e-6 for output in outputs[1:])
 
 
 @pytest.mark.parametrize(
@@ -182,7 +234,8 @@ def test_layers_compute_where_the_fast_path_would_miss_something(reason, taken):
         model.fusion[1] = torch.nn.Identity()
     if reason == "double":
         model, views = model.double(), views.double()
-    with torch.set_grad_enabled(reason == "gradient"), torch.autocast("cpu", enabled=reason == "autocast"):
+    lower = torch.autocast("cpu", torch.float16, enabled=reason == "autocast")
+    with torch.set_grad_enabled(reason == "gradient"), lower:
         output = model(views)
     assert output.shape == views.shape
     assert not taken
@@ -202,8 +255,8 @@ def test_exported_program_holds_ordinary_convolutions():
     ("name", "options"), [("kpac_2level", {}), ("kpac_3level", {}), ("kpac_dual", {"blocks": 0})], ids=str
 )
 def test_estimate_of_memory_holds(name, options, monkeypatch):
-    monkeypatch.setattr(bands, "BAND_BYTES", 1)
-    monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1)
+    for module, size in ((bands, "BAND_BYTES"), (bands, "CHAIN_BYTES"), (shared_kernel, "PRODUCT_BYTES")):
+        monkeypatch.setattr(module, size, 1)
     quick, _ = pair(name, options)
     views = torch.rand(1, 3 * len(quick.views), 480, 320)
     with torch.inference_mode(), LiveBytes() as live:

@@ -15,6 +15,21 @@ from torch import Tensor
 
 def is_plain(x: Tensor) -> bool:
     """float32 on a CPU, for this moment: no autocast, no tracing, compiling or exporting."""
+    return _on_cpu(x) and not torch.is_autocast_enabled("cpu")
+
+
+def number_format(x: Tensor) -> torch.dtype | None:
+    """What layers on the way of such an input compute in, float32 or, under autocast, bfloat16; None for anything else.
+
+    Without the processor's own instructions for bfloat16 there is nothing to gain.
+    """
+    if not _on_cpu(x) or not torch.is_autocast_enabled("cpu"):
+        return torch.float32 if is_plain(x) else None
+    lower = torch.get_autocast_dtype("cpu")
+    return lower if lower == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+
+
+def _on_cpu(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor:
         return False
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and x.dtype == torch.float32

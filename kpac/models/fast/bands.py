@@ -11,22 +11,34 @@ Inside, features are (rows, columns, channels), the order in which convolutions 
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import few_outputs, is_plain, shared_kernel, winograd
-from kpac.models.fast.shared_kernel import add_responses, channels_last, spans, taps_of
+from kpac.models.fast import few_outputs, number_format, shared_kernel, winograd
+from kpac.models.fast.allocator import freed_memory_kept
+from kpac.models.fast.compiled import access, array, compiled
+from kpac.models.fast.parallel import in_threads
+from kpac.models.fast.shared_kernel import add_responses, channels_last, spans
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
 BAND_BYTES = 4 << 20  # of the widest features of a band
+CHAIN_BYTES = 10 << 20  # the same where several layers follow in a band, and compute some of its neighbours' rows, too
+BLOCK = winograd.BLOCK  # rows that are computed together
+ATTENTION = 2 * 32  # channels of two layers of scale attention
+
+Result = TypeVar("Result")
 
 
 def suits(model: nn.Module, x: Tensor, known: Collection[type]) -> bool:
     """Whether `residual` may stand in for the model's layers: all are of known types, and nobody hooks into them."""
-    return not torch.is_grad_enabled() and is_plain(x) and all(_is_known(module, known) for module in model.modules())
+    if torch.is_grad_enabled() or number_format(x) is None:
+        return False
+    return all(_is_known(module, known) for module in model.modules())
 
 
 def _is_known(module: nn.Module, known: Collection[type]) -> bool:
@@ -35,36 +47,57 @@ def _is_known(module: nn.Module, known: Collection[type]) -> bool:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Features of `height` rows that are computed when they are asked for; beyond the border they are zero.
+    """Features that are computed a few rows at a time, when they are asked for; beyond the border they are zero.
 
     Args:
-        height: rows.
-        compute: first and last (excluded) row within the border -> (rows, columns, channels).
+        shape: (rows, columns, channels).
+        dtype: float32 or bfloat16.
+        compute: first and last (excluded) row within the border -> these rows. Several threads call it at a time.
     """
 
-    height: int
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
     compute: Callable[[int, int], Tensor]
 
     def __call__(self, top: int, bottom: int) -> Tensor:
-        first, last = max(top, 0), min(bottom, self.height)
+        first, last = max(top, 0), min(bottom, self.shape[0])
         rows = self.compute(first, last)
         if (first, last) != (top, bottom):
             rows = F.pad(rows, (0, 0, 0, 0, first - top, bottom - last))
         return rows
 
-    def bands(self, values: int) -> Iterator[tuple[int, int, Tensor]]:
-        """All rows, band by band; `values` is the number of values a row of the widest features on the way."""
-        for top, bottom in spans(self.height, max(8, BAND_BYTES // (4 * values)), even=True):
-            yield top, bottom, self(top, bottom)
+    def keep(self, *reads: "_Rows", size: int = BAND_BYTES) -> Tensor:
+        """All rows in memory.
 
-    def keep(self, values: int) -> Tensor:
-        """All rows in memory."""
-        kept = None
-        for top, bottom, rows in self.bands(values):
-            if kept is None:
-                kept = rows.new_empty(self.height, *rows.shape[1:])
-            kept[top:bottom] = rows
+        Args:
+            reads: what a band reads and makes on the way, besides these rows.
+            size: bytes of a band of the widest of them.
+        """
+        kept = torch.empty(self.shape, dtype=self.dtype)
+
+        def store(top: int, bottom: int) -> None:
+            kept[top:bottom] = self(top, bottom)
+
+        rows = min(_rows_of(size, features) for features in (self, *reads))
+        for _ in in_bands(store, self.shape[0], rows, BLOCK):
+            continue
         return kept
+
+    def bytes(self) -> int:
+        """Of a row."""
+        return self.shape[1] * self.shape[2] * self.dtype.itemsize
+
+
+def _rows_of(size: int, rows: _Rows) -> int:
+    """How many rows take about so many bytes, in whole blocks."""
+    return max(1, size // (BLOCK * rows.bytes())) * BLOCK
+
+
+def in_bands(function: Callable[[int, int], Result], height: int, rows: int, multiple: int) -> Iterator[Result]:
+    """`function` of the first and the last (excluded) row of bands of about so many rows, in threads."""
+    threads = torch.get_num_threads()
+    count = -(-height // (threads * rows)) * threads  # the same for each thread
+    return in_threads(lambda span: function(*span), spans(height, -(-height // count), multiple))
 
 
 def peak_values(model: nn.Module, height: int, width: int) -> int:
@@ -86,16 +119,17 @@ def peak_values(model: nn.Module, height: int, width: int) -> int:
     skips, deep, count = kept[-1], sizes[-1], channels[-1]
     blocks = len(model.blocks)
     widest = max((block.fusion.in_channels for block in model.blocks if hasattr(block, "fusion")), default=count)
-    chain = skips + deep * ((blocks + 1) * count + widest + count // 2)
+    chain = skips + deep * ((blocks + 1) * count + widest + ATTENTION)
     return image + max(encoding, chain, skips + deep * (blocks + 2) * count)
 
 
 def residual(model: nn.Module, x: Tensor) -> Tensor:
     """What `model.residual` gives, of the channels that the encoder reads, in [-1, 1].
 
-    Shape: (N, 3 or 6, H, W) -> (N, 3, H, W).
+    Shape: (N, 3 or 6, H, W) -> (N, 3, H, W) float32.
     """
-    return torch.stack([_residual(model, image) for image in channels_last(x)])
+    with freed_memory_kept():
+        return torch.stack([_residual(model, image) for image in _images(x)]).permute(0, 3, 1, 2)
 
 
 def encode(model: nn.Module, x: Tensor) -> Tensor:
@@ -103,7 +137,7 @@ def encode(model: nn.Module, x: Tensor) -> Tensor:
 
     Shape: (1, 3 or 6, H, W) -> (1, C, h, w), in channels-last order.
     """
-    (image,) = channels_last(x)
+    (image,) = _images(x)
     return _image(_encode(model, image, None)[-1])
 
 
@@ -119,13 +153,19 @@ def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Ten
 def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
     """The residual from the chain of the blocks; the skips are computed here.
 
-    Shape: x (1, 3 or 6, H, W), and what the first block reads and every block gives, (1, C, h, w) -> (1, 3, H, W).
+    Shape: x (1, 3 or 6, H, W), and what the first block reads and every block gives, (1, C, h, w) -> (1, 3, H, W)
+    float32.
     """
-    (image,) = channels_last(x)
+    (image,) = _images(x)
     output = _Output(model, image)
     skips = _encode(model, image, output, levels=len(model.encoder) - 1)
     _decode(model, [channels_last(features)[0] for features in chain], skips, output)
-    return output.values[None]
+    return _image(output.values)
+
+
+def _images(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W, C), in the number format of the layers."""
+    return channels_last(x.to(number_format(x)))
 
 
 class _Output:
@@ -133,28 +173,27 @@ class _Output:
 
     def __init__(self, model: nn.Module, image: Tensor):
         stage = model.decoder[-1]
-        parts = stage.merge.weight.split([stage.up.out_channels, stage.merge.in_channels - stage.up.out_channels], 1)
+        weight = stage.merge.weight.to(image.dtype)
+        parts = weight.split([stage.up.out_channels, stage.merge.in_channels - stage.up.out_channels], 1)
         self.of_up, self.of_skip = map(few_outputs.columns_of, parts)
-        self.values = stage.merge.bias.view(-1, 1, 1).repeat(1, *image.shape[:2])  # (3, H, W)
+        self.size = stage.merge.kernel_size[0]
+        self.values = stage.merge.bias.repeat(*image.shape[:2], 1)  # (H, W, 3) float32
 
-    def add(self, features: Tensor, columns: Tensor, top: int) -> None:
-        """Adds what some rows of features give.
+    def responses(self, features: Tensor, columns: Tensor) -> Tensor:
+        """What some rows of features give for all rows that they reach, (rows, W, C) -> (rows + 4, W, columns).
 
         Args:
-            features: (rows, W, C), rows from `top`.
             columns: `of_up` or `of_skip`.
-            top: first row.
         """
-        size = columns.shape[2]
-        responses = F.conv2d(_image(features), columns, padding=(size - 1, 0))[0].contiguous()
-        first = top - size // 2  # the row of the output that the first row of responses belongs to
-        rows = slice(max(first, 0), min(first + responses.shape[1], self.values.shape[1]))
-        responses = responses[:, rows.start - first : rows.stop - first]
-        few_outputs.add_responses(responses, size, self.values[:, rows])
+        return F.conv2d(_image(features), columns, padding=(self.size - 1, 0))[0].permute(1, 2, 0)
+
+    def add(self, top: int, responses: Tensor) -> None:
+        """Adds the responses of the rows from `top`; from one thread, for the sums to be always rounded alike."""
+        few_outputs.add_rows(responses, self.size, top - self.size // 2, self.values)
 
 
 def _residual(model: nn.Module, x: Tensor) -> Tensor:
-    """(H, W, 3 or 6) -> (3, H, W)."""
+    """(H, W, 3 or 6) -> (H, W, 3)."""
     output = _Output(model, x)
     skips = _encode(model, x, output)
     chain = [skips.pop()]
@@ -167,44 +206,54 @@ def _residual(model: nn.Module, x: Tensor) -> Tensor:
 def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
     """The features of every level but the first, which is not kept, or of the first few; the output gets its share."""
     (first, second), *deeper = model.encoder[:levels]
-    widest = x.shape[1] * second.out_channels
     features = _convolved(second, _convolved(first, _stored(x)))
+    downsample = _downsampling(deeper[0][0], x.dtype)
+    kept = x.new_empty(x.shape[0] // 2, x.shape[1] // 2, deeper[0][0].out_channels)
 
-    def pass_on(top: int, bottom: int) -> Tensor:
+    def pass_on(top: int, bottom: int) -> tuple[int, Tensor | None]:
         rows = features(2 * top, 2 * bottom + 1)
-        if output is not None:
-            output.add(rows[: 2 * (bottom - top)], output.of_skip, 2 * top)
-        return _convolve(deeper[0][0], rows)
+        kept[top:bottom] = downsample(rows)
+        return 2 * top, None if output is None else output.responses(rows[: 2 * (bottom - top)], output.of_skip)
 
-    x = _Rows(x.shape[0] // 2, pass_on).keep(2 * widest)
-    skips = []
-    for index, (_, conv) in enumerate(deeper):
+    # One row of the features more than twice the rows of a band should be as many as whole blocks have.
+    rows = _rows_of(CHAIN_BYTES, features) // 2 - 1
+    for top, responses in in_bands(pass_on, len(kept), max(1, rows), 1):
+        if responses is not None:
+            output.add(top, responses)
+    x, skips = kept, []
+    for index, (down, conv) in enumerate(deeper):
         if index:
-            x = _downsampled(deeper[index][0], _stored(skips[-1])).keep(_values(skips[-1]) * 2)
-        x = _convolved(conv, _stored(x)).keep(_values(x))
+            x = _downsampled(down, _stored(skips[-1])).keep()
+        x = _convolved(conv, _stored(x)).keep()
         skips.append(x)
     return skips
 
 
 def _decode(model: nn.Module, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
     """Completes the output; both lists are emptied."""
-    widths = _values(*chain)
-    x = _convolved(model.fusion[0], _joined([_stored(features) for features in chain])).keep(widths)
+    joined = _joined([_stored(features) for features in chain])
+    x = _convolved(model.fusion[0], joined).keep(joined)
     chain.clear()
-    x = _convolved(model.fusion[1], _stored(x)).keep(_values(x))
+    del joined
+    x = _convolved(model.fusion[1], _stored(x)).keep()
     *inner, last = model.decoder
     for stage in inner:
-        merged = _convolved(stage.merge, _joined([_upsampled(stage.up, _stored(x)), _stored(skips[-1])]))
-        x = merged.keep(2 * _values(skips.pop()))
+        joined = _joined([_upsampled(stage.up, _stored(x)), _stored(skips.pop())])
+        x = _convolved(stage.merge, joined).keep(joined, size=CHAIN_BYTES)
+        del joined
     upsampled = _upsampled(last.up, _stored(x))
-    for top, _, rows in upsampled.bands(2 * x.shape[1] * last.up.out_channels):
-        output.add(rows, output.of_up, top)
+
+    def finish(top: int, bottom: int) -> tuple[int, Tensor]:
+        return top, output.responses(upsampled(top, bottom), output.of_up)
+
+    for top, responses in in_bands(finish, upsampled.shape[0], _rows_of(BAND_BYTES, upsampled), BLOCK):
+        output.add(top, responses)
 
 
 def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
     if isinstance(block, nn.Sequential):
         for conv in block:
-            x = _convolved(conv, _stored(x)).keep(_values(x))
+            x = _convolved(conv, _stored(x)).keep()
         return x
     image = _image(x)
     kernels = list(block.kernels)
@@ -214,76 +263,138 @@ def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
         # A factor above zero passes through the activation, so that it may stand before it, in the kernel.
         kernels = [kernel * shape.view(-1, 1, 1, 1) for kernel in kernels]
         shape = None
-    if shared_kernel.suits(image, kernels, block.dilations):
-        taps = taps_of(kernels[0])
-        responses = x.new_zeros(len(block.dilations), *x.shape[:2], taps.shape[2])
-        add_responses(x[None], taps, block.dilations, responses[:, None])
+    if shared_kernel.suits(kernels, block.dilations):
+        responses = torch.zeros(len(block.dilations), *x.shape[:2], len(kernels[0]))
+        add_responses(x[None], kernels[0].to(x.dtype), block.dilations, responses[:, None])
     else:
         responses = [
-            F.conv2d(image, kernel, padding=dilation * (kernel.shape[-1] // 2), dilation=dilation)[0].permute(1, 2, 0)
+            F.conv2d(image, kernel.to(x.dtype), padding=dilation * (kernel.shape[-1] // 2), dilation=dilation)
             for kernel, dilation in zip(kernels * (len(block.dilations) // len(kernels)), block.dilations, strict=True)
         ]
-    weights = block.scale_attention(image)[0] if block.scale_attention is not None else None
-    filters = len(kernels[0])
+        responses = [channels_last(response)[0].float() for response in responses]
+    scale = _scale_attention(block.scale_attention, x) if block.scale_attention is not None else None
+    branches = _weighed(responses, scale, None if shape is None else channels_last(shape)[0].float(), x.dtype)
+    return _convolved(block.fusion, branches).keep(branches)
 
-    def weighed(top: int, bottom: int) -> Tensor:
-        rows = x.new_empty(bottom - top, x.shape[1], len(responses) * filters)
-        for branch, place in enumerate(rows.split(filters, dim=2)):
-            response = F.leaky_relu(responses[branch][top:bottom], LEAKY_SLOPE)
-            if shape is not None:
-                response *= shape[0, :, top:bottom].permute(1, 2, 0)
-            place.copy_(response) if weights is None else torch.mul(
-                response, weights[branch, top:bottom, :, None], out=place
-            )
+
+def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | None, dtype: torch.dtype) -> _Rows:
+    """The activation of each branch's responses, weighed by the attentions that are on, branch beside branch.
+
+    Shape: responses (rows, columns, filters) each, scale (rows, columns, branches), shape (rows, columns, filters).
+    """
+    height, width, filters = responses[0].shape
+    weigh = _weigh(filters, scale is not None, shape is not None, dtype)
+    arrays, *attentions = (
+        [array(values) for values in responses],
+        *(x if x is None else array(x) for x in (scale, shape)),
+    )
+
+    def compute(top: int, bottom: int) -> Tensor:
+        rows = torch.empty(bottom - top, width, len(arrays) * filters, dtype=dtype)
+        for branch, values in enumerate(arrays):
+            weigh(values, *attentions, branch, top, array(rows))
         return rows
 
-    return _convolved(block.fusion, _Rows(x.shape[0], weighed)).keep(x.shape[1] * len(responses) * filters)
+    return _Rows((height, width, len(arrays) * filters), dtype, compute)
+
+
+@lru_cache
+def _weigh(filters: int, by_scale: bool, by_shape: bool, dtype: torch.dtype) -> Callable:
+    """A call takes: responses, scale and shape attention (None where it is off), which branch, the first row, the rows
+    (rows, columns, branches * filters) to put the weighed responses into."""
+    slope = np.float32(LEAKY_SLOPE)
+    _, store = access(dtype)
+
+    @compiled
+    def weigh(responses, scale, shape, branch, top, rows):
+        for row in range(rows.shape[0]):
+            for x in range(rows.shape[1]):
+                source, target = responses[top + row, x], rows[row, x, branch * filters :]
+                factor = scale[top + row, x, branch] if by_scale else np.float32(1)
+                if by_shape:
+                    factors = shape[top + row, x]
+                    for k in range(filters):
+                        target[k] = store(max(source[k], slope * source[k]) * factor * factors[k])
+                else:
+                    for k in range(filters):
+                        target[k] = store(max(source[k], slope * source[k]) * factor)
+
+    return weigh
+
+
+def _scale_attention(attention: nn.Module, x: Tensor) -> Tensor:
+    """(rows, columns, C) -> (rows, columns, branches) float32."""
+    for conv in attention.features:
+        x = _convolved(conv, _stored(x)).keep()
+    features, (weight, bias), reach = _stored(x), _parameters(attention.weigh, x.dtype), attention.weigh.padding[0]
+
+    def weigh(top: int, bottom: int) -> Tensor:
+        image = _image(features(top - reach, bottom + reach))
+        return torch.sigmoid(F.conv2d(image, weight, bias, padding=(0, reach)).float())[0].permute(1, 2, 0)
+
+    return _Rows((*x.shape[:2], len(weight)), torch.float32, weigh).keep(features)
 
 
 def _stored(x: Tensor) -> _Rows:
-    return _Rows(x.shape[0], lambda top, bottom: x[top:bottom])
+    return _Rows(tuple(x.shape), x.dtype, lambda top, bottom: x[top:bottom])
 
 
 def _joined(parts: Sequence[_Rows]) -> _Rows:
-    return _Rows(parts[0].height, lambda top, bottom: torch.cat([part(top, bottom) for part in parts], dim=2))
+    rows, columns, _ = parts[0].shape
+    shape = (rows, columns, sum(part.shape[2] for part in parts))
+    return _Rows(shape, parts[0].dtype, lambda top, bottom: torch.cat([part(top, bottom) for part in parts], dim=2))
 
 
 def _convolved(layer: Conv, x: _Rows) -> _Rows:
     reach = layer.padding[0]
-    convolve = winograd.Convolution(layer, LEAKY_SLOPE) if winograd.suits(layer) else partial(_convolve, layer)
-    return _Rows(x.height, lambda top, bottom: convolve(x(top - reach, bottom + reach)))
+    convolve = (
+        winograd.Convolution(layer, LEAKY_SLOPE, x.dtype) if winograd.suits(layer) else _convolution(layer, x.dtype)
+    )
+    shape = (*x.shape[:2], layer.out_channels)
+    return _Rows(shape, x.dtype, lambda top, bottom: convolve(x(top - reach, bottom + reach)))
 
 
 def _downsampled(layer: DownConv, x: _Rows) -> _Rows:
-    return _Rows(x.height // 2, lambda top, bottom: _convolve(layer, x(2 * top, 2 * bottom + 1)))
+    downsample = _downsampling(layer, x.dtype)
+    shape = (x.shape[0] // 2, x.shape[1] // 2, layer.out_channels)
+    return _Rows(shape, x.dtype, lambda top, bottom: downsample(x(2 * top, 2 * bottom + 1)))
 
 
 def _upsampled(layer: UpConv, x: _Rows) -> _Rows:
+    weight, bias = _parameters(layer, x.dtype)
+
     def compute(top: int, bottom: int) -> Tensor:
         first, last = top // 2, -(-bottom // 2)
         image = _image(x(first - 1, last + 1))
-        rows = F.conv_transpose2d(image, layer.weight, layer.bias, layer.stride, padding=(3, layer.padding[1]))
+        rows = F.conv_transpose2d(image, weight, bias, layer.stride, padding=(3, layer.padding[1]))
         return activation(rows)[0].permute(1, 2, 0)[top - 2 * first : bottom - 2 * first]
 
-    return _Rows(2 * x.height, compute)
+    return _Rows((2 * x.shape[0], 2 * x.shape[1], layer.out_channels), x.dtype, compute)
 
 
-def _convolve(layer: nn.Conv2d, rows: Tensor) -> Tensor:
-    """A layer and its activation on rows that hold their vertical padding."""
-    image = _image(rows)
-    if isinstance(layer, DownConv):
+def _convolution(layer: Conv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A layer and its activation on rows that hold their vertical padding, as are those of `_downsampling`."""
+    weight, bias = _parameters(layer, dtype)
+    options = {"padding": (0, layer.padding[1]), "dilation": layer.dilation}
+    return lambda rows: activation(F.conv2d(_image(rows), weight, bias, **options))[0].permute(1, 2, 0)
+
+
+def _downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    weight, bias = _parameters(layer, dtype)
+
+    def downsample(rows: Tensor) -> Tensor:
         # Two zeros at both sides, and the first column dropped, is one zero at the right without a copy.
-        image = F.conv2d(image, layer.weight, layer.bias, layer.stride, padding=(0, 2))[..., 1:]
-    else:
-        image = F.conv2d(image, layer.weight, layer.bias, padding=(0, layer.padding[1]), dilation=layer.dilation)
-    return activation(image)[0].permute(1, 2, 0)
+        image = F.conv2d(_image(rows), weight, bias, layer.stride, padding=(0, 2))[..., 1:]
+        return activation(image)[0].permute(1, 2, 0)
+
+    return downsample
+
+
+def _parameters(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight and bias."""
+    return layer.weight.to(dtype), layer.bias.to(dtype)
 
 
 def _image(features: Tensor) -> Tensor:
     """(H, W, C) -> (1, C, H, W), in an order that PyTorch knows as channels last."""
     return features[None].permute(0, 3, 1, 2)  # not permuted first: the stride of the new dimension would be another
-
-
-def _values(*features: Tensor) -> int:
-    """Values a row."""
-    return sum(part[0].numel() for part in features)

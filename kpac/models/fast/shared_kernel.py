@@ -7,20 +7,24 @@ the multiplications of the paper's five convolutions. The gradients have the sam
 No general library can know that the five convolutions share their kernel. docs/benchmarks.md has what it gains.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from kpac.models.fast import is_plain
+from kpac.models.fast.compiled import access, array, compiled
+from kpac.models.fast.parallel import in_threads
 
-PRODUCT_BYTES = 16 << 20  # of the products of a band of rows with all taps
+PRODUCT_BYTES = 4 << 20  # of the products of a few rows with all taps
+PIECE_COLUMNS = 128  # whose sums stay in the cache while products are added
 
 
-def suits(x: Tensor, kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:
-    """Whether `shared_branches` may stand in for a convolution per dilation, and saves anything."""
-    return is_plain(x) and len(kernels) == 1 and len(dilations) > 1 and kernels[0].shape[-1] > 1
+def suits(kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:
+    """Whether there are products to share."""
+    return len(kernels) == 1 and len(dilations) > 1 and kernels[0].shape[-1] > 1
 
 
 def shared_branches(x: Tensor, kernel: Tensor, dilations: Sequence[int]) -> Tensor:
@@ -36,97 +40,164 @@ class _SharedKernel(torch.autograd.Function):
     def forward(ctx, x: Tensor, kernel: Tensor, dilations: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.dilations = dilations
-        taps = taps_of(kernel)
-        sums = x.new_zeros(len(dilations), x.shape[0], *x.shape[2:], taps.shape[2])
-        add_responses(channels_last(x), taps, dilations, sums)
+        sums = x.new_zeros(len(dilations), x.shape[0], *x.shape[2:], len(kernel))
+        add_responses(channels_last(x), kernel, dilations, sums)
         return sums
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, kernel = ctx.saved_tensors
-        taps = taps_of(kernel)
-        of_taps = torch.zeros_like(taps)
-        images = channels_last(x)
-        of_images = torch.zeros_like(images)
-        _add_gradients(images, taps, ctx.dilations, gradient.contiguous(), of_images, of_taps)
-        of_kernel = of_taps.unflatten(0, kernel.shape[2:]).permute(3, 2, 0, 1)
+        of_images, of_kernel = _gradients(channels_last(x), kernel, ctx.dilations, gradient.contiguous())
         return of_images.permute(0, 3, 1, 2), of_kernel, None
 
 
-def add_responses(images: Tensor, taps: Tensor, dilations: Sequence[int], sums: Tensor) -> None:
-    """The products of a portion of the images with all taps, each added to the sums that it belongs to.
+def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums: Tensor) -> None:
+    """Adds the products with all taps to the sums that they belong to.
 
     Args:
-        images: (N, H, W, C).
-        taps: (taps, C, filters).
+        images: (N, H, W, C), without gaps.
+        kernel: (filters, C, size, size).
         dilations: D of them.
-        sums: (D, N, H, W, filters).
+        sums: (D, N, H, W, filters) float32, without gaps.
     """
-    (_, height, width, channels), (count, _, filters) = images.shape, taps.shape
-    for chosen, top, bottom, flat in _portions(images, taps):
-        torch.matmul(images[chosen, top:bottom].reshape(1, -1, channels), taps, out=flat)
-        products = flat.view(count, -1, bottom - top, width, filters)
-        for branch, dilation in enumerate(dilations):
-            for tap, here, there in shifts(height, width, top, bottom, count, dilation):
-                sums[(branch, chosen, *there)].add_(products[(tap, slice(None), *here)])
+    (filters, _, _, side), taps = kernel.shape, _taps_of(kernel)
+    add, _ = _sums(filters, side, tuple(dilations), images.dtype)
+    target, height, reach = sums.flatten(3).numpy(), images.shape[1], side // 2 * max(dilations)
+
+    def compute(piece: tuple[int, int, int]) -> None:
+        image, top, bottom = piece
+        for first, pixels, products in _portions(images[image], taps, top - reach, bottom + reach):
+            torch.mm(pixels, taps, out=products)
+            add(array(products.view(-1, images.shape[2] * taps.shape[1])), target[:, image], first, top, bottom)
+
+    for _ in in_threads(compute, _pieces(len(images), height)):
+        continue
 
 
-def _add_gradients(
-    images: Tensor, taps: Tensor, dilations: Sequence[int], above: Tensor, of_images: Tensor, of_taps: Tensor
-) -> None:
-    """The reverse of `add_responses`: `above` is the gradient of its sums; the others collect those of its inputs."""
-    (_, height, width, channels), (count, _, filters) = images.shape, taps.shape
-    for chosen, top, bottom, flat in _portions(images, taps):
-        products = flat.zero_().view(count, -1, bottom - top, width, filters)
-        for branch, dilation in enumerate(dilations):
-            for tap, here, there in shifts(height, width, top, bottom, count, dilation):
-                products[(tap, slice(None), *here)].add_(above[(branch, chosen, *there)])
-        pixels, of_pixels = (values[chosen, top:bottom].view(-1, channels) for values in (images, of_images))
-        for product, tap in zip(flat, taps, strict=True):
-            of_pixels.addmm_(product, tap.T)
-        of_taps.baddbmm_(pixels.T.expand(count, -1, -1), flat)
+def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: Tensor) -> tuple[Tensor, Tensor]:
+    """The reverse of `add_responses`: from the gradient of its sums, those of the images and of the kernel."""
+    (filters, channels, *_, side), taps = kernel.shape, _taps_of(kernel)
+    _, collect = _sums(filters, side, tuple(dilations), images.dtype)
+    source, of_images, turned = above.flatten(3).numpy(), torch.empty_like(images), taps.T
+
+    def compute(piece: tuple[int, int, int]) -> Tensor:
+        image, top, bottom = piece
+        of_taps = torch.zeros_like(taps)
+        for first, pixels, products in _portions(images[image], taps, top, bottom):
+            collect(array(products.view(-1, images.shape[2] * taps.shape[1])), source, image, first)
+            torch.mm(products, turned, out=of_images[image].flatten(0, 1)[first * images.shape[2] :][: len(pixels)])
+            of_taps.addmm_(pixels.T, products)
+        return of_taps
+
+    of_taps = sum(in_threads(compute, _pieces(*images.shape[:2])))
+    return of_images, of_taps.view(channels, side, side, filters).permute(3, 0, 1, 2)
 
 
-def taps_of(kernel: Tensor) -> Tensor:
-    """(filters, C, size, size) -> (size * size, C, filters)."""
-    return kernel.permute(2, 3, 1, 0).flatten(0, 1).contiguous()
+@lru_cache
+def _sums(filters: int, side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> tuple[Callable, Callable]:
+    """Each dilation's sums of products, and the reverse, for some rows of one image.
+
+    Calls take: the products of rows from `first`, (rows, W * taps * filters), of this type; the sums in float32, (D, H,
+    W * filters), or (D, N, H, W * filters) and which image; `first`; and the former, which rows it may change.
+    """
+    load, store = access(dtype)
+    taps, half, branches, widest = side**2, side // 2, len(dilations), side // 2 * max(dilations)
+    steps, piece = np.array(dilations), PIECE_COLUMNS
+
+    @compiled
+    def add(products, sums, first, top, bottom):
+        width = sums.shape[2] // filters
+        for row in range(products.shape[0]):
+            for left in range(0, width, piece):
+                for branch in range(branches):
+                    step = steps[branch] * taps * filters + filters  # from a tap to the next one of its row
+                    for down in range(side):
+                        y = first + row - steps[branch] * (down - half)
+                        if not top <= y < bottom:
+                            continue
+                        for x in range(left, min(left + piece, width)):
+                            target = sums[branch, y, x * filters :]
+                            if half * steps[branch] <= x < width - half * steps[branch]:
+                                start = (x - half * steps[branch]) * taps + down * side
+                                source = products[row, start * filters :]
+                                for k in range(filters):
+                                    value = target[k]
+                                    for across in range(side):
+                                        value += load(source[np.uintp(k + across * step)])
+                                    target[k] = value
+                                continue
+                            for across in range(side):
+                                place = x + steps[branch] * (across - half)
+                                if 0 <= place < width:
+                                    source = products[row, (place * taps + down * side + across) * filters :]
+                                    for k in range(filters):
+                                        target[k] += load(source[k])
+
+    @compiled
+    def collect(products, sums, image, first):
+        height, width = sums.shape[2], sums.shape[3] // filters
+        line, plane = width * filters, sums.shape[1] * height * width * filters
+        values = sums.reshape(-1)
+        for row in range(products.shape[0]):
+            within = widest <= first + row < height - widest
+            for tap in range(taps):
+                down, across = tap // side - half, tap % side - half
+                for x in range(width):
+                    target = products[row, (x * taps + tap) * filters :]
+                    if within and widest <= x < width - widest:
+                        here = (image * height + first + row) * line + x * filters
+                        for k in range(filters):
+                            value = np.float32(0)
+                            for branch in range(branches):
+                                away = steps[branch] * (down * line + across * filters)
+                                value += values[np.uintp(here + branch * plane - away + k)]
+                            target[k] = store(value)
+                        continue
+                    total = np.zeros(filters, np.float32)
+                    for branch in range(branches):
+                        y, place = first + row - steps[branch] * down, x - steps[branch] * across
+                        if 0 <= y < height and 0 <= place < width:
+                            source = sums[branch, image, y, place * filters :]
+                            for k in range(filters):
+                                total[k] += source[k]
+                    for k in range(filters):
+                        target[k] = store(total[k])
+
+    return add, collect
 
 
-def _portions(images: Tensor, taps: Tensor) -> Iterator[tuple[slice, int, int, Tensor]]:
-    """Whose products are computed together: a few rows of a large image, or several small images.
+def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
+    """An image, first and last (excluded) row: at least one for each thread."""
+    each = -(-torch.get_num_threads() // images)
+    for image in range(images):
+        for top, bottom in spans(height, -(-height // each)):
+            yield image, top, bottom
+
+
+def _portions(image: Tensor, taps: Tensor, top: int, bottom: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """A few rows at a time, whose products stay in the cache.
+
+    Args:
+        image: (H, W, C).
+        taps: (C, taps * filters).
+        top, bottom: first and last (excluded) row, which may lie beyond the border.
 
     Yields:
-        Which images; their first and last (excluded) row; room for the products, (taps, pixels, filters), which the
-        next portion uses again.
+        First row; its pixels, (rows * W, C); room for their products, (rows * W, taps * filters), which the next
+        portion uses again.
     """
-    (number, height, width, _), (count, _, filters) = images.shape, taps.shape
-    rows = max(1, PRODUCT_BYTES // (taps.element_size() * width * count * filters))
-    together = max(1, rows // height)
-    room = images.new_empty(count * min(together, number) * min(rows, height) * width * filters)
-    for first, last in spans(number, together):
-        for top, bottom in spans(height, rows):
-            pixels = (last - first) * (bottom - top) * width
-            yield slice(first, last), top, bottom, room[: count * pixels * filters].view(count, pixels, filters)
+    top, bottom = max(top, 0), min(bottom, image.shape[0])
+    rows = max(1, PRODUCT_BYTES // (taps.element_size() * image.shape[1] * taps.shape[1]))
+    room = image.new_empty(min(rows, bottom - top) * image.shape[1], taps.shape[1])
+    for first, last in spans(bottom - top, rows):
+        pixels = image[top + first : top + last].flatten(0, 1)
+        yield top + first, pixels, room[: len(pixels)]
 
 
-def shifts(
-    height: int, width: int, top: int, bottom: int, taps: int, dilation: int
-) -> Iterator[tuple[int, tuple[slice, slice], tuple[slice, slice]]]:
-    """Where the products of rows `top` to `bottom` are summed.
-
-    Yields:
-        A tap; the rows, counted from `top`, and the columns of its products; the rows and columns of their sums. Sums
-        beyond the border are left out, which is zero padding.
-    """
-    side = round(taps**0.5)
-    for tap in range(taps):
-        down, right = (dilation * (place - side // 2) for place in divmod(tap, side))
-        first, last = max(top, down), min(bottom, height + down)
-        left, end = max(0, right), min(width, width + right)
-        if first < last and left < end:
-            here = slice(first - top, last - top), slice(left, end)
-            yield tap, here, (slice(first - down, last - down), slice(left - right, end - right))
+def _taps_of(kernel: Tensor) -> Tensor:
+    """(filters, C, size, size) -> (C, size * size * filters)."""
+    return kernel.permute(1, 2, 3, 0).flatten(1).contiguous()
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -134,10 +205,8 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def spans(size: int, most: int, even: bool = False) -> Iterator[tuple[int, int]]:
-    """Cuts of about equal size, none above `most`; at even places on demand."""
+def spans(size: int, most: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """Cuts of about equal size, none much above `most`, at multiples of `multiple`."""
     count = -(-size // most)
-    cuts = [size * index // count for index in range(count + 1)]
-    if even:
-        cuts = sorted({cut - cut % 2 for cut in cuts[:-1]} | {size})
+    cuts = sorted({size * index // count // multiple * multiple for index in range(count)} | {size})
     yield from pairwise(cuts)

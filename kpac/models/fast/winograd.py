@@ -1,92 +1,224 @@
-"""3x3 convolutions of many channels with a quarter of the multiplications: `layers.Conv` says what is computed.
+"""Convolutions with a quarter of the multiplications: `layers.Conv` says what is computed.
 
 F(4x4, 3x3) of Lavin and Gray (arXiv 1509.09308) computes 4x4 neighbouring outputs from 6x6 inputs. Both are transformed
-along rows and columns, and what were 144 multiplications for each pair of channels are 36. The transforms are products
-with small matrices here, which PyTorch computes at the speed of memory. It rounds about as the convolution itself does.
+along columns and rows, and what were 144 multiplications for each pair of channels are 36, in 36 matrix products.
+F(2x2, 5x5) has the same inputs, and 36 instead of 100; a dilation of 2 leaves four images to convolve, interleaved.
+
+The transforms are compiled by Numba when they are first needed, which takes seconds once and is remembered: PyTorch's
+own operations would pass over memory several times for each, and take the time that is saved.
 """
 
-import math
+from collections.abc import Callable
+from functools import lru_cache
+from threading import local
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHANNELS = 192  # with fewer, the transforms take the time that is saved
-# A polynomial's values at 0, 1, -1, 2, -2 and infinity; in the paper's terms B^T, G and A^T.
-INPUT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-         (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))  # fmt: skip
-KERNEL = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-          (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # fmt: skip
-OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+from kpac.models.fast.compiled import access, array, compiled
+
+CHANNELS = 32  # with fewer, the transforms take the time that is saved
+POINTS = 6  # a polynomial's values at 0, 1, -1, 2, -2 and infinity
+TILE_BYTES = 3 << 20  # of the tiles at work in a thread: calls long enough that threads seldom wait for each other
+KERNELS = {  # in the paper's terms G, for outputs of 4 and of 2
+    4: ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
+    2: ((1 / 4, 0, 0, 0, 0), (-1 / 6, -1 / 6, -1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6, 1 / 3, 2 / 3), (1 / 24, -1 / 12, 1 / 6, -1 / 3, 2 / 3), (0, 0, 0, 0, 1)),
+}  # fmt: skip
+BLOCK = 4  # outputs a side that are computed together: a tile of 4x4, or with a dilation of 2 four of 2x2
 
 
 def suits(layer: nn.Conv2d) -> bool:
     """Whether `Convolution` may stand in for the layer, and takes less time."""
-    ordinary = layer.kernel_size == (3, 3) and layer.stride == layer.dilation == (1, 1)
-    return ordinary and layer.in_channels >= CHANNELS
+    size, dilation = layer.kernel_size[0], layer.dilation[0]
+    known = (size, dilation) in ((3, 1), (5, 2)) and layer.kernel_size == (size, size) and layer.stride == (1, 1)
+    return known and layer.in_channels >= CHANNELS
 
 
 class Convolution:
-    """A layer and its activation, for one band of rows after the other.
+    """A layer and its activation, for bands of rows in any order, in several threads at a time.
 
     Args:
         layer: one that `suits`.
         slope: of the leaky ReLU.
+        dtype: of the rows.
     """
 
-    def __init__(self, layer: nn.Conv2d, slope: float):
-        points = torch.tensor(KERNEL, dtype=torch.float64)
-        kernel = torch.einsum("ik,fckl,jl->jicf", points, layer.weight.double(), points)
-        self.kernel = kernel.flatten(0, 1).to(layer.weight.dtype).contiguous()  # (36, in_channels, out_channels)
-        self.bias, self.slope = layer.bias, slope
-        self.input, self.output = (layer.weight.new_tensor(matrix) for matrix in (INPUT, OUTPUT))
-        self.rooms: dict[str, Tensor] = {}
+    def __init__(self, layer: nn.Conv2d, slope: float, dtype: torch.dtype):
+        self.reach, self.dilation = layer.padding[0], layer.dilation[0]
+        points = torch.tensor(KERNELS[BLOCK // self.dilation], dtype=torch.float64)
+        kernel = torch.einsum("ik,fckl,jl->ijcf", points, layer.weight.double(), points)
+        self.kernel = kernel.flatten(0, 1).to(dtype).contiguous()  # (36, in_channels, out_channels)
+        self.bias, self.slope = array(layer.bias), np.float32(slope)
+        tile = POINTS**2 * self.dilation**2 * layer.in_channels * self.kernel.element_size()
+        self.blocks = max(8, TILE_BYTES // tile)  # at a time
+        self.transform = _input_transform(layer.in_channels, self.dilation, self.blocks, dtype)
+        self.finish = _output_transform(layer.out_channels, self.dilation, self.blocks, dtype)
+        self.room = local()
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Rows with one more above and below, (rows + 2, W, in_channels) -> (rows, W, out_channels)."""
-        height, width = len(rows) - 2, rows.shape[1]
-        down, across = -(-height // 4), -(-width // 4)
-        if height % 4 or width % 4:
-            rows = F.pad(rows, (0, 0, 0, 4 * across - width, 0, 4 * down - height))
-        tiles = self._transform(rows.contiguous(), down, across)
-        products = self._room("products", len(self.kernel), down * across, self.kernel.shape[2])
-        torch.bmm(tiles, self.kernel, out=products)
-        return self._outputs(products, down, across)[:height, :width]
+        """Rows with those that the kernel reaches above and below, (rows + 2 * reach, W, C) -> (rows, W, F)."""
+        height, width = len(rows) - 2 * self.reach, rows.shape[1]
+        output = rows.new_empty(height, width, self.kernel.shape[2])
+        source, target = (array(values.flatten(1)) for values in (rows.contiguous(), output))
+        half, tiles, products = self._room()
+        for top in range(0, height, BLOCK):
+            for left in range(0, width, BLOCK * self.blocks):
+                blocks = min(self.blocks, -(-(width - left) // BLOCK))
+                count = blocks * self.dilation**2
+                self.transform(source, top, left - self.reach, blocks, half, array(tiles.view(-1)))
+                torch.bmm(tiles[:, :count], self.kernel, out=products[:, :count])
+                self.finish(array(products.view(-1)), blocks, self.bias, self.slope, top, left, target)
+        return output
 
-    def _transform(self, rows: Tensor, down: int, across: int) -> Tensor:
-        """Overlapping tiles of 6x6, their columns transformed and then their rows.
+    def _room(self) -> tuple[np.ndarray, Tensor, Tensor]:
+        """This thread's memory: for tiles whose columns are transformed, for tiles, and for their products."""
+        if not hasattr(self.room, "tensors"):
+            _, channels, filters = self.kernel.shape
+            tiles = self.blocks * self.dilation**2
+            half = np.empty(POINTS * _columns(self.blocks, self.dilation) * channels, np.float32)
+            self.room.tensors = half, *(self.kernel.new_empty(POINTS**2, tiles, n) for n in (channels, filters))
+        return self.room.tensors
 
-        Shape: (4 * down + 2, 4 * across, C) -> (36, down * across, C).
-        """
-        width, channels = rows.shape[1:]
-        line = (width + 2) * channels  # with a column of zeros at both sides
-        half = self._room("half", down, 6, line)
-        half[..., :channels] = half[..., -channels:] = 0
-        columns = rows.as_strided((down, 6, width * channels), (4 * width * channels, width * channels, 1))
-        torch.bmm(self.input.expand(down, 6, 6), columns, out=half[..., channels:-channels])
-        lines = self._room("whole", 6, 6, down, across, channels)
-        lines.copy_(half.as_strided(lines.shape, (channels, line, 6 * line, 4 * channels, 1)))
-        tiles = self._room("tiles", len(self.kernel), down * across, channels)
-        torch.mm(self.input, lines.view(6, -1), out=tiles.view(6, -1))
-        return tiles
 
-    def _outputs(self, products: Tensor, down: int, across: int) -> Tensor:
-        """Tiles of 4x4 outputs, put side by side, and the activation.
+def _columns(blocks: int, dilation: int) -> int:
+    """How many columns neighbouring blocks read."""
+    return BLOCK * (blocks - 1) + dilation * POINTS
 
-        Shape: (36, down * across, C) -> (4 * down, 4 * across, C).
-        """
-        filters = products.shape[2]
-        half = self._room("half", 4, 6, down * across * filters)
-        torch.mm(self.output, products.view(6, -1), out=half.view(4, -1))
-        tiles = self._room("whole", 4, 4, down * across * filters)
-        torch.bmm(self.output.expand(4, 4, 6), half, out=tiles)  # (column, row, tile and channel)
-        output = products.new_empty(down, 4, across, 4, filters)
-        torch.add(tiles.view(4, 4, down, across, filters).permute(2, 1, 3, 0, 4), self.bias, out=output)
-        return F.leaky_relu(output.view(4 * down, 4 * across, filters), self.slope, inplace=True)
 
-    def _room(self, name: str, *shape: int) -> Tensor:
-        """Memory of the band before, which is mapped already, as far as it goes."""
-        values = math.prod(shape)
-        if name not in self.rooms or self.rooms[name].numel() < values:
-            self.rooms[name] = self.bias.new_empty(values)
-        return self.rooms[name][:values].view(shape)
+@lru_cache
+def _input_transform(channels: int, dilation: int, most: int, dtype: torch.dtype) -> Callable:
+    """Blocks of a row -> the values of their tiles at all points.
+
+    A call takes: rows (height, W * channels); where the blocks begin, above and left of the kernel's reach; how many
+    there are; room; the tiles (36, most * dilation ** 2, channels), flat. Zeros are beyond the left and the right.
+    """
+    line = _columns(most, dilation) * channels
+    plane = most * dilation**2 * channels
+    block, points, step = BLOCK, POINTS, dilation * channels
+    two, four, five = map(np.float32, (2, 4, 5))
+    load, store = access(dtype)
+
+    @compiled
+    def values(a, b, c, d, e, f):
+        even, odd = e - four * c, d - four * b
+        difference, twice = e - c, two * (d - b)
+        first, last = four * a - five * c + e, four * b - five * d + f
+        return first, even + odd, even - odd, difference + twice, difference - twice, last
+
+    @compiled
+    def transform_columns(rows, top, left, count, half):
+        first, last = max(0, -left * channels), min(count, rows.shape[1] - left * channels)
+        for point in range(points):
+            half[point * line : point * line + first] = 0
+            half[point * line + last : point * line + count] = 0
+        start, end, bottom = left * channels + first, left * channels + last, rows.shape[0] - 1
+        a = rows[min(top, bottom), start:end]
+        b = rows[min(top + dilation, bottom), start:end]
+        c = rows[min(top + 2 * dilation, bottom), start:end]
+        d = rows[min(top + 3 * dilation, bottom), start:end]
+        e = rows[min(top + 4 * dilation, bottom), start:end]
+        f = rows[min(top + 5 * dilation, bottom), start:end]
+        target = half[first:]
+        for k in range(last - first):
+            found = values(load(a[k]), load(b[k]), load(c[k]), load(d[k]), load(e[k]), load(f[k]))
+            for point in range(points):
+                target[k + point * line] = found[point]
+
+    @compiled
+    def transform(rows, top, left, blocks, half, tiles):
+        for down in range(dilation):
+            transform_columns(rows, top + down, left, (block * (blocks - 1) + points * dilation) * channels, half)
+            for point in range(points):
+                for right in range(dilation):
+                    for place in range(blocks):
+                        source = half[point * line + (block * place + right) * channels :]
+                        tile = (down * dilation + right) * blocks + place
+                        target = tiles[point * points * plane + tile * channels :]
+                        for k in range(channels):
+                            found = values(
+                                source[k],
+                                source[k + step],
+                                source[k + 2 * step],
+                                source[k + 3 * step],
+                                source[k + 4 * step],
+                                source[k + 5 * step],
+                            )
+                            for other in range(points):
+                                target[k + other * plane] = store(found[other])
+
+    return transform
+
+
+@lru_cache
+def _output_transform(filters: int, dilation: int, most: int, dtype: torch.dtype) -> Callable:
+    """The products of blocks with the kernel -> outputs of a row, with bias and activation.
+
+    A call takes: the products (36, most * dilation ** 2, filters), flat; how many blocks there are; bias; slope; where
+    the blocks begin; the output (height, W * filters), of which rows and columns beyond the end are left out.
+    """
+    plane, line = most * dilation**2 * filters, POINTS * filters
+    block, points, side = BLOCK, POINTS, BLOCK // dilation
+    two, four, eight = map(np.float32, (2, 4, 8))
+    load, store = access(dtype)
+
+    @compiled
+    def sums(a, b, c, d, e, f):
+        even, odd, even_far, odd_far = b + c, b - c, d + e, d - e
+        if side == 2:
+            return a + even + even_far, odd + two * odd_far + f, a, a
+        return a + even + even_far, odd + two * odd_far, even + four * even_far, odd + eight * odd_far + f
+
+    @compiled
+    def finish_line(source, bias, slope, target):
+        for k in range(filters):
+            found = sums(
+                source[k],
+                source[k + filters],
+                source[k + 2 * filters],
+                source[k + 3 * filters],
+                source[k + 4 * filters],
+                source[k + 5 * filters],
+            )
+            for column in range(side):
+                value = found[column] + bias[k]
+                target[column * dilation * filters + k] = store(max(value, slope * value))
+
+    @compiled
+    def finish(products, blocks, bias, slope, top, left, output):
+        height, width = output.shape[0], output.shape[1] // filters
+        half = np.empty(side * line, np.float32)
+        spare = np.empty(block * filters, output.dtype)
+        for tile in range(dilation * dilation * blocks):
+            down, right, place = tile // (dilation * blocks), tile // blocks % dilation, tile % blocks
+            source = products[tile * filters :]
+            for point in range(points):
+                for k in range(filters):
+                    found = sums(
+                        load(source[k + point * plane]),
+                        load(source[k + (point + points) * plane]),
+                        load(source[k + (point + 2 * points) * plane]),
+                        load(source[k + (point + 3 * points) * plane]),
+                        load(source[k + (point + 4 * points) * plane]),
+                        load(source[k + (point + 5 * points) * plane]),
+                    )
+                    for row in range(side):
+                        half[row * line + point * filters + k] = found[row]
+            x = left + block * place + right
+            inside = min(side, (width - x + dilation - 1) // dilation)
+            for row in range(side):
+                y = top + down + row * dilation
+                if y >= height:
+                    break
+                if inside == side:
+                    finish_line(half[row * line :], bias, slope, output[y, x * filters :])
+                    continue
+                finish_line(half[row * line :], bias, slope, spare)
+                for column in range(inside):
+                    start = column * dilation * filters
+                    for k in range(filters):
+                        output[y, x * filters + start + k] = spare[start + k]
+
+    return finish

@@ -1,0 +1,54 @@
+"""Loops that Numba compiles when they are first called, for the processor at hand; no compiler needs to be there.
+
+What was compiled is kept beside the module, or in the user's cache folder, so that it takes its seconds once.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def compiled(function: Callable) -> Callable:
+    """`function`, which takes arrays and numbers, as machine code that runs beside other threads.
+
+    The variables that it takes from the function around it become constants.
+    """
+    from numba import njit  # imported when it is needed: importing kpac stays quick
+
+    options = {"nogil": True, "fastmath": {"contract"}}  # products and sums may be rounded once instead of twice
+    try:
+        return njit(**options, cache=True)(function)
+    except RuntimeError:  # no folder can be written
+        return njit(**options)(function)
+
+
+def array(values: Tensor) -> np.ndarray:
+    """The memory of a tensor for compiled loops, which know bfloat16 as 16 bits; see `access`."""
+    values = values.detach()
+    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.numpy()
+
+
+@lru_cache
+def access(dtype: torch.dtype) -> tuple[Callable, Callable]:
+    """How compiled loops read a value of an array as float32, and round float32 to a value of an array."""
+    if dtype != torch.bfloat16:
+        return compiled(_itself), compiled(_itself)
+    half, one, bits = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
+
+    @compiled
+    def load(value):
+        return np.uint32(np.uint32(value) << bits).view(np.float32)
+
+    @compiled
+    def store(value):
+        found = np.float32(value).view(np.uint32)
+        return np.uint16((found + half + ((found >> bits) & one)) >> bits)  # to the nearest, ties to even
+
+    return load, store
+
+
+def _itself(value):
+    return value

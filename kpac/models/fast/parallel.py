@@ -1,0 +1,68 @@
+"""Pieces of work in threads, each of which has one core and the memory in its cache to itself.
+
+PyTorch divides every operation among its threads, and waits for all of them before the next one. Here a thread takes a
+band of rows through many operations instead.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+    """`function` of each piece, in their order, in as many threads as PyTorch has; without gradients.
+
+    Within `function`, PyTorch computes with one thread.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(function, pieces)
+        return
+    inference = torch.is_inference_mode_enabled()  # known to the calling thread alone
+
+    def call(piece: Piece) -> Result:
+        with torch.inference_mode(inference), torch.no_grad():
+            return function(piece)
+
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for piece in pieces:
+            waiting.append(_pool(threads).submit(call, piece))
+            if len(waiting) > 2 * threads:  # more results would only take memory
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    started = Barrier(threads + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # PyTorch would otherwise set its own number when the thread first needs one
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(threads, "kpac", initializer=start)
+    for _ in range(threads):
+        pool.submit(int)
+    # The number that a thread sets is its own, but also the one that PyTorch's later threads begin with.
+    started.wait()
+    torch.set_num_threads(threads)
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
