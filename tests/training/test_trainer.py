@@ -1,13 +1,15 @@
 """A training learns, is reproducible, and leaves a folder that explains itself."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 
 from kpac.config import load_config
 from kpac.distributed import Processes
-from kpac.errors import UserError
+from kpac.errors import Stopped, UserError
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_model, read_header, save_model
 from kpac.training.trainer import Trainer, train
@@ -84,6 +86,22 @@ def test_earlier_run_is_kept_unless_replaced(config_file):
     assert (folder / "checkpoints" / "last.safetensors").read_bytes() == before
     train(load_config(config_file, ["train.iterations=2"]), overwrite=True)
     assert read_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 2
+
+
+def test_interrupt_while_data_workers_start_stops_the_run(config_file):
+    forks = []
+
+    def interrupt_once() -> None:  # Python drops what a hook raises, such as a KeyboardInterrupt
+        forks.append(os.getpid())
+        if len(forks) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    os.register_at_fork(after_in_parent=interrupt_once)
+    try:
+        with pytest.raises(Stopped, match=r"interrupted after iteration 1; the run is saved, continue with"):
+            train(load_config(config_file, ["data.workers=1"]))
+    finally:
+        forks.append(0)  # such hooks cannot be taken back
 
 
 def test_folder_that_is_no_run_is_never_replaced(config_file, tmp_path):
