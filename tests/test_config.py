@@ -102,6 +102,11 @@ def test_exponent_without_a_point_is_a_number(tmp_path):
         ("", ["data.augment.scale={range: [0.7, 1.2], probability: 1}"], ["data.augment.scale.range.1", "found 1.2"]),
         ("", ["data.augment.gray=true"], ["data.augment.gray", "number", "found True"]),
         ("", ["data.augment.gray=30"], ["data.augment.gray", "less than or equal to 1", "found 30"]),
+        (
+            "",
+            ["train.progressive=[{until: 5, crops: 5, batch_size: 2}]"],
+            ["unknown key 'train.progressive.0.crops'", "did you mean 'train.progressive.0.crop'"],
+        ),
         ("", ["train.iterations"], ["train.iterations", "key=value"]),
         ("seed: 1\nseed: 2\n", [], ["a.yaml:5", "'seed' is given twice"]),
         ("Model: {}\n", [], ["a.yaml", "Model", "did you mean 'model'"]),

@@ -81,7 +81,9 @@ def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str 
 def _fields(schema: Any, location: Sequence[str | int]) -> Iterable[str]:
     """The valid keys of the section at a location; a section may be a pydantic model or a typed dictionary."""
     for part in location:
-        annotation = get_type_hints(schema)[str(part)]
+        if isinstance(part, int):  # of a list of sections, whose class it is already
+            continue
+        annotation = get_type_hints(schema)[part]
         schema = next(choice for choice in (*get_args(annotation), annotation) if hasattr(choice, "__annotations__"))
     return schema.model_fields if issubclass(schema, BaseModel) else get_type_hints(schema)
 
