@@ -199,7 +199,23 @@ def test_convert_reads_and_writes_the_authors_format(capsys, tmp_path):
     capsys.readouterr()
     assert "--authors writes it" in fails(capsys, "convert", ours, tmp_path / "x.safetensors")
     assert "gone.npz: no such file" in fails(capsys, "convert", tmp_path / "gone.npz", tmp_path / "x.safetensors")
+    assert f"{tmp_path}: is a folder" in fails(capsys, "convert", tmp_path, tmp_path / "x.safetensors")
+    assert f"'kpac convert {theirs} {ours}' makes one" in fails(capsys, "info", theirs)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_convert_keeps_what_is_there(capsys, weights, tmp_path):
+    before = weights.read_bytes()
+    other = tmp_path / "other.npz"
+    other.write_text("years of work")
+    assert "--overwrite replaces it" in fails(capsys, "convert", weights, other, "--authors")
+    assert other.read_text() == "years of work"
+    assert "ends in .npz" in fails(capsys, "convert", weights, weights, "--authors", "--overwrite")
+    assert "with --authors an .npz file" in fails(capsys, "convert", weights, tmp_path / "new.npz")
+    assert "ends in .safetensors" in fails(capsys, "convert", other, other, "--overwrite")
+    assert weights.read_bytes() == before
+    assert main(["convert", str(weights), str(other), "--authors", "--overwrite"]) == 0
+    assert main(["convert", str(other), str(tmp_path / "again.safetensors")]) == 0
 
 
 def interrupted(command: list[str], ready, timeout: float = 60) -> subprocess.CompletedProcess:
