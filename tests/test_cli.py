@@ -99,6 +99,11 @@ def test_config_show_prints_what_load_config_reads(capsys, config_file):
     assert yaml.safe_load(capsys.readouterr().out)["train"]["iterations"] == 77
 
 
+def test_config_show_finds_what_training_would_refuse(capsys, config_file):
+    assert "no loss is called 'l2'" in fails(capsys, "config", "show", config_file, "train.losses={l2: 1}")
+    assert "no protocol is called 'foo'" in fails(capsys, "config", "show", config_file, "validation.protocol=foo")
+
+
 def test_config_schema_is_json(capsys):
     assert main(["config", "schema"]) == 0
     assert "properties" in json.loads(capsys.readouterr().out)
