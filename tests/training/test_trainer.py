@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 
 from kpac.config import load_config
+from kpac.data.images import write_pixels
 from kpac.distributed import Processes
 from kpac.errors import Stopped, UserError
 from kpac.models.registry import create_model, resolve_model
@@ -117,6 +120,15 @@ def test_divergence_is_said_and_leaves_no_best_weights(config_file, tmp_path):
     with pytest.raises(UserError, match=r"iteration 3: the loss or its gradient was not .*try a lower learning rate"):
         train(load_config(config_file, settings))
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_validation_image_too_small_to_be_scored_is_found_before_anything_is_written(config_file, data_root, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "data")
+    for path in (root / "val_c").glob("*/*.png"):
+        write_pixels(path, np.zeros((6, 40, 3), np.uint16))
+    with pytest.raises(UserError, match=r"is 40x6, too small to be scored by dpdd-8bit; expected at least 7x7"):
+        train(load_config(config_file, [f"data.root={root}"]))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
