@@ -3,8 +3,11 @@
 import argparse
 import logging
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from kpac import __version__
 from kpac.commands import config, data, evaluation, experiments, export, inspect, models, restore, training
@@ -20,14 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line on stderr), 130 when interrupted, 143 when terminated.
     """
     logging.getLogger("kpac").handlers = [_Notices()]
-    parser = make_parser()
-    options, rest = parser.parse_known_args(arguments)
-    if "overrides" in options and all(re.match(r"\w+(\.\w+)*=", word) for word in rest):
-        options.overrides += rest  # argparse takes them up to the first flag only
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        status = options.run(options)
+        with _cleaned_up_after_sigterm():
+            options = _parse(arguments)
+            return options.run(options) or 0
     except UserError as error:
         print(f"kpac: {error}", file=sys.stderr)
         return error.status
@@ -37,10 +36,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nkpac: interrupted", file=sys.stderr)
         return 130
+    except _Terminated as end:
+        print("\nkpac: stopped by SIGTERM", file=sys.stderr)
+        return end.code
     except BrokenPipeError:
         sys.stderr.close()
         return 141
-    return status or 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if "overrides" in options and all(re.match(r"\w+(\.\w+)*=", word) for word in rest):
+        options.overrides += rest  # argparse takes them up to the first flag only
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+class _Terminated(SystemExit):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _cleaned_up_after_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM ends the command as an exception does: files half written and workers are cleaned up.
+
+    A second one acts as it does by default. Commands with an answer of their own, such as training, replace this one.
+    """
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Terminated(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # the only one that Python lets handle signals
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 class _Notices(logging.Handler):
@@ -61,7 +97,3 @@ def make_parser() -> argparse.ArgumentParser:
     for module in (training, evaluation, experiments, restore, export, inspect, models, data, config):
         module.add(commands)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -96,6 +97,11 @@ def test_synthesize_takes_the_cameras_settings(tmp_path):
 def test_config_show_prints_what_load_config_reads(capsys, config_file):
     assert main(["config", "show", str(config_file), "train.iterations=77"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["train"]["iterations"] == 77
+
+
+def test_config_show_finds_what_training_would_refuse(capsys, config_file):
+    assert "no loss is called 'l2'" in fails(capsys, "config", "show", config_file, "train.losses={l2: 1}")
+    assert "no protocol is called 'foo'" in fails(capsys, "config", "show", config_file, "validation.protocol=foo")
 
 
 def test_config_schema_is_json(capsys):
@@ -199,18 +205,39 @@ def test_convert_reads_and_writes_the_authors_format(capsys, tmp_path):
     capsys.readouterr()
     assert "--authors writes it" in fails(capsys, "convert", ours, tmp_path / "x.safetensors")
     assert "gone.npz: no such file" in fails(capsys, "convert", tmp_path / "gone.npz", tmp_path / "x.safetensors")
+    assert f"{tmp_path}: is a folder" in fails(capsys, "convert", tmp_path, tmp_path / "x.safetensors")
+    assert f"'kpac convert {theirs} {ours}' makes one" in fails(capsys, "info", theirs)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_convert_keeps_what_is_there(capsys, weights, tmp_path):
+    before = weights.read_bytes()
+    other = tmp_path / "other.npz"
+    other.write_text("years of work")
+    assert "--overwrite replaces it" in fails(capsys, "convert", weights, other, "--authors")
+    assert other.read_text() == "years of work"
+    assert "ends in .npz" in fails(capsys, "convert", weights, weights, "--authors", "--overwrite")
+    assert "with --authors an .npz file" in fails(capsys, "convert", weights, tmp_path / "new.npz")
+    assert "ends in .safetensors" in fails(capsys, "convert", other, other, "--overwrite")
+    assert weights.read_bytes() == before
+    assert main(["convert", str(weights), str(other), "--authors", "--overwrite"]) == 0
+    assert main(["convert", str(other), str(tmp_path / "again.safetensors")]) == 0
 
 
 def interrupted(command: list[str], ready, timeout: float = 60) -> subprocess.CompletedProcess:
     """Runs a command until `ready()` and interrupts all of its processes, as Ctrl-C in a terminal does."""
+    return stopped(command, ready, lambda run: os.killpg(run.pid, signal.SIGINT), timeout)
+
+
+def stopped(command: list[str], ready, stop, timeout: float = 60) -> subprocess.CompletedProcess:
+    """Runs a command until `ready()`, and then `stop(process)`."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:
         deadline = time.monotonic() + timeout
         while not ready() and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.killpg(run.pid, signal.SIGINT)
+        stop(run)
         output, errors = run.communicate(timeout=60)
     return subprocess.CompletedProcess(command, run.returncode, output, errors)
 
@@ -218,20 +245,59 @@ def interrupted(command: list[str], ready, timeout: float = 60) -> subprocess.Co
 def test_interrupted_training_says_so_in_one_line(config_file, tmp_path):
     metrics = tmp_path / "runs" / "small" / "metrics.jsonl"
     command = [sys.executable, "-m", "kpac", "train", str(config_file), "train.iterations=100000", "data.workers=2"]
-    stopped = interrupted(command, lambda: metrics.exists() and metrics.stat().st_size)
-    assert stopped.returncode == 130
-    assert "kpac: interrupted" in stopped.stderr
-    assert "Traceback" not in stopped.stderr
+    found = interrupted(command, lambda: metrics.exists() and metrics.stat().st_size)
+    assert found.returncode == 130
+    assert "kpac: interrupted" in found.stderr
+    assert "Traceback" not in found.stderr
 
 
-def test_interrupted_synthesis_leaves_nothing(tmp_path):
+@pytest.fixture
+def synthesis(tmp_path) -> list[str]:
+    """A command that renders for a while, two processes at a time."""
     from tests.conftest import write_photos
 
     photos = write_photos(tmp_path / "photos", 12, 200, 300)
-    output = tmp_path / "set"
-    command = [sys.executable, "-m", "kpac", "data", "synthesize", "--photos", str(photos), "--output", str(output)]
-    partial = tmp_path / "set.partial"
-    stopped = interrupted(command, lambda: any(partial.rglob("*.png")))
-    assert stopped.returncode == 130
-    assert "Traceback" not in stopped.stderr
+    arguments = ["--photos", photos, "--output", tmp_path / "set"]
+    return [sys.executable, "-m", "kpac", "data", "synthesize", *map(str, arguments)]
+
+
+def test_interrupted_synthesis_leaves_nothing(synthesis, tmp_path):
+    found = interrupted(synthesis, lambda: any((tmp_path / "set.partial").rglob("*.png")))
+    assert found.returncode == 130
+    assert "Traceback" not in found.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_synthesis_that_is_ended_leaves_no_process(synthesis, tmp_path, number):
+    workers = []
+
+    def end(run: subprocess.Popen) -> None:
+        workers.extend(psutil.Process(run.pid).children())
+        run.send_signal(number)
+
+    found = stopped(synthesis, lambda: any((tmp_path / "set.partial").rglob("*.png")), end)
+    assert len(workers) >= 2
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    if number == signal.SIGTERM:
+        assert found.returncode == 143
+        assert found.stderr.splitlines()[-1] == "kpac: stopped by SIGTERM"
+        assert "Traceback" not in found.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+def test_interrupt_while_the_command_is_imported_is_one_line():
+    code = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "kpac.commands":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from kpac.__main__ import main
+sys.exit(main())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (130, "\nkpac: interrupted\n")

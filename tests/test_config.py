@@ -102,6 +102,11 @@ def test_exponent_without_a_point_is_a_number(tmp_path):
         ("", ["data.augment.scale={range: [0.7, 1.2], probability: 1}"], ["data.augment.scale.range.1", "found 1.2"]),
         ("", ["data.augment.gray=true"], ["data.augment.gray", "number", "found True"]),
         ("", ["data.augment.gray=30"], ["data.augment.gray", "less than or equal to 1", "found 30"]),
+        (
+            "",
+            ["train.progressive=[{until: 5, crops: 5, batch_size: 2}]"],
+            ["unknown key 'train.progressive.0.crops'", "did you mean 'train.progressive.0.crop'"],
+        ),
         ("", ["train.iterations"], ["train.iterations", "key=value"]),
         ("seed: 1\nseed: 2\n", [], ["a.yaml:5", "'seed' is given twice"]),
         ("Model: {}\n", [], ["a.yaml", "Model", "did you mean 'model'"]),
@@ -113,6 +118,15 @@ def test_exponent_without_a_point_is_a_number(tmp_path):
         ("model: 5\n", [], ["'model'", "found 5"]),
         ("", ["seed.x=1"], ["'seed'", "integer"]),
         ("extends: gone.yaml\n", [], ["gone.yaml", "no such file"]),
+        ("extends: b.yaml\n", [], ["a.yaml: extends ", "b.yaml: no such file"]),
+        ("extends: [1, 2]\n", [], ["a.yaml: 'extends' should be the path of one YAML file, found [1, 2]"]),
+        ("", ["train.iterations=true"], ["'train.iterations' should be a number, found True"]),
+        ("", ["model.dilations=[1, true]"], ["'model.dilations' should be a number, found [1, True]"]),
+        ("", ["train=5"], ["'train' should be a section, names with values, found 5"]),
+        ("", ["train.losses=l1"], ["'train.losses' should be a section, names with values, found 'l1'"]),
+        ("", ["train.losses={}"], ["'train.losses' should have at least 1 item, found {}"]),
+        ("", ["name=-x"], ["'name' should start with a letter or a digit", "found '-x'"]),
+        ("", ["data.root=5"], ["'data.root' should be a path, found 5"]),
         ("extends: a.yaml\n", [], ["a.yaml", "leads back"]),
         ("a: [\n", [], ["a.yaml", "not valid YAML"]),
     ],
@@ -124,6 +138,36 @@ def test_mistake_is_named_in_one_line(tmp_path, text, overrides, words):
     message = str(error.value)
     assert "\n" not in message
     assert [word for word in words if word not in message] == []
+
+
+def test_nearest_file_is_not_the_one_that_extends(tmp_path):
+    write(tmp_path / "quickstart.yaml", MINIMAL)
+    path = write(tmp_path / "quickstarts.yaml", "extends: quickstart2.yaml\n")
+    with pytest.raises(UserError, match=r"quickstarts.yaml: extends .*did you mean '.*/quickstart.yaml'"):
+        load(path)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_empty_file_is_said_to_be_empty(tmp_path, text):
+    with pytest.raises(UserError, match=r"a.yaml: expected sections such as .*, found nothing"):
+        load(write(tmp_path / "a.yaml", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "place"),
+    [
+        ("name: x\ntrain: {iterations: 5}\n", ["train.batch_size=2"], "a.yaml: the key 'data' is missing"),
+        ("name: x\ntrain: {iterations: 5}\ndata: {}\n", [], "a.yaml: the key 'data.root' is missing"),
+        (
+            MINIMAL,
+            ["data.augment.noise.probability=1"],
+            "override '.*': the key 'data.augment.noise.deviation' is missing",
+        ),
+    ],
+)
+def test_missing_key_names_the_place_that_lacks_it(tmp_path, text, overrides, place):
+    with pytest.raises(UserError, match=place):
+        load(write(tmp_path / "a.yaml", text), *overrides)
 
 
 def test_missing_key_is_named(tmp_path):

@@ -18,9 +18,14 @@ def add(commands: Subcommands) -> None:
 
 def config_show(options: argparse.Namespace) -> None:
     from kpac.config import dump_config, load_config
+    from kpac.evaluation.protocols import find_protocol
     from kpac.models.registry import resolve_model
+    from kpac.training.losses import check_losses
 
-    print(dump_config(resolve_model(load_config(options.config, options.overrides))), end="")
+    config = resolve_model(load_config(options.config, options.overrides))
+    check_losses(config.train.losses)
+    find_protocol(config.validation.protocol)
+    print(dump_config(config), end="")
 
 
 def config_schema(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, say, size
+from kpac.errors import UserError
 
 
 def add(commands: Subcommands) -> None:
@@ -28,6 +29,7 @@ def add(commands: Subcommands) -> None:
     )
     command.add_argument("target", type=Path, metavar="TARGET", help="a .safetensors file; with --authors an .npz")
     command.add_argument("--authors", action="store_true", help="write the authors' format instead of reading it")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
 
 
 def info(options: argparse.Namespace) -> None:
@@ -45,6 +47,7 @@ def convert(options: argparse.Namespace) -> None:
     from kpac.models.official import load_official, save_official
     from kpac.models.weights import load_model, save_model
 
+    _check_target(options)
     if options.authors:
         save_official(load_model(options.source), options.target)
         say(f"written for the authors' graph: {options.target}")
@@ -52,3 +55,14 @@ def convert(options: argparse.Namespace) -> None:
         model = load_official(options.source)
         save_model(model, options.target, source=options.source.name)
         say(f"{model.config['name']}, width {model.config['width']}, {model.config['blocks']} blocks: {options.target}")
+
+
+def _check_target(options: argparse.Namespace) -> None:
+    """Refuses a target that has the other format's suffix, or that is there already."""
+    target = options.target
+    if options.authors and target.suffix != ".npz":
+        raise UserError(f"{target}: expected a name that ends in .npz; without --authors a .safetensors file is made")
+    if not options.authors and target.suffix != ".safetensors":
+        raise UserError(f"{target}: expected a name that ends in .safetensors; with --authors an .npz file is made")
+    if target.exists() and not options.overwrite:
+        raise UserError(f"{target}: exists already; --overwrite replaces it")

@@ -1,10 +1,11 @@
 """Sections of a configuration, and mistakes in them as one line."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from kpac.errors import UserError
@@ -17,6 +18,16 @@ class Section(BaseModel):
     """A part of the configuration: typed, closed (a key that is not declared is an error), with documented keys."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1: `iterations: true` would train for one step."""
+        types = _types(cls.model_fields[info.field_name].annotation)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if types & {int, float} and bool not in types and any(isinstance(each, bool) for each in values):
+            raise ValueError("should be a number")
+        return value
 
 
 def validate(
@@ -41,11 +52,20 @@ def validate(
     location, problem = _sentence(schema, problems[0])
     key = ".".join([*([under] if under else []), *map(str, location)])
     prefix = key[: -len(str(location[-1]))] if location else ""
-    where = next((f"{name}: " for name, tree in reversed(list(sources)) if _has(tree, key)), "")
+    where = _place(sources, key, missing=problems[0]["type"] == "missing")
     keys = [list(other["loc"]) for other in problems]
     others = {".".join(map(str, other)) for other in keys if other != location[: len(other)]}
     more = f" (and {len(others)} more)" if others else ""
     raise UserError(where + problem.replace("{key}", key).replace("{prefix}", prefix) + more)
+
+
+def _place(sources: Iterable[Source], key: str, missing: bool) -> str:
+    """The place that says something wrong about a key, or that has its section without it."""
+    sources = list(reversed(list(sources)))
+    about = key.rpartition(".")[0] if missing else key
+    said = [name for name, tree in sources if about and _has(tree, about)]
+    files = [name for name, _ in sources if missing and not name.startswith("override ")]
+    return next((f"{name}: " for name in said + files), "")
 
 
 def nearest(word: str, choices: Iterable[str], prefix: str = "") -> str:
@@ -73,15 +93,35 @@ def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str 
         return location, "the key '{key}' is missing, and has no default"
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
         return location, problem["msg"].removeprefix("Value error, ").replace("{prefix}", "{key}." if location else "")
-    expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     found = "nothing" if problem["input"] is None else repr(problem["input"])
-    return location, f"'{{key}}' {expected}, found {found}"
+    return location, f"'{{key}}' {_expectation(problem)}, found {found}"
+
+
+def _expectation(problem: ErrorDetails) -> str:
+    """What was expected, without the words of pydantic and Python."""
+    kind, limits = problem["type"], problem.get("ctx", {})
+    if kind in ("model_type", "dict_type"):
+        return "should be a section, names with values"
+    if kind == "path_type":
+        return "should be a path"
+    if kind == "too_short":
+        return f"should have at least {limits['min_length']} item{'s' * (limits['min_length'] > 1)}"
+    expected = re.sub(r"^(Value error, |Input |\w+ (?=should ))", "", problem["msg"])
+    return re.sub(r"a valid (?=list|tuple|string)", "a ", expected).replace("a tuple", "a list")
+
+
+def _types(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of: int and str, of list[int] | str."""
+    parts = get_args(annotation)
+    return {kind for part in parts for kind in _types(part)} if parts else {annotation}
 
 
 def _fields(schema: Any, location: Sequence[str | int]) -> Iterable[str]:
     """The valid keys of the section at a location; a section may be a pydantic model or a typed dictionary."""
     for part in location:
-        annotation = get_type_hints(schema)[str(part)]
+        if isinstance(part, int):  # of a list of sections, whose class it is already
+            continue
+        annotation = get_type_hints(schema)[part]
         schema = next(choice for choice in (*get_args(annotation), annotation) if hasattr(choice, "__annotations__"))
     return schema.model_fields if issubclass(schema, BaseModel) else get_type_hints(schema)
 

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,11 @@ def _read_chain(path: Path) -> Iterator[Source]:
         chain.append((str(path), tree))
         if parent is None:
             return reversed(chain)
-        path = path.parent / str(parent)
+        if not isinstance(parent, str):
+            raise UserError(f"{path}: 'extends' should be the path of one YAML file, found {parent!r}")
+        child, path = path, path.parent / parent
+        if not path.is_file():
+            raise UserError(f"{child}: extends {path}: no such file{_nearest_file(path, seen)}")
 
 
 def _parse_override(text: str) -> tuple[list[str], Any]:
@@ -134,9 +138,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
-        siblings = [str(other) for other in path.parent.glob("*.yaml")]
-        hint = nearest(str(path), siblings) if siblings else ""
-        raise UserError(f"{path}: no such file{hint}") from None
+        raise UserError(f"{path}: no such file{_nearest_file(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a YAML file ({error})") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -144,5 +146,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected sections such as 'model:' and 'train:', found {type(tree).__name__}")
+        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise UserError(f"{path}: expected sections such as 'model:' and 'train:', found {found}")
     return tree
+
+
+def _nearest_file(path: Path, but: Collection[Path] = ()) -> str:
+    """The hint after a mistyped file, a YAML file beside it; not one of those that lead to it."""
+    siblings = [str(other) for other in path.parent.glob("*.yaml") if other.resolve() not in but]
+    return nearest(str(path), siblings) if siblings else ""

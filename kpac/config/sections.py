@@ -1,5 +1,6 @@
 """What a configuration can say: every section, its keys, their types, ranges and defaults."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,15 @@ def _increasing(values: list[int]) -> list[int]:
     if sorted(set(values)) != values:
         raise ValueError("should increase")
     return values
+
+
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _name_of_a_folder(name: str) -> str:
+    if not re.fullmatch(RUN_NAME, name):
+        raise ValueError("should start with a letter or a digit, and go on with these, '.', '_' and '-'")
+    return name
 
 
 class ModelConfig(Section):
@@ -227,7 +237,7 @@ class ValidationConfig(Section):
 
 
 class Config(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, AfterValidator(_name_of_a_folder), Field(json_schema_extra={"pattern": RUN_NAME})]
     """Name of the run; its folder is `runs/NAME`."""
     runs: Path = Path("runs")
     """Folder of all runs; relative to the working directory."""

@@ -144,12 +144,15 @@ def find_scenes(
         targets: whether every scene must have a target.
 
     Raises:
-        UserError: no known layout, an empty folder, or a scene that lacks a view or a target; the message names it.
+        UserError: no known layout, or not clear which; an empty folder, or a scene that lacks a view or a target. The
+            message names it.
     """
     root = Path(root)
     if split not in SPLITS:
         raise UserError(f"no split is called '{split}'; expected one of: {', '.join(SPLITS)}")
     found, base = find_layout(root, split, layout, targets)
+    if layout == "auto":
+        _check_certain(root, found, base, split)
     if targets and not found.has_targets:
         raise UserError(
             f"{root}: looks like a folder of images without targets (layout '{found.name}'); training and scoring need "
@@ -199,6 +202,24 @@ def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = Tr
     folders = sorted(child.name for child in root.iterdir() if child.is_dir() and child.name[0] != ".")
     there = ", ".join(folders) or "no folders at all"
     raise UserError(f"{root}: no {split} split found; expected {_expected(split)}; found in {root}: {there}")
+
+
+def _check_certain(root: Path, found: Layout, base: str, split: str) -> None:
+    """Refuses a set without targets whose inputs lie as those of a set with targets do, unless a folder's name tells.
+
+    DPDD whose targets were not copied yet would be taken for PixelDP, and its images be turned.
+    """
+    if found.has_targets or base or root.resolve().name in found.bases:
+        return
+    center = found.folder(root, base, split, "center")
+    for other in LAYOUTS.values():
+        other_base = other.base_in(root, split) if other.has_targets else None
+        if other_base is not None and other.folder(root, other_base, split, "center") == center:
+            target = other.folder(root, other_base, split, "target")
+            raise UserError(
+                f"{target}: no such folder; expected all-in-focus images there, or --layout {found.name} if this is "
+                f"{found.name}, which has none"
+            )
 
 
 def _expected(split: str) -> str:

@@ -133,8 +133,9 @@ def _depth_file(folder: Path | None, stem: str) -> Path | None:
 def _read_depth(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         try:
-            depth = np.load(path, allow_pickle=False).astype(np.float32)
-        except (ValueError, OSError):
+            with path.open("rb") as file:  # not np.load, which gives other things for other kinds of files
+                depth = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+        except (ValueError, TypeError, OSError, MemoryError):
             raise UserError(f"{path}: not a NumPy array file; expected depth in metres, H x W") from None
     else:
         depth = read_pixels(path)[..., 0].astype(np.float32) / 1000

@@ -30,7 +30,7 @@ from kpac.data import optics
 from kpac.data.camera import SynthesisSettings
 from kpac.data.images import from_float, to_float, write_pixels
 from kpac.data.photos import Photo
-from kpac.data.workers import leave_interrupts_to_the_parent
+from kpac.data.workers import end_with_the_parent
 from kpac.errors import UserError
 
 MANIFEST = "synthesis.json"
@@ -133,7 +133,7 @@ def synthesize(
             for folder in ("c/source", "c/target", "c/blur", "l/source", "r/source"):
                 (partial_output / f"{split}_{folder}").mkdir(parents=True)
         # Spawned, not forked: OpenCV's and PyTorch's threads do not survive a fork.
-        with ProcessPoolExecutor(workers, get_context("spawn"), leave_interrupts_to_the_parent) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), end_with_the_parent) as pool:
             work = pool.map(partial(_make_scene, partial_output, settings), *zip(*jobs, strict=True))
             scenes = list(tqdm(work, total=len(jobs), desc=f"rendering {output}", unit="scene", disable=None))
         manifest = {

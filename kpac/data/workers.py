@@ -1,11 +1,28 @@
 """Processes that work for another one."""
 
+import multiprocessing
+import os
 import signal
+import threading
 
 
 def leave_interrupts_to_the_parent(*_: int) -> None:
     """Ignores Ctrl-C in a worker: the terminal sends it to every process, and the parent alone should answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def end_with_the_parent() -> None:
+    """Ignores Ctrl-C in a spawned worker, and ends it when its parent ends, however that does.
+
+    A pool's worker holds both ends of the pipe that its work comes through: nothing there tells it of a parent's death.
+    """
+    leave_interrupts_to_the_parent()
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def leave_signals_to_the_parent(*_: int) -> None:

@@ -1,14 +1,10 @@
-"""The authors' checkpoints: .npz files that Python 2 pickled, read as data alone, and written in the same order.
+"""The authors' checkpoints become our networks, and our networks their checkpoints.
 
-Such a file has one entry, `params`: an object array of float32 arrays, convolution weights as [height, width, in, out],
-transposed ones as [height, width, out, in], each followed by its bias, in the order in which our networks
-register their parameters.
+Such a file, see `official_file`, holds float32 arrays: convolution weights as [height, width, in, out], transposed
+ones as [height, width, out, in], each followed by its bias, in the order in which our networks register their
+parameters.
 """
 
-import io
-import pickle
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ import torch
 from torch import nn
 
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.models.official_file import read_params, write_params
 from kpac.models.registry import create_model
 
 ARRAYS_A_BLOCK = 17  # shared kernel, ten of scale attention, four of shape attention, two of fusion
@@ -37,10 +33,10 @@ def load_official(path: str | Path) -> nn.Module:
             architecture; then the first parameter that differs is named, with both shapes.
     """
     path = Path(path)
-    arrays = _read_params(path)
+    arrays = read_params(path)
     name, options = _architecture(path, arrays)
-    model = create_model(name, **options)
-    expected = list(model.named_parameters())
+    with torch.device("meta"):  # shapes alone: a strange file can ask for any width
+        expected = list(create_model(name, **options).named_parameters())
     for index in range(max(len(expected), len(arrays))):
         key, wanted = (
             (expected[index][0], _official_shape(expected[index][1])) if index < len(expected) else ("-", None)
@@ -51,8 +47,9 @@ def load_official(path: str | Path) -> nn.Module:
                 f"{path}: not a published architecture: parameter {index} ('{key}' of {name}) should be "
                 f"{wanted or 'absent'}, found {found or 'nothing'}"
             )
+    model = create_model(name, **options)
     with torch.no_grad():
-        for (_, parameter), array in zip(expected, arrays, strict=True):
+        for parameter, array in zip(model.parameters(), arrays, strict=True):
             tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
             parameter.copy_(tensor.permute(3, 2, 0, 1) if tensor.dim() == 4 else tensor)
     return model.eval()
@@ -75,15 +72,11 @@ def save_official(model: nn.Module, path: str | Path) -> None:
                 f"{path}: the authors' graph has {option} {published}, this model {options.get(option)}; "
                 "it cannot be written in their format"
             )
-    arrays = np.empty(len(list(model.parameters())), dtype=object)
-    for index, parameter in enumerate(model.parameters()):
+    arrays = []
+    for parameter in model.parameters():
         values = parameter.detach().cpu().float()
-        arrays[index] = np.ascontiguousarray((values.permute(2, 3, 1, 0) if values.dim() == 4 else values).numpy())
-    entry = io.BytesIO()
-    np.lib.format.write_array_header_1_0(entry, {"descr": "|O", "fortran_order": False, "shape": arrays.shape})
-    _Python2Pickler(entry, protocol=2).dump(arrays)
-    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("params.npy", entry.getvalue())
+        arrays.append((values.permute(2, 3, 1, 0) if values.dim() == 4 else values).numpy())
+    write_params(arrays, path)
 
 
 PUBLISHED = {
@@ -95,83 +88,6 @@ PUBLISHED = {
     "shape_attention": True,
     "shape_pooling": None,
 }
-
-
-def _read_params(path: Path) -> list[np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected an authors' checkpoint (.npz)")
-    if path.suffix == ".safetensors":
-        raise UserError(f"{path}: a model of ours, not an authors' checkpoint; --authors writes it in their format")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            if "params" not in names:
-                raise UserError(f"{path}: expected an entry 'params', found {', '.join(names) or 'none'}")
-            content = archive.read("params.npy")
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise UserError(f"{path}: not a whole .npz file ({error}); copy it again") from None
-    try:
-        arrays = _unpickle_array(content)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (ValueError, EOFError, TypeError, AttributeError, IndexError, KeyError, ImportError) as error:
-        raise UserError(f"{path}: 'params' cannot be read as a pickled array of arrays ({error})") from None
-    arrays = list(arrays)
-    if not arrays or not all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in arrays):
-        raise UserError(f"{path}: 'params' should be a list of float arrays, found something else")
-    return arrays
-
-
-def _unpickle_array(content: bytes) -> Any:
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
-    if dtype.hasobject:
-        return np.asarray(_ArrayUnpickler(stream, encoding="latin1").load(), dtype=object).reshape(shape)
-    raise ValueError("expected pickled arrays, found plain numbers")
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Python 3 spells bytes this way in the pickles that Python 2 reads."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"names the text encoding '{encoding}', which no array needs; refused")
-    return text.encode("latin1")
-
-
-_reconstruct = np.ndarray.__reduce__(np.empty(0))[0]
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds NumPy arrays; any other name in the file is refused before it is looked up."""
-
-    ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _latin1_bytes,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(
-                f"names '{module}.{name}', which no array needs; refused, nothing was executed"
-            )
-        return self.ALLOWED[module, name]
-
-
-class _Python2Pickler(pickle._Pickler):
-    """Calls NumPy's array constructor by the name that it had under Python 2."""
-
-    def save_global(self, obj: Any, name: str | None = None) -> None:
-        if obj is _reconstruct:
-            self.write(b"cnumpy.core.multiarray\n_reconstruct\n")
-            self.memoize(obj)
-        else:
-            super().save_global(obj, name)
-
-    dispatch = {**pickle._Pickler.dispatch, type(_reconstruct): save_global}
 
 
 def _architecture(path: Path, arrays: list[np.ndarray]) -> tuple[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -66,27 +67,43 @@ def load_plugins(plugins: Iterable[str]) -> None:
             (`my_package.networks`). Each runs once.
 
     Raises:
-        UserError: no such file or module.
+        UserError: no such file or module, or an error in it.
     """
     for plugin in plugins:
-        if not plugin.endswith(".py"):
-            try:
-                importlib.import_module(plugin)
-            except ModuleNotFoundError as error:
-                raise UserError(
-                    f"plugins: no module '{error.name}', which '{plugin}' needs; is it installed?"
-                ) from None
-            continue
-        path = Path(plugin).resolve()
-        module_name = "kpac_plugin_" + re.sub(r"\W", "_", str(path))
-        if module_name in sys.modules:
-            continue
-        if not path.is_file():
-            raise UserError(f"plugins: {plugin}: no such file; expected Python code that registers a network")
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[module_name] = module
+        try:
+            _load_plugin(plugin)
+        except UserError:
+            raise
+        except ModuleNotFoundError as error:
+            raise UserError(f"plugins: no module '{error.name}', which '{plugin}' needs; is it installed?") from None
+        except Exception as error:  # the code is the user's, and so is any mistake in it
+            what = " ".join(str(error).split())
+            raise UserError(f"plugins: {plugin}: {_line_of(error, plugin)}{type(error).__name__}: {what}") from error
+
+
+def _load_plugin(plugin: str) -> None:
+    if not plugin.endswith(".py"):
+        importlib.import_module(plugin)
+        return
+    path = Path(plugin).resolve()
+    module_name = "kpac_plugin_" + re.sub(r"\W", "_", str(path))
+    if module_name in sys.modules:
+        return
+    if not path.is_file():
+        raise UserError(f"plugins: {plugin}: no such file; expected Python code that registers a network")
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[module_name] = module
+
+
+def _line_of(error: Exception, plugin: str) -> str:
+    """Where in a plugin's file an error arose, "line 3: "."""
+    if isinstance(error, SyntaxError):
+        return ""  # says it itself
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(Path(plugin).resolve())]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def model_names() -> list[str]:

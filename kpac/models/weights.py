@@ -43,6 +43,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
+    if path.suffix == ".npz":
+        command = f"kpac convert {path} {path.with_suffix('.safetensors')}"
+        raise UserError(f"{path}: expected a .safetensors file; of an authors' checkpoint '{command}' makes one")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

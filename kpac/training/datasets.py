@@ -7,10 +7,11 @@ from torch import Tensor
 from kpac.config import Config, StageConfig
 from kpac.data.cache import DecodedCache, default_folder
 from kpac.data.dataset import CropDataset, SceneDataset
-from kpac.data.layouts import find_scenes
+from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.data.preparation import prepare_scenes
 from kpac.data.stream import stage_of, training_loader
 from kpac.distributed import Processes
+from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.training.fingerprint import fingerprint
 
@@ -25,7 +26,7 @@ class TrainingData:
 
     Raises:
         UserError: a split is missing or empty, an image cannot be used or is smaller than the largest crop, a batch
-            does not divide among the processes.
+            does not divide among the processes, a validation image is too small to be scored.
     """
 
     def __init__(self, config: Config, here: Processes, views: Sequence[str]):
@@ -42,7 +43,18 @@ class TrainingData:
         train, val = (prepare_scenes(scenes, cache, data.skip_unreadable) for scenes in (train, val))
         self.facts = {"train": fingerprint(train), "val": fingerprint(val)}
         self.crops = CropDataset(train, cache, max(stage.crop for stage in self.stages), data.augment, config.seed)
+        self._check_scorable(val, cache)
         self.val = SceneDataset(val, self.protocol.bit_depth, cache)
+
+    def _check_scorable(self, scenes: Sequence[SceneFiles], cache: DecodedCache) -> None:
+        smallest = self.protocol.ssim_settings.side * self.protocol.downsize
+        for files in scenes:
+            height, width = cache.open(files.paths[0]).shape[:2]
+            if min(height, width) < smallest:
+                raise UserError(
+                    f"{files.paths[0]}: is {width}x{height}, too small to be scored by {self.protocol.name}; expected "
+                    f"at least {smallest}x{smallest}. Take it out of the val split"
+                )
 
     def stage(self, iteration: int) -> StageConfig:
         """Crop and batch size of an iteration, counted from 1."""

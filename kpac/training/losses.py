@@ -1,6 +1,6 @@
 """Training losses, composed by name and weight: `losses: {l1: 1.0, perceptual: 0.05}`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -58,6 +58,17 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def check_losses(names: Iterable[str]) -> None:
+    """Refuses names of losses that there are not.
+
+    Raises:
+        UserError: such a name; the nearest one is given.
+    """
+    for name in names:
+        if name not in LOSSES:
+            raise UserError(f"train.losses: no loss is called '{name}'{nearest(name, LOSSES)}")
+
+
 class WeightedLoss(nn.Module):
     """The weighted sum of named losses, in float32.
 
@@ -73,9 +84,7 @@ class WeightedLoss(nn.Module):
 
     def __init__(self, weights: Mapping[str, float], perceptual_weights: Path | None = None):
         super().__init__()
-        for name in weights:
-            if name not in LOSSES:
-                raise UserError(f"train.losses: no loss is called '{name}'{nearest(name, LOSSES)}")
+        check_losses(weights)
         options = {"perceptual": {"weights": perceptual_weights}}
         self.weights = dict(weights)
         self.terms = nn.ModuleDict({name: LOSSES[name](**options.get(name, {})) for name in weights})

@@ -1,6 +1,7 @@
 """The training loop, and nothing but the loop."""
 
 import math
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -108,11 +109,10 @@ class Trainer:
         self.network = self.compute.compile(self.parallel)
         trace = folder.path / "profile" if train.profile and here.is_first else None
         facts = {"device": device_name(here.device), "compute": self.compute.describe(), "data": self.data.facts}
-        batches = self.compute.batches(self.data.batches(self.iteration, self.position, self.compute.pinned))
         with (
-            closing(batches),  # ends the workers
+            StopSignals(here) as signals,  # first: Python drops a KeyboardInterrupt that comes while workers are forked
+            closing(self.batches()) as batches,  # ends the workers
             open_log(config, here, self.iteration, facts) as log,
-            StopSignals(here) as signals,
             profiler(trace) as after_step,
         ):
             save = False
@@ -140,6 +140,10 @@ class Trainer:
                     save = False
                 if number and not last:
                     here.leave(stopped(number, self.iteration, folder.path, saved=not save))
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the batches that are left: views and target, on the device."""
+        return self.compute.batches(self.data.batches(self.iteration, self.position, self.compute.pinned))
 
     def step(self, views: Tensor, target: Tensor) -> None:
         """One optimizer step.

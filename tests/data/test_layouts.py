@@ -125,6 +125,17 @@ def test_pixeldp_is_dual_views_to_be_turned(tmp_path, folder):
     assert scene.quarter_turns == 1
 
 
+def test_published_dpdd_without_its_targets_is_not_taken_for_pixeldp(tmp_path):
+    root = write_set(tmp_path / "dd_dp_dataset_canon", ["a"], ["b"], split="test")
+    shutil.rmtree(root / "test_c" / "target")
+    with pytest.raises(UserError, match=r"test_c/target: no such folder; .*--layout pixeldp if this is pixeldp"):
+        find_scenes(root, "test", targets=False)
+    (scene,) = find_scenes(root, "test", layout="pixeldp", targets=False)
+    assert scene.quarter_turns == 1
+    named = root.rename(tmp_path / "dd_dp_dataset_pixel")
+    assert find_scenes(named, "test", targets=False)[0].quarter_turns == 1
+
+
 def test_published_dpdd_without_its_images_is_not_taken_for_another_layout(tmp_path):
     write_set(tmp_path, [], [], split="test")
     with pytest.raises(UserError, match=r"test_c/source: holds no images"):

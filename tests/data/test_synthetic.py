@@ -1,5 +1,6 @@
 """A synthetic data set is whole, reproducible, and never shows a photograph in two splits."""
 
+import io
 import json
 import shutil
 from collections import defaultdict
@@ -129,6 +130,40 @@ def test_depth_map_of_another_size_is_named(tmp_path):
     np.save(tmp_path / "depth" / "photo 0.npy", np.full((24, 32), 3.0))
     with pytest.raises(UserError, match=r"photo 0.png: is 24x24, its depth map 32x24"):
         synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
+
+
+def write_archive(path):
+    with path.open("wb") as file:
+        np.savez(file, depth=np.ones((24, 32)))
+
+
+def npy(array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+DAMAGED = {
+    "empty": lambda path: path.write_bytes(b""),
+    "archive": write_archive,
+    "text": lambda path: path.write_text("3.0"),
+    "objects": lambda path: np.save(path, np.array([{}]), allow_pickle=True),
+    "cut": lambda path: path.write_bytes(npy(np.ones((24, 32)))[:-8]),
+    "huge": lambda path: path.write_bytes(
+        npy(np.ones((24, 32))).replace(b"(24, 32), }" + b" " * 11, b"(2400000000000, 32), }")
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_file_that_is_no_depth_map_is_named(tmp_path, damage):
+    folder = write_photos(tmp_path / "photos", 3, 24, 32)
+    path = tmp_path / "depth" / "photo 0.npy"
+    path.parent.mkdir()
+    damage(path)
+    photo = next(photo for photo in folder_photos(folder, path.parent, 0.1, 0.1, 0) if photo.depth_path)
+    with pytest.raises(UserError, match=r"photo 0.npy: not a NumPy array file; expected depth in metres, H x W"):
+        photo.pixels(32)
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "holds 0"), (2, "expected 3 or more")])

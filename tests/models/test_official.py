@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kpac import UserError, create_model
+from kpac.models import official_file
 from kpac.models.official import load_official, save_official
 from tests.models import golden
 
@@ -44,6 +45,16 @@ def test_sample_written_by_python_2_reproduces_its_golden_output():
     with torch.no_grad():
         output = model((views + 1) / 2) * 2 - 1
     assert (output - golden.output("2level_small")).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_file_written_by_python_3_holds_the_same(tmp_path, order):
+    arrays = np.empty(75, dtype=object)
+    for index, (_, values) in enumerate(golden.draw("2level_small")[1]):
+        arrays[index] = np.asfortranarray(values, dtype=f"{order}f4")
+    np.savez(tmp_path / "again.npz", params=arrays)
+    first, second = (load_official(path).state_dict() for path in (SAMPLE, tmp_path / "again.npz"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", golden.CASES)
@@ -93,6 +104,61 @@ def test_file_that_names_something_to_execute_is_refused_before_it_runs(tmp_path
     assert not (tmp_path / "trap").exists()
 
 
+ARRAY = b"cnumpy\nndarray\n"
+RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+DTYPE = b"cnumpy\ndtype\n(X\x02\x00\x00\x00f4tR(K\x03X\x01\x00\x00\x00<tb"
+EMPTY = RECONSTRUCT + b"(" + ARRAY + b"(K\x00tC\x01btR"
+
+
+STRANGE = {
+    # Once a segmentation fault: an object array whose pointers come from the file.
+    "pointers": ARRAY + b"((K\x01tcnumpy\ndtype\n(X\x01\x00\x00\x00OtRC\x08AAAAAAAAtR.",
+    "pointers as a state": EMPTY + b"(K\x01(K\x01tcnumpy\ndtype\n(X\x01\x00\x00\x00OtRI00\nC\x08AAAAAAAAtb.",
+    "huge array": ARRAY + b"((J\xff\xff\xff\x7ftcnumpy\ndtype\n(X\x02\x00\x00\x00f8tRtR.",
+    "huge shape": b"]" + EMPTY + b"(K\x01(J\xff\xff\xff\x7ft" + DTYPE + b"I00\nC\x04AAAAtba.",
+    "fewer bytes": b"]" + EMPTY + b"(K\x01(K\x02t" + DTYPE + b"I00\nC\x04AAAAtba.",
+    "huge length": b"\x8e" + b"\xff" * 8 + b".",
+    "huge memo": b"Nr\xff\xff\xff\xff.",
+    "object of another file": b"X\x01\x00\x00\x00xQ.",
+    "attribute of a class": RECONSTRUCT + b"N}X\x04\x00\x00\x00evilK\x01s\x86b.",
+    "array without a state": b"]" + EMPTY + b"a.",
+    "number": b"K\x01.",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("params", STRANGE.values(), ids=STRANGE)
+def test_strange_pickle_is_one_line(tmp_path, params):
+    path = write_npz(tmp_path / "strange.npz", b"\x80\x03" + params)
+    with pytest.raises(UserError) as error:
+        load_official(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+    assert not hasattr(official_file._Array, "evil")
+
+
+def test_strange_shape_makes_no_network(tmp_path):
+    weights = np.empty(24, dtype=object)
+    weights[:] = [np.zeros((5, 5, 3, 200_000), np.float32), *[np.zeros(3, np.float32)] * 23]
+    np.savez_compressed(tmp_path / "wide.npz", params=weights)
+    with pytest.raises(UserError, match=r"parameter 1 .* found"):
+        load_official(tmp_path / "wide.npz")
+
+
+@pytest.mark.parametrize("shape", [(), (2, 2)])
+def test_params_of_another_form_are_named(tmp_path, shape):
+    params = np.empty(shape, dtype=object)
+    params.fill(np.zeros(3, np.float32))
+    np.savez(tmp_path / "other.npz", params=params)
+    with pytest.raises(UserError, match="'params' cannot be read as a pickled array of arrays"):
+        load_official(tmp_path / "other.npz")
+
+
+def test_entry_without_its_suffix_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"expected an entry 'params.npy', found params$"):
+        load_official(write_npz(tmp_path / "other.npz", b"", entry="params"))
+
+
 def test_corrupted_bytes_are_one_line(tmp_path):
     content = bytearray(SAMPLE.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
@@ -111,7 +177,7 @@ def test_truncated_file_is_one_line(tmp_path, kept):
 
 def test_file_without_params_is_named(tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    with pytest.raises(UserError, match=r"other.npz: expected an entry 'params', found weights"):
+    with pytest.raises(UserError, match=r"other.npz: expected an entry 'params.npy', found weights.npy"):
         load_official(tmp_path / "other.npz")
 
 

@@ -47,6 +47,24 @@ def test_missing_plugin_is_named():
         registry.load_plugins(["kpac_gone"])
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import torch\nclass Network(\n", r"SyntaxError: .*\(mine.py, line 2\)"),
+        ("import torch\nimport kpac_gone\n", r"no module 'kpac_gone', which '.*mine.py' needs"),
+        ("from kpac.models import nothing\n", "mine.py: line 1: ImportError: cannot import name 'nothing'"),
+        ("import kpac\n\nundefined(3)\n", "mine.py: line 3: NameError: name 'undefined' is not defined"),
+    ],
+)
+def test_error_in_a_plugin_is_one_line_with_its_place(tmp_path, capsys, code, words):
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    assert main(["info", str(DOCUMENT.parents[1] / "configs" / "quickstart.yaml"), "--plugin", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kpac: plugins: ")
+    assert re.search(words, line)
+
+
 def test_entry_point_is_found_by_its_name(monkeypatch, tmp_path, forget_plugins):
     (tmp_path / "outside.py").write_text(block("python"))
     metadata = tmp_path / "outside-1.0.dist-info"

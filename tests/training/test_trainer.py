@@ -1,13 +1,18 @@
 """A training learns, is reproducible, and leaves a folder that explains itself."""
 
 import json
+import os
+import shutil
+import signal
 
+import numpy as np
 import pytest
 import torch
 
 from kpac.config import load_config
+from kpac.data.images import write_pixels
 from kpac.distributed import Processes
-from kpac.errors import UserError
+from kpac.errors import Stopped, UserError
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_model, read_header, save_model
 from kpac.training.trainer import Trainer, train
@@ -86,6 +91,22 @@ def test_earlier_run_is_kept_unless_replaced(config_file):
     assert read_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 2
 
 
+def test_interrupt_while_data_workers_start_stops_the_run(config_file):
+    forks = []
+
+    def interrupt_once() -> None:  # Python drops what a hook raises, such as a KeyboardInterrupt
+        forks.append(os.getpid())
+        if len(forks) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    os.register_at_fork(after_in_parent=interrupt_once)
+    try:
+        with pytest.raises(Stopped, match=r"interrupted after iteration 1; the run is saved, continue with"):
+            train(load_config(config_file, ["data.workers=1"]))
+    finally:
+        forks.append(0)  # such hooks cannot be taken back
+
+
 def test_folder_that_is_no_run_is_never_replaced(config_file, tmp_path):
     (tmp_path / "runs" / "small").mkdir(parents=True)
     (tmp_path / "runs" / "small" / "thesis.tex").write_text("years of work")
@@ -99,6 +120,15 @@ def test_divergence_is_said_and_leaves_no_best_weights(config_file, tmp_path):
     with pytest.raises(UserError, match=r"iteration 3: the loss or its gradient was not .*try a lower learning rate"):
         train(load_config(config_file, settings))
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_validation_image_too_small_to_be_scored_is_found_before_anything_is_written(config_file, data_root, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "data")
+    for path in (root / "val_c").glob("*/*.png"):
+        write_pixels(path, np.zeros((6, 40, 3), np.uint16))
+    with pytest.raises(UserError, match=r"is 40x6, too small to be scored by dpdd-8bit; expected at least 7x7"):
+        train(load_config(config_file, [f"data.root={root}"]))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
