@@ -1,13 +1,12 @@
 """What a run reads: the stream of training crops, the validation scenes, and how to tell them again later."""
 
-from collections.abc import Iterator, Sequence
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from kpac.config import Config, StageConfig
 from kpac.data.cache import DecodedCache, default_folder
 from kpac.data.dataset import CropDataset, SceneDataset
 from kpac.data.layouts import find_scenes
+from kpac.data.loading import Batches
 from kpac.data.preparation import prepare_scenes
 from kpac.data.stream import stage_of, training_loader
 from kpac.distributed import Processes
@@ -48,15 +47,15 @@ class TrainingData:
         """Crop and batch size of an iteration, counted from 1."""
         return stage_of(self.stages, iteration - 1)
 
-    def batches(self, done: int, position: int, pinned: bool) -> Iterator[dict[str, Tensor]]:
-        """This process's share of the batches after an iteration.
+    def batches(self, done: int, position: int, pinned: bool) -> Batches:
+        """This process's share of the batches after an iteration; its workers start now, and end with its context.
 
         Args:
             done: iterations done.
             position: crops of the stream used by them.
             pinned: places batches in memory that a GPU copies from quickly.
         """
-        loader = training_loader(
+        return training_loader(
             self.crops,
             self.stages,
             steps=(done, self.config.train.iterations),
@@ -66,7 +65,6 @@ class TrainingData:
             world_size=self.here.world_size,
             pin_memory=pinned,
         )
-        return iter(loader)
 
     def scenes_of(self, iteration: int, done: int, position: int) -> str:
         """Names of the scenes in an iteration's batch, for a message.
