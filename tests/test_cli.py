@@ -171,6 +171,12 @@ def test_python_m_kpac_is_the_command_and_help_does_not_wait_for_pytorch():
     assert version.stdout.strip() == f"kpac {kpac.__version__}"
 
 
+def test_processes_that_tests_start_run_this_checkout(tmp_path):
+    code = "import kpac; print(kpac.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path).stdout.strip()
+    assert found == str(ROOT / "kpac" / "__init__.py")
+
+
 def test_info_counts_a_configuration_and_a_model(capsys, weights):
     paper = ROOT / "configs" / "paper" / "kpac_2level.yaml"
     assert main(["info", str(paper), "--size", "64x96", "--json"]) == 0
