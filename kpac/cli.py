@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -44,9 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Notices(logging.Handler):
-    """What the library has to say, as a line beside the results."""
+    """What the library has to say, as a line beside the results.
+
+    Of torchrun's processes, all of which find the same, the first one says it. Only what an image file tells is said by
+    the process that reads it, since often one reads for all.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        is_first = int(os.environ.get("RANK", "0")) == 0
+        if not is_first and record.levelno < logging.ERROR and record.name != "kpac.data.images":
+            return
         print(f"kpac: {record.getMessage()}", file=sys.stderr)
 
 
