@@ -156,6 +156,15 @@ def test_images_of_one_name_in_two_folders_are_kept_apart(cache, tmp_path):
     assert [cache.open(path).max() for path in paths] == [0, 1]
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")
+def test_name_that_is_not_utf_8_is_a_name_like_any_other(cache, tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    write_pixels(path, np.full((4, 4, 3), 7, np.uint8))
+    cache.prepare([path])
+    assert cache.open(path).max() == 7
+    assert [name.name[:5] for name in stored(cache)] == ["caf_-"]
+
+
 def test_verification_finds_what_date_and_size_hide(cache, images):
     """A source replaced under its old date and size, and a stored image that rotted."""
 
