@@ -149,7 +149,7 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     if not written:
         raise UserError(f"{path}: cannot write this format; use one of {', '.join(SUFFIXES)}")
     with whole_file(path) as partial:
-        encoded.tofile(partial)
+        partial.write_bytes(encoded)  # whose error names its reason; that of numpy's `tofile` does not
 
 
 def list_images(folder: str | Path) -> list[Path]:

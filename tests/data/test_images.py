@@ -1,5 +1,6 @@
 """Images keep their bits."""
 
+import resource
 import subprocess
 import sys
 
@@ -141,6 +142,17 @@ def test_dropped_alpha_is_said_once_a_folder(tmp_path, caplog):
         cv2.imwrite(str(tmp_path / name), np.full((2, 3, 4), (1, 2, 3, 0), np.uint8))
         read_pixels(tmp_path / name)
     assert caplog.text.count("images with an alpha channel, which is dropped") == 1
+
+
+def test_disk_that_is_full_is_named_with_its_reason(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"a.png: cannot be written \(File too large\)"):
+            write_pixels(tmp_path / "a.png", every_value())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_file_is_named(tmp_path):
