@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kpac.data.images import list_images
-from kpac.data.pairing import groups_of, pair
+from kpac.data.pairing import groups_of, pair, same_names
 from kpac.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -144,7 +144,8 @@ def find_scenes(
         targets: whether every scene must have a target.
 
     Raises:
-        UserError: no known layout, an empty folder, or a scene that lacks a view or a target; the message names it.
+        UserError: no known layout, an empty folder, two images of one name, or a scene that lacks a view or a target;
+            the message names it.
     """
     root = Path(root)
     if split not in SPLITS:
@@ -201,6 +202,24 @@ def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = Tr
     raise UserError(f"{root}: no {split} split found; expected {_expected(split)}; found in {root}: {there}")
 
 
+def splits_in(root: Path, layout: str = "auto") -> list[str]:
+    """The splits that a folder holds, with targets or without.
+
+    Raises:
+        UserError: none.
+    """
+    found = []
+    for split in SPLITS:
+        try:
+            find_layout(root, split, layout, targets=False)
+        except UserError:
+            if split == SPLITS[-1] and not found:
+                raise
+        else:
+            found.append(split)
+    return found
+
+
 def _expected(split: str) -> str:
     return f"{split}_c/source and {split}_c/target (DPDD as published), or another layout of data/README.md"
 
@@ -212,4 +231,6 @@ def _images(layout: Layout, root: Path, base: str, split: str, role: str, what: 
     images = layout.images(root, base, split, role)
     if not images:
         raise UserError(f"{folder}: holds no images; expected {what} as PNG, TIFF or JPEG")
+    for first, second in same_names(images):
+        raise UserError(f"{second}: has the name of {first}; expected one image a scene, remove or rename one of them")
     return images

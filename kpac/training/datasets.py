@@ -31,16 +31,17 @@ class TrainingData:
         self.config, self.here = config, here
         self.stages = config.stages
         for index, stage in enumerate(self.stages):
-            last = index == len(self.stages) - 1
-            key = "train.batch_size" if last else f"train.progressive.{index}.batch_size"
-            here.check_batch(stage.batch_size, config.train.accumulate, key)
+            here.check_batch(stage.batch_size, config.train.accumulate, _key(config, index, "batch_size"))
         self.protocol = find_protocol(config.validation.protocol)
         data = config.data
         train, val = (find_scenes(data.root, split, views, data.layout) for split in ("train", "val"))
         cache = DecodedCache(data.cache or default_folder(data.root))
         train, val = (prepare_scenes(scenes, cache, data.skip_unreadable) for scenes in (train, val))
         self.facts = {"train": fingerprint(train), "val": fingerprint(val)}
-        self.crops = CropDataset(train, cache, max(stage.crop for stage in self.stages), data.augment, config.seed)
+        largest = max(range(len(self.stages)), key=lambda index: self.stages[index].crop)
+        self.crops = CropDataset(
+            train, cache, self.stages[largest].crop, data.augment, config.seed, _key(config, largest, "crop")
+        )
         self.val = SceneDataset(val, self.protocol.bit_depth, cache)
 
     def stage(self, iteration: int) -> StageConfig:
@@ -78,3 +79,10 @@ class TrainingData:
         names = sorted({self.crops.scene(place).name for place in places})
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return ", ".join(names[:8]) + more
+
+
+def _key(config: Config, stage: int, name: str) -> str:
+    """What the configuration calls the crop, or the batch size, of a stage."""
+    if stage < len(config.train.progressive):
+        return f"train.progressive.{stage}.{name}"
+    return {"crop": "data.crop", "batch_size": "train.batch_size"}[name]

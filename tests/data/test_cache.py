@@ -20,6 +20,7 @@ from kpac.data import cache as cache_module
 from kpac.data.cache import DecodedCache, default_folder
 from kpac.data.images import read_pixels, write_pixels
 from kpac.errors import UserError
+from kpac.text import bytes_text
 
 BUILD = """
 import sys, time
@@ -227,6 +228,21 @@ def test_disk_too_small_is_refused_before_decoding(cache, images, monkeypatch):
     assert stored(cache) == []
 
 
+def test_size_is_said_before_decoding_and_only_when_there_is_something_to_decode(cache, images, capsys):
+    cache.prepare(images)
+    cache.prepare(images)
+    said = capsys.readouterr().err
+    assert said.count("kpac: ") == 1
+    assert said.startswith(f"kpac: decoding 12 images into {cache.folder}: 44.7 kB\n")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(999, "999 bytes"), (1000, "1.0 kB"), (11_300_000, "11.3 MB"), (7.9e12, "7900.0 GB")]
+)
+def test_sizes_have_the_unit_that_suits_them(count, text):
+    assert bytes_text(count) == text
+
+
 def test_small_disk_does_not_matter_when_everything_is_there(cache, images, monkeypatch):
     cache.prepare(images)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: pytest.fail("nothing is to be written"))
@@ -236,7 +252,7 @@ def test_small_disk_does_not_matter_when_everything_is_there(cache, images, monk
 def test_unreadable_image_is_named_after_all_others_are_decoded(cache, images):
     images[2].write_bytes(b"")
     images[7].write_bytes(images[7].read_bytes()[:20])
-    message = rf"{re.escape(str(images[2]))}: not a whole image.* \(1 more image"
+    message = rf"{re.escape(str(images[2]))}: not a whole image.* \(1 more .*; kpac data check DIR lists them"
     with pytest.raises(UserError, match=message):
         cache.prepare(images)
     assert len(stored(cache)) == len(images) - 2

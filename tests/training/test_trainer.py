@@ -105,10 +105,14 @@ def test_divergence_is_said_and_leaves_no_best_weights(config_file, tmp_path):
     ("overrides", "words"),
     [
         (["data.crop=96"], "smaller than the training crop"),
-        (["train.progressive=[{until: 2, crop: 96, batch_size: 2}]"], "smaller than the training crop"),
+        (["train.progressive=[{until: 2, crop: 96, batch_size: 2}]"], "Set train.progressive.0.crop to 80 or less"),
         (
             ["train.progressive=[{until: 2, crop: 16, batch_size: 3}]", "train.accumulate=2"],
             "progressive.0.batch_size: 3",
+        ),
+        (
+            ["train.progressive=[{until: 99, crop: 16, batch_size: 3}]", "train.accumulate=2"],
+            "train.progressive.0.batch_size: 3",
         ),
         (["data.root=/nowhere"], "/nowhere: no such folder"),
         (["train.losses={l11: 1}"], "no loss is called 'l11'; did you mean 'l1'"),
