@@ -1,6 +1,7 @@
 """The `kpac` command: mistakes and interrupts become one line and an exit status."""
 
 import argparse
+import io
 import logging
 import os
 import re
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line on stderr), 130 when interrupted, 143 when terminated.
     """
     logging.getLogger("kpac").handlers = [_Notices()]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text; stderr does so by itself
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     if "overrides" in options and all(re.match(r"\w+(\.\w+)*=", word) for word in rest):

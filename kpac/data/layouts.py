@@ -3,6 +3,7 @@
 A layout is found by looking for its folders, in the order of `LAYOUTS`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,7 +21,7 @@ class SceneFiles:
     """Where one scene lies.
 
     Args:
-        name: the stem of its center view.
+        name: the stem of its center view; bytes that are no UTF-8 are spelled out, since logs and results are text.
         views: view name -> file, in the order that was asked for.
         target: the all-in-focus image; None in sets that have none.
         group: "indoor" or "outdoor" where the set says so, else None.
@@ -172,7 +173,9 @@ def find_scenes(
                 raise UserError(f"{folder}: no {view} view named {path.name}, which {path.parent} has")
     groups = groups_of(found.folder(root, base, split, "center").parent, len(centers))
     return [
-        SceneFiles(path.stem, {view: by_view[view][path.stem] for view in views}, target, group, found.quarter_turns)
+        SceneFiles(
+            _text(path.stem), {view: by_view[view][path.stem] for view in views}, target, group, found.quarter_turns
+        )
         for path, target, group in zip(centers, paired, groups, strict=True)
     ]
 
@@ -218,6 +221,10 @@ def splits_in(root: Path, layout: str = "auto") -> list[str]:
         else:
             found.append(split)
     return found
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _expected(split: str) -> str:

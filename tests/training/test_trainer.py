@@ -1,6 +1,10 @@
 """A training learns, is reproducible, and leaves a folder that explains itself."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -99,6 +103,19 @@ def test_divergence_is_said_and_leaves_no_best_weights(config_file, tmp_path):
     with pytest.raises(UserError, match=r"iteration 3: the loss or its gradient was not .*try a lower learning rate"):
         train(load_config(config_file, settings))
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")
+def test_images_whose_names_are_not_utf_8_train_and_validate(config_file, data_root, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "data")
+    for split in ("train", "val"):
+        for folder in (root / f"{split}_c" / "source", root / f"{split}_c" / "target"):
+            min(folder.iterdir()).rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    folder = train(load_config(config_file, [f"data.root={root}", "train.iterations=2"]))
+    assert (folder / "checkpoints" / "best.safetensors").is_file()
+    command = [sys.executable, "-m", "kpac", "data", "check", str(root)]
+    checked = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}, capture_output=True)
+    assert rb"caf\udce9.png: has no left view" in checked.stdout
 
 
 @pytest.mark.parametrize(
