@@ -1,7 +1,9 @@
 """The `kpac` command: mistakes and interrupts become one line and an exit status."""
 
 import argparse
+import io
 import logging
+import os
 import re
 import signal
 import sys
@@ -23,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line on stderr), 130 when interrupted, 143 when terminated.
     """
     logging.getLogger("kpac").handlers = [_Notices()]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text; stderr does so by itself
     try:
         with _cleaned_up_after_sigterm():
             options = _parse(arguments)
@@ -80,9 +84,16 @@ def _cleaned_up_after_sigterm() -> Iterator[None]:
 
 
 class _Notices(logging.Handler):
-    """What the library has to say, as a line beside the results."""
+    """What the library has to say, as a line beside the results.
+
+    Of torchrun's processes, all of which find the same, the first one says it. Only what an image file tells is said by
+    the process that reads it, since often one reads for all.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        is_first = int(os.environ.get("RANK", "0")) == 0
+        if not is_first and record.levelno < logging.ERROR and record.name != "kpac.data.images":
+            return
         print(f"kpac: {record.getMessage()}", file=sys.stderr)
 
 

@@ -16,3 +16,11 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
         "|" + "|".join("-" * (width + 2) if not i else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
     )
     return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes in the unit that people would choose: 940 bytes, 3.1 MB, 7.9 GB."""
+    if count < 1000:
+        return f"{count} bytes"
+    unit, factor = next((pair for pair in (("kB", 1e3), ("MB", 1e6)) if count < 1000 * pair[1]), ("GB", 1e9))
+    return f"{count / factor:.1f} {unit}"

@@ -1,5 +1,6 @@
 """Small real inputs that many tests share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from kpac.data.synthetic import synthesize
 
 torch.set_num_threads(2)
 
-NETWORKS = Path(__file__).parent / "networks.py"
+ROOT = Path(__file__).parents[1]
+NETWORKS = ROOT / "tests" / "networks.py"
+
+# Processes that tests start, wherever they start them, run this checkout: the installed package may be another one.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,7 +59,7 @@ def data_root(tmp_path_factory) -> Path:
 @pytest.fixture
 def config_file(tmp_path, data_root) -> Path:
     """The quickstart's configuration, reduced to seconds, on `data_root`."""
-    quickstart = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+    quickstart = ROOT / "configs" / "quickstart.yaml"
     path = tmp_path / "small.yaml"
     path.write_text(
         f"""

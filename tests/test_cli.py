@@ -177,6 +177,26 @@ def test_python_m_kpac_is_the_command_and_help_does_not_wait_for_pytorch():
     assert version.stdout.strip() == f"kpac {kpac.__version__}"
 
 
+def test_processes_that_tests_start_run_this_checkout(tmp_path):
+    code = "import kpac; print(kpac.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path).stdout.strip()
+    assert found == str(ROOT / "kpac" / "__init__.py")
+
+
+@pytest.mark.parametrize(("rank", "times"), [("0", 1), ("1", 0)])
+def test_notice_is_the_first_process_s_to_give(capsys, monkeypatch, tmp_path, rank, times):
+    from kpac.data.layouts import find_scenes
+    from tests.conftest import write_photos
+
+    for folder in ("source", "target"):
+        write_photos(tmp_path / folder, 1, 8, 8)
+    (tmp_path / "source" / "photo 0.png").rename(tmp_path / "source" / "other.png")
+    monkeypatch.setenv("RANK", rank)
+    assert main(["config", "schema"]) == 0
+    find_scenes(tmp_path, "test")
+    assert capsys.readouterr().err.count("share no names: pairing them in sorted order") == times
+
+
 def test_info_counts_a_configuration_and_a_model(capsys, weights):
     paper = ROOT / "configs" / "paper" / "kpac_2level.yaml"
     assert main(["info", str(paper), "--size", "64x96", "--json"]) == 0

@@ -20,7 +20,10 @@ def add(commands: Subcommands) -> None:
     command.add_argument("root", type=Path, metavar="DIR", help="folder of the data set")
     _layout_argument(command)
     command.add_argument(
-        "--split", nargs="+", default=["train", "val"], metavar="SPLIT", help="train, val, test (default: train val)"
+        "--split",
+        nargs="+",
+        metavar="SPLIT",
+        help="train, val, test (default: train and val, or test in a set without them)",
     )
     command.add_argument(
         "--views",
@@ -74,18 +77,19 @@ def check(options: argparse.Namespace) -> int:
 
 def cache(options: argparse.Namespace) -> int:
     from kpac.data.cache import DecodedCache, default_folder
-    from kpac.data.layouts import find_scenes
+    from kpac.data.layouts import find_scenes, splits_in
+    from kpac.text import bytes_text
 
+    there = splits_in(options.root, options.layout)
     paths = [
         path
-        for split in options.split
+        for split in options.split or [split for split in there if split != "test"] or there
         for scene in find_scenes(options.root, split, options.views, options.layout, targets=False)
         for path in scene.paths
     ]
     store = DecodedCache(options.cache or default_folder(options.root))
-    missing = store.missing(paths)
-    say(f"{store.folder}: {len(paths)} images, {store.size(paths) / 1e9:.2f} GB decoded; {len(missing)} to decode")
     store.prepare(paths)
+    say(f"{store.folder}: holds the {len(paths)} images, {bytes_text(store.size(paths))}")
     if options.verify:
         differing = store.verify(paths)
         for path in differing:

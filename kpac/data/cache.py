@@ -20,6 +20,7 @@ from kpac.data.cache_store import StoredName, decoded_bytes
 from kpac.data.images import read_pixels
 from kpac.errors import UserError
 from kpac.files import whole_file
+from kpac.text import bytes_text
 
 BLOCK = 4096  # a file takes whole blocks of the disk
 UNUSABLE = (OSError, ValueError, EOFError)  # what numpy raises for a file that is not there, cut short, or empty
@@ -91,7 +92,7 @@ class DecodedCache:
         return sum(decoded_bytes(path) for path in dict.fromkeys(paths))
 
     def prepare(self, paths: Sequence[Path], keep_going: bool = False) -> list[Path]:
-        """Decodes what is not there yet, several files at a time, with a progress bar.
+        """Decodes what is not there yet, several files at a time; says how much that is, with a progress bar.
 
         Where another process fills the same folder, waits for it, then decodes what is still missing. All readable
         images are decoded before an unreadable one is reported, so nothing is done twice after a repair.
@@ -113,11 +114,13 @@ class DecodedCache:
                 self._remove_partial()
             missing = self.missing(paths)
             self._remove_stale(missing)
-            self._check_space(missing)
+            if missing:
+                self._check_space(missing)
             errors = self._decode(missing)
         if errors and not keep_going:
-            more = f" ({len(errors) - 1} more images cannot be read either)" if len(errors) > 1 else ""
-            raise UserError(f"{next(iter(errors.values()))}{more}")
+            first, *others = errors.values()
+            more = f" ({len(others)} more cannot be read either; kpac data check DIR lists them)" if others else ""
+            raise UserError(f"{first}{more}")
         return list(errors)
 
     def verify(self, paths: Iterable[Path]) -> list[Path]:
@@ -189,12 +192,14 @@ class DecodedCache:
                 (self.folder / name).unlink(missing_ok=True)
 
     def _check_space(self, paths: Sequence[Path]) -> None:
-        need, free = self.size(paths) + BLOCK * len(paths), shutil.disk_usage(self.folder).free
-        if need > free:
+        """Says what is to be decoded and how much that is, and refuses it where it does not fit."""
+        need, free = self.size(paths), shutil.disk_usage(self.folder).free
+        if need + BLOCK * len(paths) > free:
             raise UserError(
-                f"{self.folder}: {len(paths)} decoded images need {need / 1e9:.2f} GB, the disk has {free / 1e9:.2f} "
-                "GB free; set data.cache to a folder on a larger disk"
+                f"{self.folder}: {len(paths)} decoded images need {bytes_text(need)}, the disk has {bytes_text(free)} "
+                "free; set data.cache to a folder on a larger disk"
             )
+        print(f"kpac: decoding {len(paths)} images into {self.folder}: {bytes_text(need)}", file=sys.stderr, flush=True)
 
     @contextmanager
     def _lock(self) -> Iterator[bool]:

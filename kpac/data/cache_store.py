@@ -20,7 +20,7 @@ class StoredName:
     """Name of a decoded image: which source, in which state.
 
     Args:
-        source: tells the source's path, links resolved, and begins with its stem for human readers.
+        source: tells the source's path, links resolved, and begins with what is plain of its stem, for human readers.
         state: tells its size and modification time.
     """
 
@@ -53,7 +53,8 @@ class StoredName:
 @lru_cache(maxsize=65536)
 def _source(absolute: Path) -> str:
     path = absolute.resolve()
-    stem = path.stem[:40].lstrip(".")  # a name has at most 255 bytes
+    # The hash alone tells the source. A name has at most 255 bytes; a source's need not be UTF-8, PyTorch wants that.
+    stem = re.sub(r"[^\w .-]", "_", path.stem[:40]).lstrip(".")
     return f"{stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from kpac.data.headers import ImageHeader, read_header
 from kpac.data.images import BitDepth, bits, read_pixels, to_float
-from kpac.data.layouts import SPLITS, Layout, find_layout
-from kpac.data.pairing import published_pairs, target_names
+from kpac.data.layouts import Layout, find_layout, splits_in
+from kpac.data.pairing import published_pairs, same_names, target_names
 from kpac.errors import UserError
 
 PUBLISHED_SIZES = {"1680x1120", "1120x1680"}
@@ -109,19 +109,14 @@ def check(root: Path, layout: str = "auto") -> list[SplitReport]:
     Raises:
         UserError: nothing in the folder is known.
     """
-    found = {}
-    for split in SPLITS:
-        try:
-            found[split] = find_layout(root, split, layout, targets=False)
-        except UserError:
-            if split == "test" and not found:
-                raise
     reports = []
-    for split, (kind, base) in found.items():
+    for split in splits_in(root, layout):
+        kind, base = find_layout(root, split, layout, targets=False)
         report = SplitReport(split, kind.name, dict(_images(root, split, kind, base)))
         _decode(report)
         report.faults += [
             *_empty(report),
+            *_same_names(report),
             *_missing_views(report),
             *_unpaired(report),
             *_against_the_published_list(report),
@@ -175,6 +170,12 @@ def _empty(report: SplitReport) -> Iterator[Fault]:
     for role, images in report.images.items():
         if not images:
             yield Fault("no images", f"{report.split}: the folder of the {role} images holds none, or is not there")
+
+
+def _same_names(report: SplitReport) -> Iterator[Fault]:
+    for images in report.images.values():
+        for first, second in same_names(images):
+            yield Fault("same name", f"{second}: has the name of {first}")
 
 
 def _missing_views(report: SplitReport) -> Iterator[Fault]:

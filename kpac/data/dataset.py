@@ -89,12 +89,21 @@ class CropDataset(Dataset):
         crop: side of the largest crops, in pixels.
         augment: what is changed at random.
         seed: fixes the stream.
+        crop_key: what the configuration calls the crop.
 
     Raises:
         UserError: an image is smaller than the crop, or the views do not admit an augmentation.
     """
 
-    def __init__(self, scenes: Sequence[SceneFiles], cache: DecodedCache, crop: int, augment: AugmentConfig, seed: int):
+    def __init__(
+        self,
+        scenes: Sequence[SceneFiles],
+        cache: DecodedCache,
+        crop: int,
+        augment: AugmentConfig,
+        seed: int,
+        crop_key: str = "data.crop",
+    ):
         self.scenes = scenes
         self.cache = cache
         self.crop = crop
@@ -107,7 +116,7 @@ class CropDataset(Dataset):
             if min(height, width) < crop:
                 raise UserError(
                     f"{files.paths[0]}: is {width}x{height}, smaller than the training crop; "
-                    f"expected at least {crop}x{crop}. Set data.crop to {min(height, width)} or less"
+                    f"expected at least {crop}x{crop}. Set {crop_key} to {min(height, width)} or less"
                 )
 
     def scene(self, position: int) -> SceneFiles:

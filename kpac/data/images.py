@@ -5,12 +5,10 @@ for the 8-bit reading that the field's evaluation scripts do.
 """
 
 import logging
-import os
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Literal
-
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # damaged files are reported by our own message
 
 import cv2
 import numpy as np
@@ -19,6 +17,9 @@ from kpac.data.headers import read_header
 from kpac.errors import UserError
 from kpac.files import whole_file
 
+# Damaged files are reported by our own message. Set here and not by an environment variable, which counts for the
+# first import of OpenCV in a process alone.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Its thread pool would hang the workers that a data loader forks; files are read in parallel anyway.
 cv2.setNumThreads(0)
 log = logging.getLogger(__name__)
@@ -81,13 +82,33 @@ def at_depth(pixels: np.ndarray, path: str | Path, bit_depth: BitDepth | None) -
 
 
 def _is_whole(encoded: bytes) -> bool:
-    """Whether a JPEG has its end, without which OpenCV 4 makes up gray pixels; other formats fail by themselves."""
+    """Whether a JPEG has its end and a PNG its end and its checksums; other formats fail by themselves.
+
+    Without its end, OpenCV 4 makes up gray pixels for a JPEG. A damaged PNG fails by itself, too, but its decoder then
+    writes to the terminal.
+    """
+    if encoded[:8] == b"\x89PNG\r\n\x1a\n":
+        return _is_whole_png(encoded)
     if encoded[:2] != b"\xff\xd8":
         return len(encoded) > 0
     at = 2
     while encoded[at : at + 1] == b"\xff" and encoded[at + 1 : at + 2] != b"\xda":  # segments up to the pixels
         at += 1 if encoded[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(encoded[at + 2 : at + 4], "big")
     return encoded.find(b"\xff\xd9", at) >= 0
+
+
+def _is_whole_png(encoded: bytes) -> bool:
+    content, at = memoryview(encoded), 8
+    while at + 12 <= len(encoded):  # a chunk: length, name, data, checksum of name and data
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        name, checksum = bytes(content[at + 4 : at + 8]), content[end : end + 4]
+        needed = name[:1].isupper()  # decoders pass over the others when they are damaged
+        if needed and zlib.crc32(content[at + 4 : end]).to_bytes(4, "big") != checksum:
+            return False
+        if name == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 @cache
@@ -128,7 +149,7 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     if not written:
         raise UserError(f"{path}: cannot write this format; use one of {', '.join(SUFFIXES)}")
     with whole_file(path) as partial:
-        encoded.tofile(partial)
+        partial.write_bytes(encoded)  # whose error names its reason; that of numpy's `tofile` does not
 
 
 def list_images(folder: str | Path) -> list[Path]:

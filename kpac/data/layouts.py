@@ -3,13 +3,14 @@
 A layout is found by looking for its folders, in the order of `LAYOUTS`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kpac.data.images import list_images
-from kpac.data.pairing import groups_of, pair
+from kpac.data.pairing import groups_of, pair, same_names
 from kpac.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -20,7 +21,7 @@ class SceneFiles:
     """Where one scene lies.
 
     Args:
-        name: the stem of its center view.
+        name: the stem of its center view; bytes that are no UTF-8 are spelled out, since logs and results are text.
         views: view name -> file, in the order that was asked for.
         target: the all-in-focus image; None in sets that have none.
         group: "indoor" or "outdoor" where the set says so, else None.
@@ -144,8 +145,8 @@ def find_scenes(
         targets: whether every scene must have a target.
 
     Raises:
-        UserError: no known layout, or not clear which; an empty folder, or a scene that lacks a view or a target. The
-            message names it.
+        UserError: no known layout, or not clear which; an empty folder, two images of one name, or a scene that lacks a
+            view or a target. The message names it.
     """
     root = Path(root)
     if split not in SPLITS:
@@ -174,7 +175,9 @@ def find_scenes(
                 raise UserError(f"{folder}: no {view} view named {path.name}, which {path.parent} has")
     groups = groups_of(found.folder(root, base, split, "center").parent, len(centers))
     return [
-        SceneFiles(path.stem, {view: by_view[view][path.stem] for view in views}, target, group, found.quarter_turns)
+        SceneFiles(
+            _text(path.stem), {view: by_view[view][path.stem] for view in views}, target, group, found.quarter_turns
+        )
         for path, target, group in zip(centers, paired, groups, strict=True)
     ]
 
@@ -222,6 +225,28 @@ def _check_certain(root: Path, found: Layout, base: str, split: str) -> None:
             )
 
 
+def splits_in(root: Path, layout: str = "auto") -> list[str]:
+    """The splits that a folder holds, with targets or without.
+
+    Raises:
+        UserError: none.
+    """
+    found = []
+    for split in SPLITS:
+        try:
+            find_layout(root, split, layout, targets=False)
+        except UserError:
+            if split == SPLITS[-1] and not found:
+                raise
+        else:
+            found.append(split)
+    return found
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def _expected(split: str) -> str:
     return f"{split}_c/source and {split}_c/target (DPDD as published), or another layout of data/README.md"
 
@@ -233,4 +258,6 @@ def _images(layout: Layout, root: Path, base: str, split: str, role: str, what: 
     images = layout.images(root, base, split, role)
     if not images:
         raise UserError(f"{folder}: holds no images; expected {what} as PNG, TIFF or JPEG")
+    for first, second in same_names(images):
+        raise UserError(f"{second}: has the name of {first}; expected one image a scene, remove or rename one of them")
     return images

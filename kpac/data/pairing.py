@@ -48,6 +48,12 @@ def pair(sources: list[Path], targets: list[Path]) -> list[Path]:
     return [by_name[name] for name in names]
 
 
+def same_names(images: list[Path]) -> list[tuple[Path, Path]]:
+    """Images that no name tells apart, such as a.jpg and a.png: the first of a name, with each of the others."""
+    first: dict[str, Path] = {}
+    return [(first[path.stem], path) for path in images if first.setdefault(path.stem, path) != path]
+
+
 def target_names(sources: list[Path], targets: list[Path]) -> list[str] | None:
     """The stem that each source's target should have; None when they can pair by sorted position alone."""
     there = {path.stem for path in targets}

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from kpac.config import StageConfig
 from kpac.data.dataset import CropDataset
-from kpac.data.workers import leave_signals_to_the_parent
+from kpac.data.loading import Batches
 
 
 def stage_of(stages: Sequence[StageConfig], step: int) -> StageConfig:
@@ -24,7 +24,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-) -> DataLoader:
+) -> Batches:
     """Batches of crops for the steps first <= t < last; the batch of step t is the same wherever the loader starts.
 
     Args:
@@ -38,12 +38,11 @@ def training_loader(
     """
     if position is None:
         position = sum(stage_of(stages, step).batch_size for step in range(steps[0]))
-    return DataLoader(
+    return Batches(
         dataset,
+        workers,
         batch_sampler=_Places(stages, range(*steps), position, rank, world_size),
-        num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=leave_signals_to_the_parent,
         generator=torch.Generator(),  # starting to load draws nothing from the generator that a network draws from
     )
 

@@ -32,6 +32,7 @@ from kpac.data.images import from_float, to_float, write_pixels
 from kpac.data.photos import Photo
 from kpac.data.workers import end_with_the_parent
 from kpac.errors import UserError
+from kpac.files import whole_file
 
 MANIFEST = "synthesis.json"
 
@@ -172,7 +173,8 @@ def _make_scene(root: Path, settings: SynthesisSettings, photo: Photo, index: in
     folders = {"c/source": scene.center, "c/target": scene.target, "l/source": scene.left, "r/source": scene.right}
     for folder, image in folders.items():
         write_pixels(root / f"{photo.split}_{folder}" / f"{name}.png", from_float(image, 16))
-    cv2.imwrite(str(root / f"{photo.split}_c/blur/{name}.tiff"), scene.blur_radius)
+    with whole_file(root / f"{photo.split}_c/blur/{name}.tiff") as partial:
+        partial.write_bytes(cv2.imencode(".tiff", scene.blur_radius)[1])
     return {
         "name": name,
         "split": photo.split,

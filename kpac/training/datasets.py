@@ -1,13 +1,12 @@
 """What a run reads: the stream of training crops, the validation scenes, and how to tell them again later."""
 
-from collections.abc import Iterator, Sequence
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from kpac.config import Config, StageConfig
 from kpac.data.cache import DecodedCache, default_folder
 from kpac.data.dataset import CropDataset, SceneDataset
 from kpac.data.layouts import SceneFiles, find_scenes
+from kpac.data.loading import Batches
 from kpac.data.preparation import prepare_scenes
 from kpac.data.stream import stage_of, training_loader
 from kpac.distributed import Processes
@@ -33,16 +32,17 @@ class TrainingData:
         self.config, self.here = config, here
         self.stages = config.stages
         for index, stage in enumerate(self.stages):
-            last = index == len(self.stages) - 1
-            key = "train.batch_size" if last else f"train.progressive.{index}.batch_size"
-            here.check_batch(stage.batch_size, config.train.accumulate, key)
+            here.check_batch(stage.batch_size, config.train.accumulate, _key(config, index, "batch_size"))
         self.protocol = find_protocol(config.validation.protocol)
         data = config.data
         train, val = (find_scenes(data.root, split, views, data.layout) for split in ("train", "val"))
         cache = DecodedCache(data.cache or default_folder(data.root))
         train, val = (prepare_scenes(scenes, cache, data.skip_unreadable) for scenes in (train, val))
         self.facts = {"train": fingerprint(train), "val": fingerprint(val)}
-        self.crops = CropDataset(train, cache, max(stage.crop for stage in self.stages), data.augment, config.seed)
+        largest = max(range(len(self.stages)), key=lambda index: self.stages[index].crop)
+        self.crops = CropDataset(
+            train, cache, self.stages[largest].crop, data.augment, config.seed, _key(config, largest, "crop")
+        )
         self._check_scorable(val, cache)
         self.val = SceneDataset(val, self.protocol.bit_depth, cache)
 
@@ -60,15 +60,15 @@ class TrainingData:
         """Crop and batch size of an iteration, counted from 1."""
         return stage_of(self.stages, iteration - 1)
 
-    def batches(self, done: int, position: int, pinned: bool) -> Iterator[dict[str, Tensor]]:
-        """This process's share of the batches after an iteration.
+    def batches(self, done: int, position: int, pinned: bool) -> Batches:
+        """This process's share of the batches after an iteration; its workers start now, and end with its context.
 
         Args:
             done: iterations done.
             position: crops of the stream used by them.
             pinned: places batches in memory that a GPU copies from quickly.
         """
-        loader = training_loader(
+        return training_loader(
             self.crops,
             self.stages,
             steps=(done, self.config.train.iterations),
@@ -78,7 +78,6 @@ class TrainingData:
             world_size=self.here.world_size,
             pin_memory=pinned,
         )
-        return iter(loader)
 
     def scenes_of(self, iteration: int, done: int, position: int) -> str:
         """Names of the scenes in an iteration's batch, for a message.
@@ -92,3 +91,10 @@ class TrainingData:
         names = sorted({self.crops.scene(place).name for place in places})
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return ", ".join(names[:8]) + more
+
+
+def _key(config: Config, stage: int, name: str) -> str:
+    """What the configuration calls the crop, or the batch size, of a stage."""
+    if stage < len(config.train.progressive):
+        return f"train.progressive.{stage}.{name}"
+    return {"crop": "data.crop", "batch_size": "train.batch_size"}[name]

@@ -16,5 +16,7 @@ def fingerprint(scenes: Sequence[SceneFiles]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for files in scenes:
         for role, path in [*files.views.items(), ("target", files.target)]:
-            digest.update(f"{files.name}\0{role}\0{path.name}\0{path.stat().st_size}\n".encode())
+            digest.update(
+                f"{files.name}\0{role}\0{path.name}\0{path.stat().st_size}\n".encode(errors="surrogateescape")
+            )
     return {"scenes": len(scenes), "sha256": digest.hexdigest()[:16]}

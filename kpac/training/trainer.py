@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kpac.config import Config
+from kpac.data.loading import LoadingError
 from kpac.distributed import Processes, last_part, processes
 from kpac.environment import device_name
 from kpac.errors import UserError
@@ -111,7 +112,7 @@ class Trainer:
         facts = {"device": device_name(here.device), "compute": self.compute.describe(), "data": self.data.facts}
         with (
             StopSignals(here) as signals,  # first: Python drops a KeyboardInterrupt that comes while workers are forked
-            closing(self.batches()) as batches,  # ends the workers
+            self.batches(folder) as batches,
             open_log(config, here, self.iteration, facts) as log,
             profiler(trace) as after_step,
         ):
@@ -141,9 +142,20 @@ class Trainer:
                 if number and not last:
                     here.leave(stopped(number, self.iteration, folder.path, saved=not save))
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the batches that are left: views and target, on the device."""
-        return self.compute.batches(self.data.batches(self.iteration, self.position, self.compute.pinned))
+    @contextmanager
+    def batches(self, folder: RunFolder) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+        """This process's share of the batches that are left, on the device; their workers end with the context.
+
+        Raises:
+            UserError: an image cannot be read any more, or a worker was killed; says how to continue.
+        """
+        try:
+            with self.data.batches(self.iteration, self.position, self.compute.pinned) as loaded:
+                yield self.compute.batches(loaded)
+        except LoadingError as error:
+            kept = folder.checkpoints.newest_path()
+            again = f"continue from {kept.name} with: {resume_command(folder.path)}" if kept else "start again"
+            raise UserError(f"{error}; {again}") from None
 
     def step(self, views: Tensor, target: Tensor) -> None:
         """One optimizer step.

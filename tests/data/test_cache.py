@@ -20,6 +20,7 @@ from kpac.data import cache as cache_module
 from kpac.data.cache import DecodedCache, default_folder
 from kpac.data.images import read_pixels, write_pixels
 from kpac.errors import UserError
+from kpac.text import bytes_text
 
 BUILD = """
 import sys, time
@@ -156,6 +157,15 @@ def test_images_of_one_name_in_two_folders_are_kept_apart(cache, tmp_path):
     assert [cache.open(path).max() for path in paths] == [0, 1]
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")
+def test_name_that_is_not_utf_8_is_a_name_like_any_other(cache, tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    write_pixels(path, np.full((4, 4, 3), 7, np.uint8))
+    cache.prepare([path])
+    assert cache.open(path).max() == 7
+    assert [name.name[:5] for name in stored(cache)] == ["caf_-"]
+
+
 def test_verification_finds_what_date_and_size_hide(cache, images):
     """A source replaced under its old date and size, and a stored image that rotted."""
 
@@ -218,6 +228,21 @@ def test_disk_too_small_is_refused_before_decoding(cache, images, monkeypatch):
     assert stored(cache) == []
 
 
+def test_size_is_said_before_decoding_and_only_when_there_is_something_to_decode(cache, images, capsys):
+    cache.prepare(images)
+    cache.prepare(images)
+    said = capsys.readouterr().err
+    assert said.count("kpac: ") == 1
+    assert said.startswith(f"kpac: decoding 12 images into {cache.folder}: 44.7 kB\n")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(999, "999 bytes"), (1000, "1.0 kB"), (11_300_000, "11.3 MB"), (7.9e12, "7900.0 GB")]
+)
+def test_sizes_have_the_unit_that_suits_them(count, text):
+    assert bytes_text(count) == text
+
+
 def test_small_disk_does_not_matter_when_everything_is_there(cache, images, monkeypatch):
     cache.prepare(images)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: pytest.fail("nothing is to be written"))
@@ -227,7 +252,7 @@ def test_small_disk_does_not_matter_when_everything_is_there(cache, images, monk
 def test_unreadable_image_is_named_after_all_others_are_decoded(cache, images):
     images[2].write_bytes(b"")
     images[7].write_bytes(images[7].read_bytes()[:20])
-    message = rf"{re.escape(str(images[2]))}: not a whole image.* \(1 more image"
+    message = rf"{re.escape(str(images[2]))}: not a whole image.* \(1 more .*; kpac data check DIR lists them"
     with pytest.raises(UserError, match=message):
         cache.prepare(images)
     assert len(stored(cache)) == len(images) - 2

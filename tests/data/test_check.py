@@ -138,6 +138,13 @@ def test_one_of_each_fault_is_named(pairs, capsys):
     assert "train: 6 scenes, 6 faults" in text
 
 
+def test_two_images_of_one_name_are_a_fault(pairs):
+    images = pairs / "train_c" / "source"
+    write_pixels(images / "s0.tif", from_float(texture(HEIGHT, WIDTH, 50), 16))
+    (fault,) = [fault for report in check(pairs) for fault in report.faults if fault.kind == "same name"]
+    assert fault.text == f"{images / 's0.tif'}: has the name of {images / 's0.png'}"
+
+
 def test_several_inputs_of_one_target_are_a_note_and_no_fault(pairs):
     target = pairs / "train_c" / "target"
     (target / "s1.png").write_bytes((target / "s0.png").read_bytes())
@@ -182,6 +189,15 @@ def test_sharpness_falls_with_blur_and_not_with_exposure(seed):
     blurred = cv2.GaussianBlur(sharp, (0, 0), 1)
     assert sharpness(from_float(blurred, 16)) < 0.8 * sharpness(from_float(sharp, 16))
     assert sharpness(from_float(sharp / 2, 16)) == pytest.approx(sharpness(from_float(sharp, 16)), rel=0.01)
+
+
+def test_cache_command_takes_the_splits_that_are_there(pairs, capsys, tmp_path):
+    undivided = tmp_path / "undivided"
+    for folder in ("source", "target"):
+        shutil.copytree(pairs / "test_c" / folder, undivided / folder)
+    for root, count in ((undivided, 4), (pairs, 12)):
+        assert main(["data", "cache", str(root), "--cache", str(tmp_path / "store")]) == 0
+        assert f"holds the {count} images" in capsys.readouterr().err
 
 
 def test_cache_command_builds_verifies_and_repairs(pairs, capsys, tmp_path):

@@ -1,9 +1,14 @@
 """Images keep their bits."""
 
+import resource
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from kpac.data.images import bits, from_float, read_pixels, to_float, write_pixels
 from kpac.errors import UserError
@@ -89,6 +94,39 @@ def test_truncated_photograph_with_a_whole_preview_inside_is_refused(tmp_path, m
         read_pixels(path)
 
 
+READ = """
+import sys, cv2  # before our own modules, as a user's script may
+from kpac.data.images import read_pixels
+from kpac.errors import UserError
+try:
+    read_pixels(sys.argv[1])
+except UserError as error:
+    print("kpac:", error, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("suffix", "damage"), [(".png", "cut"), (".png", "flipped"), (".tif", "cut")])
+def test_damaged_image_is_one_line_on_the_terminal(tmp_path, suffix, damage):
+    path = tmp_path / f"broken{suffix}"
+    write_pixels(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 255
+    path.write_bytes(content[:middle] if damage == "cut" else content)
+    errors = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True).stderr
+    assert errors.count("\n") == 1
+    assert errors.startswith(f"kpac: {path}: not a whole image file")
+
+
+def test_png_with_a_damaged_note_is_read(tmp_path):
+    path = tmp_path / "a.png"
+    note = PngInfo()
+    note.add_text("note", "what a camera says")
+    Image.new("RGB", (4, 4), "red").save(path, pnginfo=note)
+    path.write_bytes(path.read_bytes().replace(b"camera", b"c4mera"))
+    assert read_pixels(path)[0, 0].tolist() == [255, 0, 0]
+
+
 def test_orientation_of_photographs_is_honoured(tmp_path):
     stored = texture(16, 24, seed=0)
     exif = Image.Exif()
@@ -104,6 +142,17 @@ def test_dropped_alpha_is_said_once_a_folder(tmp_path, caplog):
         cv2.imwrite(str(tmp_path / name), np.full((2, 3, 4), (1, 2, 3, 0), np.uint8))
         read_pixels(tmp_path / name)
     assert caplog.text.count("images with an alpha channel, which is dropped") == 1
+
+
+def test_disk_that_is_full_is_named_with_its_reason(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"a.png: cannot be written \(File too large\)"):
+            write_pixels(tmp_path / "a.png", every_value())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_file_is_named(tmp_path):

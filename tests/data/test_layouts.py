@@ -196,6 +196,14 @@ def test_counts_that_cannot_pair_are_named(tmp_path):
         find_scenes(tmp_path, "train")
 
 
+@pytest.mark.parametrize("folder", ["source", "target"])
+def test_two_images_of_one_name_are_refused_by_name(tmp_path, folder):
+    write_set(tmp_path, ["a", "b"], ["a", "b"])
+    (tmp_path / "train_c" / folder / "a.png").with_suffix(".jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=rf"{folder}/a.png: has the name of .*{folder}/a.jpg; expected one image a sc"):
+        find_scenes(tmp_path, "train")
+
+
 def test_missing_view_is_named(data_root, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(data_root, root)

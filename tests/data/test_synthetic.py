@@ -8,6 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from kpac.data import synthetic
 from kpac.data.camera import SynthesisSettings
 from kpac.data.images import read_pixels, write_pixels
 from kpac.data.layouts import SPLITS, find_scenes
@@ -109,6 +110,14 @@ def test_failure_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match=r"photo 2.png: not a whole image"):
         synthesize(photos, tmp_path / "set", FAST)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_blur_map_that_cannot_be_written_is_named(tmp_path):
+    (photo,) = folder_photos(write_photos(tmp_path / "photos", 3, 24, 24), None, val=0.1, test=0.1, seed=0)[:1]
+    (tmp_path / f"{photo.split}_c").mkdir()
+    (tmp_path / f"{photo.split}_c" / "blur").touch()  # where the folder should be
+    with pytest.raises(UserError, match=r"c/blur/photo .*_0.tiff: cannot be written"):
+        synthetic._make_scene(tmp_path, SynthesisSettings(), photo, 0, 0)
 
 
 def test_given_depth_is_used_and_decides_the_blur(tmp_path):

@@ -77,7 +77,9 @@ def test_without_a_terminal_there_is_one_line_for_every_report(config_file, capf
     train(load_config(config_file))
     captured = capfd.readouterr()
     assert captured.out == ""
-    lines = captured.err.splitlines()
+    train_split, val_split, *lines = captured.err.splitlines()
+    assert train_split.startswith("kpac: decoding 16 images into ")
+    assert val_split.startswith("kpac: decoding 4 images into ")
     assert [line.split(":")[1].strip() for line in lines] == ["2/6", "3/6", "4/6", "6/6", "6/6"]
     assert all(word in lines[0] for word in ("loss ", "rate ", " images/s", "data ", " left"))
 

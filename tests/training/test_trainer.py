@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,14 +133,31 @@ def test_validation_image_too_small_to_be_scored_is_found_before_anything_is_wri
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")
+def test_images_whose_names_are_not_utf_8_train_and_validate(config_file, data_root, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "data")
+    for split in ("train", "val"):
+        for folder in (root / f"{split}_c" / "source", root / f"{split}_c" / "target"):
+            min(folder.iterdir()).rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    folder = train(load_config(config_file, [f"data.root={root}", "train.iterations=2"]))
+    assert (folder / "checkpoints" / "best.safetensors").is_file()
+    command = [sys.executable, "-m", "kpac", "data", "check", str(root)]
+    checked = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}, capture_output=True)
+    assert rb"caf\udce9.png: has no left view" in checked.stdout
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["data.crop=96"], "smaller than the training crop"),
-        (["train.progressive=[{until: 2, crop: 96, batch_size: 2}]"], "smaller than the training crop"),
+        (["train.progressive=[{until: 2, crop: 96, batch_size: 2}]"], "Set train.progressive.0.crop to 80 or less"),
         (
             ["train.progressive=[{until: 2, crop: 16, batch_size: 3}]", "train.accumulate=2"],
             "progressive.0.batch_size: 3",
+        ),
+        (
+            ["train.progressive=[{until: 99, crop: 16, batch_size: 3}]", "train.accumulate=2"],
+            "train.progressive.0.batch_size: 3",
         ),
         (["data.root=/nowhere"], "/nowhere: no such folder"),
         (["train.losses={l11: 1}"], "no loss is called 'l11'; did you mean 'l1'"),

@@ -1,0 +1,85 @@
+"""Batches from worker processes, whose mistakes arrive in one line and who end with the loading."""
+
+import signal
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, default_collate
+from typing_extensions import Self
+
+from kpac.data.workers import leave_signals_to_the_parent
+from kpac.errors import UserError
+
+
+class LoadingError(UserError):
+    """The data of a training that runs stop coming."""
+
+
+class Batches(Iterator[dict[str, Any]]):
+    """What a data loader gives, once; leaving it as a context ends its workers, whatever state they are in.
+
+    Args:
+        dataset: its items are collated as PyTorch does by default.
+        workers: processes that prepare batches; they start now.
+        options: for `torch.utils.data.DataLoader`.
+
+    Raises:
+        LoadingError: from `next`, an item met a user's mistake; inside the context, a worker was killed.
+    """
+
+    def __init__(self, dataset: Dataset, workers: int, **options: Any):
+        loader = DataLoader(
+            _Answers(dataset),
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=leave_signals_to_the_parent,
+            **options,
+        )
+        self._batches = iter(loader)
+
+    def __next__(self) -> dict[str, Any]:
+        batch = next(self._batches)
+        if isinstance(batch, UserError):
+            raise LoadingError(str(batch))
+        return batch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        killed = self._end_workers()
+        # PyTorch raises it wherever the main thread is when a worker dies, not only in `next`.
+        if killed and isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            raise LoadingError(f"a data worker was killed by {killed} (out of memory?); lower data.workers") from None
+
+    def _end_workers(self) -> str | None:
+        """Asks them to end, and kills those that do not; gives the signal that had killed one.
+
+        Left to the garbage collector and the interpreter's exit this may never end: an error's traceback keeps the
+        loader alive, and the one SIGTERM that workers then get is the one that they leave to their parent.
+        """
+        workers = getattr(self._batches, "_workers", ())  # the loader of a process without workers has none
+        if workers:
+            self._batches._shutdown_workers()
+        codes = [worker.exitcode for worker in workers]
+        for worker in workers:
+            worker.kill()
+        return next((signal.Signals(-code).name for code in codes if code and code < 0), None)
+
+
+class _Answers(Dataset):
+    """Gives a user's mistake as an answer: raised in a worker, it would reach the parent as the text of a traceback."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitems__(self, places: list[Any]) -> list[Any] | UserError:
+        try:
+            return [self.dataset[place] for place in places]
+        except UserError as error:
+            return error
+
+
+def _collate(answer: list[Any] | UserError) -> Any:
+    return answer if isinstance(answer, UserError) else default_collate(answer)
