@@ -118,11 +118,11 @@ def test_transformed_convolution_is_a_convolution_for_one_band_after_the_other(
     torch.nn.init.normal_(layer.bias)
     reach = layer.padding[0]
     with torch.inference_mode():
-        convolve = winograd.Convolution(layer, LEAKY_SLOPE, dtype)
+        convolve = winograd.Convolution(layer.weight, layer.bias, dilation, LEAKY_SLOPE, dtype)
         for height, width in SIZES:
             rows = torch.randn(height + 2 * reach, width, winograd.CHANNELS).to(dtype)
             expected = layer(rows.float().permute(2, 0, 1)[None])[0].permute(1, 2, 0)[reach:-reach]
-            found = convolve(rows)
+            found = convolve(rows, reach)
             assert found.dtype == dtype
             torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
 
@@ -136,10 +136,10 @@ def test_transformed_convolution_rounds_about_as_the_convolution_does(kernel_siz
     image = rows.permute(2, 0, 1)[None]
     with torch.inference_mode():
         expected = copy.deepcopy(layer).double()(image.double())[0].permute(1, 2, 0)[reach:-reach]
-        transformed = winograd.Convolution(layer, LEAKY_SLOPE, torch.float32)(rows)
+        convolve = winograd.Convolution(layer.weight, layer.bias, dilation, LEAKY_SLOPE, torch.float32)
         errors = [
             (found - expected).abs().max() / expected.abs().max()
-            for found in (transformed, layer(image)[0].permute(1, 2, 0)[reach:-reach])
+            for found in (convolve(rows, reach), layer(image)[0].permute(1, 2, 0)[reach:-reach])
         ]
     assert errors[0] < 2e-5
     assert errors[1] < 2e-5

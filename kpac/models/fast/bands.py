@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from kpac.models.fast import few_outputs, number_format, shared_kernel, winograd
 from kpac.models.fast.allocator import freed_memory_kept
 from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.parallel import in_threads
-from kpac.models.fast.shared_kernel import add_responses, channels_last, spans
+from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count, undivided
+from kpac.models.fast.shared_kernel import add_responses
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
 BAND_BYTES = 4 << 20  # of the widest features of a band
@@ -95,7 +95,7 @@ def _rows_of(size: int, rows: _Rows) -> int:
 
 def in_bands(function: Callable[[int, int], Result], height: int, rows: int, multiple: int) -> Iterator[Result]:
     """`function` of the first and the last (excluded) row of bands of about so many rows, in threads."""
-    threads = torch.get_num_threads()
+    threads = thread_count()
     count = -(-height // (threads * rows)) * threads  # the same for each thread
     return in_threads(lambda span: function(*span), spans(height, -(-height // count), multiple))
 
@@ -128,7 +128,7 @@ def residual(model: nn.Module, x: Tensor) -> Tensor:
 
     Shape: (N, 3 or 6, H, W) -> (N, 3, H, W) float32.
     """
-    with freed_memory_kept():
+    with freed_memory_kept(), undivided():
         return torch.stack([_residual(model, image) for image in _images(x)]).permute(0, 3, 1, 2)
 
 
@@ -138,7 +138,8 @@ def encode(model: nn.Module, x: Tensor) -> Tensor:
     Shape: (1, 3 or 6, H, W) -> (1, C, h, w), in channels-last order.
     """
     (image,) = _images(x)
-    return _image(_encode(model, image, None)[-1])
+    with undivided():
+        return _image(_encode(model, image, None)[-1])
 
 
 def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
@@ -147,7 +148,8 @@ def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Ten
     Shape: (1, C, h, w) -> (1, C, h, w), in channels-last order.
     """
     (features,) = channels_last(x)
-    return _image(_block(block, features, shape))
+    with undivided():
+        return _image(_block(block, features, shape))
 
 
 def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
@@ -157,10 +159,11 @@ def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
     float32.
     """
     (image,) = _images(x)
-    output = _Output(model, image)
-    skips = _encode(model, image, output, levels=len(model.encoder) - 1)
-    _decode(model, [channels_last(features)[0] for features in chain], skips, output)
-    return _image(output.values)
+    with undivided():
+        output = _Output(model, image)
+        skips = _encode(model, image, output, levels=len(model.encoder) - 1)
+        _decode(model, [channels_last(features)[0] for features in chain], skips, output)
+        return _image(output.values)
 
 
 def _images(x: Tensor) -> Tensor:
@@ -347,9 +350,7 @@ def _joined(parts: Sequence[_Rows]) -> _Rows:
 
 def _convolved(layer: Conv, x: _Rows) -> _Rows:
     reach = layer.padding[0]
-    convolve = (
-        winograd.Convolution(layer, LEAKY_SLOPE, x.dtype) if winograd.suits(layer) else _convolution(layer, x.dtype)
-    )
+    convolve = _transformed(layer, x.dtype) if winograd.suits(layer) else _convolution(layer, x.dtype)
     shape = (*x.shape[:2], layer.out_channels)
     return _Rows(shape, x.dtype, lambda top, bottom: convolve(x(top - reach, bottom + reach)))
 
@@ -370,6 +371,11 @@ def _upsampled(layer: UpConv, x: _Rows) -> _Rows:
         return activation(rows)[0].permute(1, 2, 0)[top - 2 * first : bottom - 2 * first]
 
     return _Rows((2 * x.shape[0], 2 * x.shape[1], layer.out_channels), x.dtype, compute)
+
+
+def _transformed(layer: Conv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    convolution = winograd.Convolution(layer.weight, layer.bias, layer.dilation[0], LEAKY_SLOPE, dtype)
+    return lambda rows: convolution(rows, layer.padding[0])
 
 
 def _convolution(layer: Conv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

@@ -8,11 +8,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
-from threading import Barrier
+from itertools import pairwise
+from threading import Barrier, local
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -23,7 +26,7 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
 
     Within `function`, PyTorch computes with one thread.
     """
-    threads = torch.get_num_threads()
+    threads = thread_count()
     if threads == 1:
         yield from map(function, pieces)
         return
@@ -46,6 +49,30 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
             future.cancel()
 
 
+def thread_count() -> int:
+    """Threads that `in_threads` takes."""
+    return getattr(_here, "threads", None) or torch.get_num_threads()
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Inside, PyTorch divides no operation of this thread, and `in_threads` takes the threads that it had.
+
+    Threads that have divided an operation go on asking for the next one for some milliseconds, on a core where one of
+    `in_threads` should be.
+    """
+    _here.threads = thread_count()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_here.threads)
+        del _here.threads
+
+
+_here = local()
+
+
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     started = Barrier(threads + 1)
@@ -59,10 +86,23 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     for _ in range(threads):
         pool.submit(int)
     # The number that a thread sets is its own, but also the one that PyTorch's later threads begin with.
+    before = torch.get_num_threads()
     started.wait()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)
     return pool
 
 
 if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W, C), without gaps."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def spans(size: int, most: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """Cuts of about equal size, none much above `most`, at multiples of `multiple`."""
+    count = -(-size // most)
+    cuts = sorted({size * index // count // multiple * multiple for index in range(count)} | {size})
+    yield from pairwise(cuts)

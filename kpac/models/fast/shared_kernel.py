@@ -9,14 +9,13 @@ No general library can know that the five convolutions share their kernel. docs/
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.parallel import in_threads
+from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
 
 PRODUCT_BYTES = 4 << 20  # of the products of a few rows with all taps
 PIECE_COLUMNS = 128  # whose sums stay in the cache while products are added
@@ -169,7 +168,7 @@ def _sums(filters: int, side: int, dilations: tuple[int, ...], dtype: torch.dtyp
 
 def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
     """An image, first and last (excluded) row: at least one for each thread."""
-    each = -(-torch.get_num_threads() // images)
+    each = -(-thread_count() // images)
     for image in range(images):
         for top, bottom in spans(height, -(-height // each)):
             yield image, top, bottom
@@ -198,15 +197,3 @@ def _portions(image: Tensor, taps: Tensor, top: int, bottom: int) -> Iterator[tu
 def _taps_of(kernel: Tensor) -> Tensor:
     """(filters, C, size, size) -> (C, size * size * filters)."""
     return kernel.permute(1, 2, 3, 0).flatten(1).contiguous()
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W, C), without gaps."""
-    return x.permute(0, 2, 3, 1).contiguous()
-
-
-def spans(size: int, most: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """Cuts of about equal size, none much above `most`, at multiples of `multiple`."""
-    count = -(-size // most)
-    cuts = sorted({size * index // count // multiple * multiple for index in range(count)} | {size})
-    yield from pairwise(cuts)

@@ -38,48 +38,68 @@ def suits(layer: nn.Conv2d) -> bool:
 
 
 class Convolution:
-    """A layer and its activation, for bands of rows in any order, in several threads at a time.
+    """A convolution and its activation, for bands of rows in any order, in several threads at a time.
 
     Args:
-        layer: one that `suits`.
-        slope: of the leaky ReLU.
+        weight: (F, C, size, size); what `suits` a layer suits here.
+        bias: (F).
+        dilation: 1 or 2.
+        slope: of the leaky ReLU; 1 is none.
         dtype: of the rows.
     """
 
-    def __init__(self, layer: nn.Conv2d, slope: float, dtype: torch.dtype):
-        self.reach, self.dilation = layer.padding[0], layer.dilation[0]
-        points = torch.tensor(KERNELS[BLOCK // self.dilation], dtype=torch.float64)
-        kernel = torch.einsum("ik,fckl,jl->ijcf", points, layer.weight.double(), points)
+    def __init__(self, weight: Tensor, bias: Tensor, dilation: int, slope: float, dtype: torch.dtype):
+        self.reach, self.dilation = dilation * (weight.shape[-1] // 2), dilation
+        points = torch.tensor(KERNELS[BLOCK // dilation])
+        kernel = torch.einsum("ik,fckl,jl->ijcf", points, weight, points)
         self.kernel = kernel.flatten(0, 1).to(dtype).contiguous()  # (36, in_channels, out_channels)
-        self.bias, self.slope = array(layer.bias), np.float32(slope)
-        tile = POINTS**2 * self.dilation**2 * layer.in_channels * self.kernel.element_size()
+        self.bias, self.slope = array(bias), np.float32(slope)
+        _, channels, filters = self.kernel.shape
+        tile = POINTS**2 * dilation**2 * channels * self.kernel.element_size()
         self.blocks = max(8, TILE_BYTES // tile)  # at a time
-        self.transform = _input_transform(layer.in_channels, self.dilation, self.blocks, dtype)
-        self.finish = _output_transform(layer.out_channels, self.dilation, self.blocks, dtype)
+        self.transform = _input_transform(channels, dilation, self.blocks, dtype)
+        self.finish = _output_transform(filters, dilation, self.blocks, dtype)
         self.room = local()
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Rows with those that the kernel reaches above and below, (rows + 2 * reach, W, C) -> (rows, W, F)."""
-        height, width = len(rows) - 2 * self.reach, rows.shape[1]
+    def __call__(self, rows: Tensor, margin: int) -> Tensor:
+        """Some rows of an image.
+
+        Args:
+            rows: (rows + 2 * margin, W, C); zeros are beyond them.
+            margin: rows above and below of which no output is wanted.
+
+        Returns:
+            (rows, W, F).
+        """
+        height, width = len(rows) - 2 * margin, rows.shape[1]
         output = rows.new_empty(height, width, self.kernel.shape[2])
         source, target = (array(values.flatten(1)) for values in (rows.contiguous(), output))
-        half, tiles, products = self._room()
-        for top in range(0, height, BLOCK):
-            for left in range(0, width, BLOCK * self.blocks):
-                blocks = min(self.blocks, -(-(width - left) // BLOCK))
+        half, zeros, tiles, products = self._room()
+        inputs, outputs = array(tiles.view(-1)), array(products.view(-1))
+        across = min(self.blocks, -(-width // BLOCK))
+        lines = self.blocks // across  # of blocks, in one product
+        for top in range(0, height, BLOCK * lines):
+            tops = range(top, min(top + BLOCK * lines, height), BLOCK)
+            for left in range(0, width, BLOCK * across):
+                blocks = min(across, -(-(width - left) // BLOCK))
                 count = blocks * self.dilation**2
-                self.transform(source, top, left - self.reach, blocks, half, array(tiles.view(-1)))
-                torch.bmm(tiles[:, :count], self.kernel, out=products[:, :count])
-                self.finish(array(products.view(-1)), blocks, self.bias, self.slope, top, left, target)
+                for line, y in enumerate(tops):
+                    above = y + margin - self.reach
+                    self.transform(source, above, left - self.reach, blocks, half, zeros, inputs, line * count)
+                chosen = slice(0, len(tops) * count)
+                torch.bmm(tiles[:, chosen], self.kernel, out=products[:, chosen])
+                for line, y in enumerate(tops):
+                    self.finish(outputs, line * count, blocks, self.bias, self.slope, y, left, target)
         return output
 
-    def _room(self) -> tuple[np.ndarray, Tensor, Tensor]:
-        """This thread's memory: for tiles whose columns are transformed, for tiles, and for their products."""
+    def _room(self) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor]:
+        """This thread's memory: for columns of tiles that are transformed, zeros, for tiles, and for their products."""
         if not hasattr(self.room, "tensors"):
             _, channels, filters = self.kernel.shape
             tiles = self.blocks * self.dilation**2
-            half = np.empty(POINTS * _columns(self.blocks, self.dilation) * channels, np.float32)
-            self.room.tensors = half, *(self.kernel.new_empty(POINTS**2, tiles, n) for n in (channels, filters))
+            line = _columns(self.blocks, self.dilation) * channels
+            arrays = np.empty(POINTS * line, np.float32), array(self.kernel.new_zeros(line))
+            self.room.tensors = *arrays, *(self.kernel.new_empty(POINTS**2, tiles, n) for n in (channels, filters))
         return self.room.tensors
 
 
@@ -93,7 +113,8 @@ def _input_transform(channels: int, dilation: int, most: int, dtype: torch.dtype
     """Blocks of a row -> the values of their tiles at all points.
 
     A call takes: rows (height, W * channels); where the blocks begin, above and left of the kernel's reach; how many
-    there are; room; the tiles (36, most * dilation ** 2, channels), flat. Zeros are beyond the left and the right.
+    there are; room; zeros; the tiles (36, most * dilation ** 2, channels), flat; the first tile. Zeros are around
+    the rows.
     """
     line = _columns(most, dilation) * channels
     plane = most * dilation**2 * channels
@@ -109,18 +130,22 @@ def _input_transform(channels: int, dilation: int, most: int, dtype: torch.dtype
         return first, even + odd, even - odd, difference + twice, difference - twice, last
 
     @compiled
-    def transform_columns(rows, top, left, count, half):
+    def part(rows, y, start, end, zeros):
+        return rows[y, start:end] if 0 <= y < rows.shape[0] else zeros[: end - start]
+
+    @compiled
+    def transform_columns(rows, top, left, count, half, zeros):
         first, last = max(0, -left * channels), min(count, rows.shape[1] - left * channels)
         for point in range(points):
             half[point * line : point * line + first] = 0
             half[point * line + last : point * line + count] = 0
-        start, end, bottom = left * channels + first, left * channels + last, rows.shape[0] - 1
-        a = rows[min(top, bottom), start:end]
-        b = rows[min(top + dilation, bottom), start:end]
-        c = rows[min(top + 2 * dilation, bottom), start:end]
-        d = rows[min(top + 3 * dilation, bottom), start:end]
-        e = rows[min(top + 4 * dilation, bottom), start:end]
-        f = rows[min(top + 5 * dilation, bottom), start:end]
+        start, end = left * channels + first, left * channels + last
+        a = part(rows, top, start, end, zeros)
+        b = part(rows, top + dilation, start, end, zeros)
+        c = part(rows, top + 2 * dilation, start, end, zeros)
+        d = part(rows, top + 3 * dilation, start, end, zeros)
+        e = part(rows, top + 4 * dilation, start, end, zeros)
+        f = part(rows, top + 5 * dilation, start, end, zeros)
         target = half[first:]
         for k in range(last - first):
             found = values(load(a[k]), load(b[k]), load(c[k]), load(d[k]), load(e[k]), load(f[k]))
@@ -128,14 +153,15 @@ def _input_transform(channels: int, dilation: int, most: int, dtype: torch.dtype
                 target[k + point * line] = found[point]
 
     @compiled
-    def transform(rows, top, left, blocks, half, tiles):
+    def transform(rows, top, left, blocks, half, zeros, tiles, first):
+        count = (block * (blocks - 1) + points * dilation) * channels
         for down in range(dilation):
-            transform_columns(rows, top + down, left, (block * (blocks - 1) + points * dilation) * channels, half)
+            transform_columns(rows, top + down, left, count, half, zeros)
             for point in range(points):
                 for right in range(dilation):
                     for place in range(blocks):
                         source = half[point * line + (block * place + right) * channels :]
-                        tile = (down * dilation + right) * blocks + place
+                        tile = first + (down * dilation + right) * blocks + place
                         target = tiles[point * points * plane + tile * channels :]
                         for k in range(channels):
                             found = values(
@@ -156,8 +182,9 @@ def _input_transform(channels: int, dilation: int, most: int, dtype: torch.dtype
 def _output_transform(filters: int, dilation: int, most: int, dtype: torch.dtype) -> Callable:
     """The products of blocks with the kernel -> outputs of a row, with bias and activation.
 
-    A call takes: the products (36, most * dilation ** 2, filters), flat; how many blocks there are; bias; slope; where
-    the blocks begin; the output (height, W * filters), of which rows and columns beyond the end are left out.
+    A call takes: the products (36, most * dilation ** 2, filters), flat; the first tile; how many blocks there are;
+    bias; slope; where the blocks begin; the output (height, W * filters), of which rows and columns beyond the end are
+    left out.
     """
     plane, line = most * dilation**2 * filters, POINTS * filters
     block, points, side = BLOCK, POINTS, BLOCK // dilation
@@ -187,13 +214,13 @@ def _output_transform(filters: int, dilation: int, most: int, dtype: torch.dtype
                 target[column * dilation * filters + k] = store(max(value, slope * value))
 
     @compiled
-    def finish(products, blocks, bias, slope, top, left, output):
+    def finish(products, first, blocks, bias, slope, top, left, output):
         height, width = output.shape[0], output.shape[1] // filters
         half = np.empty(side * line, np.float32)
         spare = np.empty(block * filters, output.dtype)
         for tile in range(dilation * dilation * blocks):
             down, right, place = tile // (dilation * blocks), tile // blocks % dilation, tile % blocks
-            source = products[tile * filters :]
+            source = products[(first + tile) * filters :]
             for point in range(points):
                 for k in range(filters):
                     found = sums(
