@@ -49,6 +49,12 @@ class Journal:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
 
 
+def remove_journals(folder: Path) -> None:
+    """Forgets all finished images."""
+    for path in folder.glob("rank*.jsonl"):
+        path.unlink()
+
+
 def fingerprint(scene: SceneFiles, method: Sequence[Any], protocol: dict[str, Any], metrics: Sequence[str]) -> str:
     """What a record depends on, in a few characters: the method, the protocol, the metrics, the scene's files.
 

@@ -19,6 +19,10 @@ FORMAT = 1  # of results.json
 FILE = "results.json"
 
 
+class UnusableResults(UserError):
+    """A results.json that an older kpac or something else wrote, or a part of one: evaluating again replaces it."""
+
+
 def make_results(
     method: Method,
     scorer: Scorer,
@@ -81,7 +85,8 @@ def read_results(path: Path) -> dict[str, Any]:
         path: the file, or the folder that holds it.
 
     Raises:
-        UserError: no such file, or not one that this version of kpac reads.
+        UnusableResults: a file of an older version, or damaged.
+        UserError: no such file, or one of a newer version.
     """
     file = path / FILE if path.is_dir() else path
     try:
@@ -89,12 +94,14 @@ def read_results(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; expected what kpac evaluate writes") from None
     except (OSError, ValueError):
-        raise UserError(f"{file}: not a whole JSON file; expected what kpac evaluate writes") from None
+        raise UnusableResults(f"{file}: not a whole JSON file; expected what kpac evaluate writes") from None
     version = results.get("format") if isinstance(results, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise UserError(f"{file}: has format {version}, this version of kpac reads {FORMAT}; update kpac")
     if version != FORMAT or "images" not in results or "protocol_settings" not in results:
-        raise UserError(f"{file}: written by an older kpac, or by something else; evaluate again with kpac evaluate")
+        raise UnusableResults(
+            f"{file}: written by an older kpac, or by something else; evaluate again with kpac evaluate"
+        )
     return results
 
 

@@ -129,7 +129,7 @@ def test_what_a_record_depends_on_makes_it_new(change, labelled, weights, tmp_pa
         write_pixels(source, 65535 - read_pixels(source))
     if change == "image is gone":
         sorted((output / "images").iterdir())[1].unlink()
-    results, _ = evaluate_weights(weights, evaluation, output, "cpu")
+    results, _ = evaluate_weights(weights, evaluation, output, "cpu", overwrite=change == "protocol")
     names = [image["name"] for image in results["images"]]
     assert again == (names if change in ("weights", "protocol") else [names[1]])
 
