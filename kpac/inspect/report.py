@@ -78,7 +78,10 @@ def inspect_weights(
 
     images, shapes = [], []
     for subject in tqdm(_subjects(model.views, photos, data, split, longest_side), desc="inspecting", disable=None):
-        restored, attention = attention_of(model, *subject.views.values())
+        try:
+            restored, attention = attention_of(model, *subject.views.values())
+        except UserError as error:
+            raise UserError(f"{subject.name}: {error}") from None
         caption = f"{subject.name} ({_size_note(subject)}), {label}"
         sheet = attention_sheet(subject.views["center"], restored, attention, caption, subject.blur_radius)
         save_sheet(sheet, output / subject.name)

@@ -56,6 +56,21 @@ def test_broken_file_is_named_and_the_rest_goes_on(capsys, tmp_path, weights):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_network_that_gives_nan_writes_no_black_photograph(capsys, tmp_path, weights):
+    model = kpac.load_model(weights)
+    next(model.parameters()).data.fill_(float("nan"))
+    kpac.save_model(model, weights)
+    photos = write_photos(tmp_path / "photos", 1, 24, 24)
+    assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "photo 0.png: 1,728 of 1,728 values of the output are NaN or infinite" in error
+    assert "restored 0 of 1" in error
+    assert list((tmp_path / "out").iterdir()) == []
+    line = fails(capsys, "inspect", weights, photos / "photo 0.png", "-o", tmp_path / "sheets", "--device", "cpu")
+    assert "photo 0: 1,728 of 1,728 values" in line
+    assert not (tmp_path / "sheets").exists()
+
+
 def test_photograph_that_does_not_fit_in_memory_is_named(capsys, monkeypatch, tmp_path, weights):
     photos = write_photos(tmp_path / "photos", 2, 24, 24)
 
