@@ -65,8 +65,8 @@ def comparison_sheet(
             panels[0].image, panels[-1].image, crop, crops
         )
         rows.append(Row(_error_panels(panels) if errors else panels, placed))
-    what = "absolute error, black to bright" if errors else "images"
-    sheet(rows, paths, f"{data_title(first)}, protocol {first['protocol']}: {what}")
+    what = ": absolute error, black to bright" if errors else ""
+    sheet(rows, paths, f"{data_title(first)}, protocol {first['protocol']}{what}")
 
 
 def parse_box(text: str) -> Box:
