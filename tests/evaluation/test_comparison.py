@@ -165,6 +165,27 @@ def test_csv_and_json_hold_the_exact_numbers():
     assert loaded[0]["source"].startswith("arXiv 2108.09108")
 
 
+def test_published_numbers_keep_their_digits():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    for text in (markdown(table), latex(table), csv_text(table)):
+        assert "0.774" in text
+        assert "0.7740" not in text
+        assert "0.800" in text
+        assert "0.8000" not in text
+    assert "0.7800" in markdown(table)  # ours
+
+
+def test_notes_of_latex_stand_below_the_tabular_and_do_not_widen_it():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    table.notes.append("Mean ± sample standard deviation over the seeds, 100 % of them.")
+    inside, _, below = latex(table).partition(r"\end{tabular}")
+    assert "leaderboard" not in inside
+    assert r"$^\dagger$ Published: KPAC, single image: arXiv 2108.09108, as the public leaderboard" in below
+    assert r"Mean $\pm$ sample standard deviation over the seeds, 100 \% of them." in below
+    assert not set("±†") & set(latex(table))
+    assert below.count("{") == below.count("}")
+
+
 def test_latex_escapes_what_it_would_read():
     assert escape(r"a_b & 50% {x} \y") == r"a\_b \& 50\% \{x\} \textbackslash{}y"
 
