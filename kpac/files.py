@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kpac.errors import UserError
+
+NAMED = ("Infinity", "-Infinity", "NaN")  # as strings in our JSON, which has no such numbers
 
 
 @contextmanager
@@ -39,6 +42,25 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes readable JSON, whole; see `whole_file`."""
+    """Writes readable JSON, whole; see `whole_file` and `dump_json`."""
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        partial.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """JSON that any parser takes: the numbers that it has not are the strings of `NAMED`.
+
+    `float` reads them back.
+    """
+    return json.dumps(_named(value), indent=indent, ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _named(value: Any) -> Any:
+    """The same with strings for the numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {key: _named(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return NAMED[2] if math.isnan(value) else NAMED[value < 0]
+    return value

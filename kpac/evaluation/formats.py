@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 import re
 from itertools import groupby
 
 from kpac.evaluation.comparison import Column, Row, Table, title_of
 from kpac.evaluation.quantities import METRICS, cell
+from kpac.files import dump_json
 from kpac.text import markdown_table
 
 
@@ -107,7 +107,7 @@ def json_text(table: Table) -> str:
                 "values": values,
             }
         )
-    return json.dumps({"rows": rows, "notes": table.notes}, indent=2, ensure_ascii=False) + "\n"
+    return dump_json({"rows": rows, "notes": table.notes}, indent=2) + "\n"
 
 
 FORMATS = {"markdown": markdown, "latex": latex, "csv": csv_text, "json": json_text}

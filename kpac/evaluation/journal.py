@@ -9,6 +9,8 @@ from typing import Any
 import kpac
 from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
+from kpac.evaluation.quantities import with_numbers
+from kpac.files import dump_json
 
 
 class Journal:
@@ -29,7 +31,7 @@ class Journal:
         for path in sorted(self.folder.glob("rank*.jsonl")):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    entry = json.loads(line)
+                    entry = json.loads(line, object_hook=with_numbers)
                     found[entry["fingerprint"]] = entry["record"]
                 except (ValueError, KeyError, TypeError):
                     continue
@@ -37,7 +39,7 @@ class Journal:
 
     def add(self, fingerprint: str, record: dict[str, Any]) -> None:
         """Appends a finished image."""
-        line = json.dumps({"fingerprint": fingerprint, "record": record}) + "\n"
+        line = dump_json({"fingerprint": fingerprint, "record": record}) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:

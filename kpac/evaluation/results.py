@@ -10,6 +10,7 @@ from kpac.environment import describe
 from kpac.errors import UserError
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.quantities import with_numbers
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import confidence, group_means, mean_scores
 from kpac.evaluation.tables import cost_json
@@ -90,7 +91,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
+        results = json.loads(file.read_text(encoding="utf-8"), object_hook=with_numbers)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; expected what kpac evaluate writes") from None
     except (OSError, ValueError):

@@ -1,6 +1,7 @@
 """What a sweep found so far: a table over seeds, a curve; and, beforehand, what it will take."""
 
 import json
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -117,7 +118,7 @@ def _row(label: str, results: Sequence[dict[str, Any]]) -> Row:
         if all(name in one["mean"] for one in results):
             values = [one["mean"][name] for one in results]
             row.values[Column(title, name)] = mean(values)
-            if len(values) > 1:
+            if len(values) > 1 and all(map(math.isfinite, values)):
                 row.deviations[Column(title, name)] = stdev(values)
     cost = results[0]["cost"] or {}
     costs = {"parameters": cost.get("parameters"), "macs": cost.get("macs")}

@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from kpac.errors import UserError
 from kpac.evaluation.comparison import Column, compare, published_numbers
 from kpac.evaluation.formats import csv_text, escape, json_text, latex, markdown
 from kpac.evaluation.protocols import find_protocol
-from kpac.evaluation.results import FORMAT, data_set_of
+from kpac.evaluation.results import FORMAT, data_set_of, read_results
+from kpac.files import write_json
 
 
 def results(label: str, psnr: float, ssim: float, protocol: str = "dpdd-8bit", names=("a", "b"), **changes) -> dict:
@@ -184,6 +186,17 @@ def test_notes_of_latex_stand_below_the_tabular_and_do_not_widen_it():
     assert r"Mean $\pm$ sample standard deviation over the seeds, 100 \% of them." in below
     assert not set("±†") & set(latex(table))
     assert below.count("{") == below.count("}")
+
+
+def test_infinite_psnr_is_json_that_any_parser_takes_and_comes_back(tmp_path):
+    infinite = results("equal", math.inf, 1.0)
+    write_json(tmp_path / "results.json", infinite)
+    assert read_results(tmp_path) == infinite
+    table = compare(found(infinite, results("x", 25, 0.7)))
+    for text in (json_text(table), (tmp_path / "results.json").read_text()):
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert json.loads(json_text(table))["rows"][0]["values"]["some_set test"]["psnr"] == "Infinity"
+    assert "**inf**" in markdown(table)
 
 
 def test_latex_escapes_what_it_would_read():

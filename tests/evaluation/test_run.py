@@ -1,6 +1,7 @@
 """An evaluation is complete, goes on where it stopped, and refuses what cannot be scored, in one line."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -211,6 +212,16 @@ def test_bad_outputs_of_another_method_are_named(mistake, data_root, tmp_path):
         score_images(outputs, data_root, tmp_path / "results")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "results" / "results.json").exists()
+
+
+def test_outputs_equal_to_the_targets_are_infinitely_good(data_root, tmp_path):
+    targets = shutil.copytree(data_root / "test_c" / "target", tmp_path / "targets")
+    first = score_images(targets, data_root, tmp_path / "results", "dpdd-16bit")
+    assert first["mean"]["psnr"] == math.inf
+    assert "Infinity" in (tmp_path / "results" / "records" / "rank0.jsonl").read_text()
+    again = score_images(targets, data_root, tmp_path / "results", "dpdd-16bit")  # from the records
+    assert again == first == read_results(tmp_path / "results")
+    assert "nan" not in (tmp_path / "results" / "report.md").read_text()
 
 
 def test_network_whose_output_is_not_a_number_is_named(data_root, weights, tmp_path):
