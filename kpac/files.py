@@ -41,6 +41,12 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             partial.unlink()
 
 
+def short_path(path: str | Path) -> str:
+    """A path as people read it: from the working directory on, where it lies inside."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes readable JSON, whole; see `whole_file` and `dump_json`."""
     with whole_file(path) as partial:

@@ -106,6 +106,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from kpac.evaluation.places import Places
     from kpac.evaluation.run import Evaluation, evaluate_method
     from kpac.evaluation.tables import summary_table
+    from kpac.files import short_path
     from kpac.models.registry import load_plugins
 
     load_plugins(options.plugin)
@@ -143,7 +144,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 print(summary_table(results))
                 for name, reason in results["skipped"].items():
                     say(f"{name.upper()} is skipped: {reason}")
-                print(f"\n{folder}/report.md, results.json, comparison.png")
+                print(f"\n{short_path(folder)}/report.md, results.json, comparison.png")
 
 
 def table(options: argparse.Namespace) -> None:

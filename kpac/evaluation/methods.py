@@ -85,7 +85,7 @@ class Network(Method):
 
     def describe(self) -> dict[str, Any]:
         model = dict(read_header(self.file)["model"])
-        return {"name": model.pop("name"), "options": model, "weights": str(self.file), "sha256": self.sha256}
+        return {"name": model.pop("name"), "options": model, "weights": str(self.file.resolve()), "sha256": self.sha256}
 
     def identity(self, scene: SceneFiles) -> list[Any]:
         return [self.sha256]
@@ -154,7 +154,7 @@ class SavedImages(Method):
         return Restored(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.device))
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.label, "options": {}, "images": str(self.folder)}
+        return {"name": self.label, "options": {}, "images": str(self.folder.resolve())}
 
     def identity(self, scene: SceneFiles) -> list[Any]:
         path = self.paths[scene.name]

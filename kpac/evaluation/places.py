@@ -11,6 +11,7 @@ from kpac.evaluation.journal import remove_journals
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.results import FILE, UnusableResults, read_results
+from kpac.files import short_path
 
 if TYPE_CHECKING:
     from kpac.evaluation.run import Evaluation
@@ -118,4 +119,5 @@ def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _title(results: dict[str, Any]) -> str:
     source = results["model"].get("weights") or results["model"]["images"]
-    return f"{source} on {results['data']}, {results['split']} split, under {results['protocol']}"
+    data = short_path(results["data"])
+    return f"{short_path(source)} on {data}, {results['split']} split, under {results['protocol']}"

@@ -18,6 +18,10 @@ from kpac.models.cost import Cost
 
 FORMAT = 1  # of results.json
 FILE = "results.json"
+NEEDED = {  # what readers look up
+    *("label", "protocol", "protocol_settings", "data", "split", "layout", "data_set", "model", "cost", "seconds"),
+    *("device", "mean", "groups", "images"),
+}
 
 
 class UnusableResults(UserError):
@@ -54,7 +58,7 @@ def make_results(
         "protocol": protocol.name,
         "bit_depth": protocol.bit_depth,
         "protocol_settings": protocol.settings(),
-        "data": str(data),
+        "data": str(data.resolve()),  # as seen from any folder
         "split": split,
         "layout": layout,
         "data_set": data_set_of([record["name"] for record in records]),
@@ -99,10 +103,13 @@ def read_results(path: Path) -> dict[str, Any]:
     version = results.get("format") if isinstance(results, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise UserError(f"{file}: has format {version}, this version of kpac reads {FORMAT}; update kpac")
-    if version != FORMAT or "images" not in results or "protocol_settings" not in results:
+    if version != FORMAT:
         raise UnusableResults(
             f"{file}: written by an older kpac, or by something else; evaluate again with kpac evaluate"
         )
+    missing = sorted(NEEDED - results.keys())
+    if missing:
+        raise UnusableResults(f"{file}: has no '{missing[0]}'; expected a whole results.json, evaluate again")
     return results
 
 

@@ -238,6 +238,22 @@ def test_figures_are_png_and_pdf(arguments, evaluated, tmp_path):
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_results_name_their_data_for_any_working_directory(data_root, tmp_path, monkeypatch):
+    weights = tmp_path / "net.safetensors"
+    kpac.save_model(kpac.create_model("kpac_2level", width=4, blocks=1), weights)
+    kpac.save_model(kpac.create_model("kpac_2level", width=6, blocks=1), tmp_path / "other.safetensors")
+    monkeypatch.chdir(data_root.parent)
+    words = ["--save-images", "--device", "cpu", "--output"]
+    assert main(["evaluate", str(weights), "--data", data_root.name, *words, str(tmp_path / "a")]) == 0
+    other = str(tmp_path / "other.safetensors")
+    assert main(["evaluate", other, "--data", str(data_root), *words, str(tmp_path / "b")]) == 0
+    assert f"# net on {data_root.name}, test split" in (tmp_path / "a" / "report.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for folder in "ab":
+        assert json.loads((tmp_path / folder / "results.json").read_text())["data"] == str(data_root.resolve())
+    assert main(["figure", "comparison", "a", "b", "--output", "sheet.png", "--crop", "24"]) == 0
+
+
 def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
     figure = ["figure", "comparison", str(evaluated), "--output", str(tmp_path / "figure.pdf")]
     for extra, words in (
@@ -247,6 +263,21 @@ def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
         capsys.readouterr()
         assert main([*figure, *extra]) == 2
         assert words in capsys.readouterr().err
+    path = evaluated / "network1-data set" / "results.json"
+    whole = json.loads(path.read_text())
+    for change, words in (
+        ({"images": whole["images"][1:]}, f"scene '{whole['images'][0]['name']}' was not scored"),
+        ({"data": str(tmp_path)}, f"network1-data set/results.json: is on {tmp_path.name} test ("),
+    ):
+        path.write_text(json.dumps(whole | change))
+        assert main(figure) == 2
+        assert words in capsys.readouterr().err
+    for key in ("data_set", "layout"):
+        path.write_text(json.dumps({name: value for name, value in whole.items() if name != key}))
+        for command in (figure, ["table", str(evaluated)]):
+            assert main(command) == 2
+            assert f"results.json: has no '{key}'; expected a whole results.json" in capsys.readouterr().err
+    path.write_text(json.dumps(whole))
     for image in (evaluated / "network1-data set" / "images").iterdir():
         image.unlink()
     assert main(figure) == 2
