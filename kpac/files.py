@@ -29,7 +29,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, path)
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -39,6 +39,29 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:
+    """Makes a folder, and those that it lies in, unless it is there.
+
+    Args:
+        folder: to make.
+        wanted: what the message names, such as the file to write there; by default the folder.
+
+    Raises:
+        UserError: a file is in the way, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(path for path in (folder, *folder.parents) if path.exists())
+        raise UserError(
+            f"{wanted or folder}: cannot be written, because {file} is a file and no folder; name another folder, or "
+            "move that file"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{wanted or folder}: cannot be written ({error.strerror})") from None
 
 
 def short_path(path: str | Path) -> str:

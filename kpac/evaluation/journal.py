@@ -10,7 +10,7 @@ import kpac
 from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
 from kpac.evaluation.quantities import with_numbers
-from kpac.files import dump_json
+from kpac.files import dump_json, make_folder
 
 
 class Journal:
@@ -41,7 +41,7 @@ class Journal:
         """Appends a finished image."""
         line = dump_json({"fingerprint": fingerprint, "record": record}) + "\n"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with self.path.open("a+b") as file:
                 if file.tell():
                     file.seek(-1, 2)

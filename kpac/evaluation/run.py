@@ -181,7 +181,7 @@ class _Work:
         caption = f"{self.method.label}, {evaluation.data} {evaluation.split} split, protocol {self.protocol.name}"
         figures.comparison(shown, self.folder / "comparison.png", caption)
         with whole_file(self.folder / "report.md") as partial:
-            partial.write_text(tables.report(results, self.protocol.summary()), encoding="utf-8")
+            partial.write_text(tables.report(results, self.protocol.summary(results["mean"])), encoding="utf-8")
         write_json(self.folder / FILE, results)
         return results
 

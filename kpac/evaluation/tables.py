@@ -79,11 +79,10 @@ def report(results: dict[str, Any], protocol_summary: str) -> str:
     parts = [
         f"# {results['label']} on {short_path(results['data'])}, {results['split']} split",
         summary_table(results),
-        "![blurred, restored and sharp](comparison.png)",
+        f"![{'blurred, restored and sharp' if 'psnr' in results['mean'] else 'blurred and restored'}](comparison.png)",
         "## How these numbers were made",
         "\n".join(f"- {fact}" for fact in facts),
-        "## Every image",
-        image_table(results),
+        *(["## Every image", image_table(results)] if results["mean"] else []),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kpac.errors import UserError
+from kpac.files import make_folder
 from kpac.restore.photograph import SUFFIXES, read_photograph
 from kpac.restore.restorer import Restorer
 
@@ -45,6 +46,8 @@ def plan(
     for center in centers:
         if center.name in jobs:
             other = jobs[center.name].views["center"]
+            if center.samefile(other):
+                continue
             raise UserError(f"{center} and {other}: both would become {output / center.name}; restore them separately")
         views = {"center": center}
         for name, place in (("left", left), ("right", right)):
@@ -58,8 +61,8 @@ def plan(
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if there[1:] else ""
         raise UserError(f"{there[0]}: exists already{more}; --overwrite replaces it")
+    make_folder(output)
     try:
-        output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:

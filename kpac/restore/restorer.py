@@ -148,7 +148,8 @@ class Restorer:
             raise UserError(f"{network} reads dual-pixel views beside the photograph; name them with {flags}")
         extra = [name for name in names if name not in self.model.views]
         if extra:
-            raise UserError(f"{network} reads the center view alone; leave out {' and '.join(extra)}")
+            flags = " and ".join(f"--{name}" for name in extra)
+            raise UserError(f"{network} reads the center view alone; leave out {flags}")
 
     def _check(self, images: dict[str, np.ndarray | None]) -> list[Tensor]:
         """The views that the network reads, as (1, 3, H, W) tensors that share the arrays' memory."""

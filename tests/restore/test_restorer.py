@@ -71,7 +71,7 @@ def test_dual_pixel_views_go_in_beside_the_center_view():
 
 
 def test_views_that_the_network_does_not_read_are_refused(model):
-    with pytest.raises(UserError, match="reads the center view alone; leave out left"):
+    with pytest.raises(UserError, match="reads the center view alone; leave out --left"):
         kpac.Restorer(model, device="cpu")(photo(), left=photo())
 
 
