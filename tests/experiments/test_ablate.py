@@ -43,6 +43,7 @@ def test_sweep_ends_in_tables_and_a_curve_over_the_seeds(sweep_file, short, tmp_
         assert float(deviation) == pytest.approx(statistics.stdev(scores))
     assert r"$\pm$" in (folder / "table.tex").read_text()
     assert (folder / "curve.pdf").read_bytes().startswith(b"%PDF")
+    assert f"{folder}: table.md, table.tex, table.csv, table.json, curve.png, curve.pdf\n" in printed
 
     # Finished runs are not repeated.
     times = {path: path.stat().st_mtime_ns for path in folder.glob("blocks-*/**/*") if path.is_file()}
@@ -63,6 +64,14 @@ def test_dry_run_shows_the_plan_and_writes_nothing(sweep_file, tmp_path, capsys)
     ]
     assert all("planned" in line for line in lines[2:6])
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_said_to_be_written_is_there(sweep_file, short, tmp_path, capsys):
+    sweep_file.write_text(sweep_file.read_text().replace("[0, 1]", "[0]", 2))
+    folder = tmp_path / "runs" / "sweep"
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    assert f"{folder}: table.md, table.tex, table.csv, table.json\n" in capsys.readouterr().out
+    assert not list(folder.glob("curve.*"))  # of a single setting
 
 
 def test_failed_run_is_reported_and_can_be_retried(sweep_file, short, tmp_path, capsys, monkeypatch):
