@@ -72,10 +72,12 @@ def _execution_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def ablate(options: argparse.Namespace) -> int:
+    from kpac.experiments.progress import check_data
     from kpac.experiments.report import write_report
     from kpac.experiments.sweep import load_sweep
 
     sweep = load_sweep(options.sweep, options.overrides)
+    check_data(sweep.runs)
     return _carry_out(sweep, options, write_report)
 
 

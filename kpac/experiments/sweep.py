@@ -67,6 +67,7 @@ class Run:
         config: resolved.
         words: what to give to `kpac train`.
         evaluation: what to give to `kpac evaluate`, without the model and the output.
+        scored_on: the data set and the split that this names.
         results: folder of its results.
         weights: to evaluate instead of training; None trains.
     """
@@ -76,6 +77,7 @@ class Run:
     config: Config
     words: tuple[str, ...]
     evaluation: tuple[str, ...]
+    scored_on: tuple[Path, str]
     results: Path
     weights: Path | None = None
 
@@ -165,7 +167,7 @@ def make_run(
     results = config.folder / "results" / f"{data.resolve().name}-{evaluation.split}-{Path(protocol).name}"
     flags = ["--data", str(data), "--split", evaluation.split, "--protocol", protocol, "--device", config.device]
     flags += itertools.chain.from_iterable(("--plugin", plugin) for plugin in config.plugins)
-    return Run(label, value, config, (str(base), *words), tuple(flags), results)
+    return Run(label, value, config, (str(base), *words), tuple(flags), (data, evaluation.split), results)
 
 
 def _grid(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
