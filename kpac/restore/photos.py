@@ -52,7 +52,7 @@ def plan(
         views = {"center": center}
         for name, place in (("left", left), ("right", right)):
             if place is not None:
-                views[name] = _other_view(center, place, len(centers))
+                views[name] = other_view(center, place, len(centers))
         jobs[center.name] = Job(views, output / center.name)
     for job in jobs.values():
         if job.target.exists() and any(job.target.samefile(path) for path in job.views.values()):
@@ -123,7 +123,17 @@ def _find(name: str) -> list[Path]:
     return files
 
 
-def _other_view(center: Path, place: Path, count: int) -> Path:
+def other_view(center: Path, place: Path, count: int) -> Path:
+    """The file of a photograph's left or right view.
+
+    Args:
+        center: the photograph.
+        place: the file, or a folder with a file of the same name.
+        count: of photographs; a file is the view of a single one.
+
+    Raises:
+        UserError: no such file.
+    """
     if place.is_dir():
         place = place / center.name
     elif count > 1:
