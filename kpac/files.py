@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kpac.errors import UserError
+
+NAMED = ("Infinity", "-Infinity", "NaN")  # as strings in our JSON, which has no such numbers
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, path)
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -38,7 +41,55 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             partial.unlink()
 
 
+def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:
+    """Makes a folder, and those that it lies in, unless it is there.
+
+    Args:
+        folder: to make.
+        wanted: what the message names, such as the file to write there; by default the folder.
+
+    Raises:
+        UserError: a file is in the way, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(path for path in (folder, *folder.parents) if path.exists())
+        raise UserError(
+            f"{wanted or folder}: cannot be written, because {file} is a file and no folder; name another folder, or "
+            "move that file"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{wanted or folder}: cannot be written ({error.strerror})") from None
+
+
+def short_path(path: str | Path) -> str:
+    """A path as people read it: from the working directory on, where it lies inside."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes readable JSON, whole; see `whole_file`."""
+    """Writes readable JSON, whole; see `whole_file` and `dump_json`."""
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        partial.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """JSON that any parser takes: the numbers that it has not are the strings of `NAMED`.
+
+    `float` reads them back.
+    """
+    return json.dumps(_named(value), indent=indent, ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _named(value: Any) -> Any:
+    """The same with strings for the numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {key: _named(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return NAMED[2] if math.isnan(value) else NAMED[value < 0]
+    return value

@@ -44,6 +44,9 @@ def add(commands: Subcommands) -> None:
         metavar="DIR",
         help="folder for the results (default: in the run's folder); of several, each gets a folder inside",
     )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace the results of another model, protocol or data set"
+    )
     command.add_argument("--save-images", action="store_true", help="keep the outputs, at the inputs' bit depth")
     command.add_argument(
         "--lpips-weights", type=Path, metavar="FILE", help="torchvision's weights of the LPIPS backbone"
@@ -100,8 +103,10 @@ def add(commands: Subcommands) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     from kpac.distributed import processes
     from kpac.evaluation.methods import Network, SavedImages
-    from kpac.evaluation.run import Evaluation, default_folder, evaluate_method
+    from kpac.evaluation.places import Places
+    from kpac.evaluation.run import Evaluation, evaluate_method
     from kpac.evaluation.tables import summary_table
+    from kpac.files import short_path
     from kpac.models.registry import load_plugins
 
     load_plugins(options.plugin)
@@ -113,9 +118,8 @@ def evaluate(options: argparse.Namespace) -> None:
         for text in options.images:
             label, _, folder = text.rpartition("=")
             makers.append(partial(SavedImages, Path(folder), here.device, label or None))
-        for make, data in product(makers, options.data):
-            method = here.together(make)
-            evaluation = Evaluation(
+        evaluations = [
+            Evaluation(
                 data=data,
                 split=options.split,
                 layout=options.layout,
@@ -125,16 +129,22 @@ def evaluate(options: argparse.Namespace) -> None:
                 required=tuple(options.require),
                 save_images=options.save_images,
             )
-            folder = options.output or here.together(partial(default_folder, method, evaluation))
-            if options.output and several:
-                folder /= f"{method.label}-{data.resolve().name}"
+            for data in options.data
+        ]
+        work = list(product(makers, evaluations))
+        places = Places(options.output, several, options.overwrite)
+        # Each method is made here and again below, so that the memory holds one at a time.
+        folders = [here.together(lambda make=make, asked=asked: places.take(make(), asked)) for make, asked in work]
+        for (make, evaluation), folder in zip(work, folders, strict=True):
+            method = here.together(make)
             results = evaluate_method(method, evaluation, folder, here)
             if here.is_first:
-                print(f"\n{method.label} on {data}, {options.split} split, protocol {results['protocol']}\n")
+                title = f"{method.label} on {evaluation.data}, {options.split} split"
+                print(f"\n{title}, protocol {results['protocol']}\n")
                 print(summary_table(results))
                 for name, reason in results["skipped"].items():
                     say(f"{name.upper()} is skipped: {reason}")
-                print(f"\n{folder}/report.md, results.json, comparison.png")
+                print(f"\n{short_path(folder)}/report.md, results.json, comparison.png")
 
 
 def table(options: argparse.Namespace) -> None:

@@ -72,11 +72,13 @@ def _execution_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def ablate(options: argparse.Namespace) -> int:
+    from kpac.experiments.progress import check_data
     from kpac.experiments.report import write_report
     from kpac.experiments.sweep import load_sweep
 
     sweep = load_sweep(options.sweep, options.overrides)
-    return _carry_out(sweep, options, write_report, "curve.png, curve.pdf")
+    check_data(sweep.runs)
+    return _carry_out(sweep, options, write_report)
 
 
 def paper(options: argparse.Namespace) -> int:
@@ -91,11 +93,11 @@ def paper(options: argparse.Namespace) -> int:
     if not options.dry_run and any(state_of(run) != "finished" for run in sweep.runs):
         for verdict in check_dpdd(sweep):
             say(verdict)
-    return _carry_out(sweep, options, write_paper_report, "quality_against_cost.png, .pdf")
+    return _carry_out(sweep, options, write_paper_report)
 
 
 def _carry_out(
-    sweep: Sweep, options: argparse.Namespace, write_report: Callable[[Sweep], Table | None], pictures: str
+    sweep: Sweep, options: argparse.Namespace, write_report: Callable[[Sweep], tuple[Table | None, list[Path]]]
 ) -> int:
     """Does what is left of a sweep, and says how it went; the exit status."""
     from kpac.evaluation.formats import markdown
@@ -127,10 +129,10 @@ def _carry_out(
         raise Stopped(
             f"{stop}; {done} of {len(sweep.runs)} runs are finished, the same command goes on from there", stop.status
         ) from None
-    table = write_report(sweep)
+    table, written = write_report(sweep)
     if table:
         print(markdown(table))
-        print(f"{sweep.folder}/table.md, .tex, .csv, .json, {pictures}")
+        print(f"{sweep.folder}: {', '.join(path.name for path in written)}")
     for run in sweep.runs:
         if state_of(run) == "running":
             say(f"{run.folder}: another process is training it; when that is done, the same command goes on")

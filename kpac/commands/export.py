@@ -19,11 +19,12 @@ def export(options: argparse.Namespace) -> None:
     from kpac.errors import UserError
     from kpac.models.registry import load_plugins
     from kpac.models.weights import load_model
-    from kpac.restore.export import CHECKED_SIZES, export_model
+    from kpac.restore.export import checked_sizes, export_model
 
     if options.target.exists() and not options.overwrite:
         raise UserError(f"{options.target}: exists already; --overwrite replaces it")
     load_plugins(options.plugin)
-    difference = export_model(load_model(options.model), options.target)
-    sizes = ", ".join(f"{height}x{width}" for height, width in CHECKED_SIZES)
+    model = load_model(options.model)
+    difference = export_model(model, options.target)
+    sizes = ", ".join(f"{height}x{width}" for height, width in checked_sizes(model))
     say(f"{options.target}: differs from PyTorch by {difference:.1e} at most, on {sizes}")

@@ -14,6 +14,8 @@ def add(commands: Subcommands) -> None:
         "photos", nargs="*", type=Path, metavar="PHOTO", help="image files (default: two photographs of scikit-image)"
     )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the sheets")
+    command.add_argument("--left", type=Path, metavar="VIEW", help="left dual-pixel view, or a folder of them")
+    command.add_argument("--right", type=Path, metavar="VIEW", help="right dual-pixel view, or a folder of them")
     command.add_argument(
         "--data", type=Path, metavar="DIR", help="a data set in place of photographs; a synthetic one knows its blur"
     )
@@ -36,6 +38,9 @@ def inspect(options: argparse.Namespace) -> None:
 
     if options.photos and options.data:
         raise UserError("PHOTO and --data: give one of the two")
+    others = {name: place for name in ("left", "right") if (place := getattr(options, name))}
+    if others and not options.photos:
+        raise UserError(f"--{' and --'.join(others)}: expected PHOTO, the center view, beside")
     load_plugins(options.plugin)
     result = inspect_weights(
         options.model,
@@ -45,6 +50,7 @@ def inspect(options: argparse.Namespace) -> None:
         options.split,
         options.longest_side,
         options.device,
+        others,
     )
     table = correlation_table(result)
     if table:

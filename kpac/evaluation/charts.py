@@ -1,5 +1,7 @@
 """Charts for papers: quality against cost, and a quantity along an axis of an ablation."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,12 @@ from kpac.evaluation.figures import PAPER, save
 from kpac.evaluation.quantities import COSTS, METRICS, QUANTITIES, SCALES
 
 SIZE = (3.4, 2.5)  # inches: one column of a paper
-OURS, THEIRS, GRID = "#0b6fb8", "#d1495b", "#dddddd"
+OURS, THEIRS, GRID = "#0b6fb8", "#777777", "#dddddd"
+COLORS = (OURS, "#d1495b", "#2e933c", "#e09f3e", "#7b4fa3", "#0f8b8d", "#333333")
+MARKERS = "osD^vP*"  # beside the colors, for those who do not see them
+DASHES = ("--", ":", "-.")
+LINE = 0.17  # inches, of a legend
+LETTERS = 52  # of a line of a legend
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,10 @@ class CurvePoint:
 def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str = "macs") -> None:
     """Draws each method's quality against its cost, on a logarithmic axis where costs differ much.
 
+    Published methods, whose costs are not known, are dashed lines. Infinite quality is an arrow at the upper end.
+
     Args:
-        table: from `kpac.evaluation.comparison.compare`; rows without that cost are left out.
+        table: from `kpac.evaluation.comparison.compare`; other rows without that cost are left out.
         paths: .png, .pdf or .svg files to write.
         metric, cost: names in `kpac.evaluation.quantities`.
 
@@ -48,59 +57,107 @@ def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str
     quality = next((column for column in table.columns if column.quantity == metric), None)
     price = Column("", cost)
     rows = [row for row in table.rows if quality in row.values and price in row.values]
+    published = [row for row in table.rows if quality in row.values and row.source]
     if quality is None or not rows:
         raise UserError(f"no method has both {metric} and {cost}; expected results of networks, from kpac evaluate")
-    figure, axes = _axes()
-    prices = [row.values[price] * SCALES.get(cost, 1) for row in rows]
-    if max(prices) > 5 * min(prices) > 0:
-        axes.set_xscale("log")
-    for row, x in zip(rows, prices, strict=True):
-        y = row.values[quality]
-        axes.plot(x, y, "o", color=THEIRS if row.source else OURS, markersize=5)
-        axes.annotate(row.label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
-    axes.margins(x=0.25, y=0.2)
+    labels = ["\n".join(textwrap.wrap(row.label, LETTERS)) or " " for row in rows]
+    labels += ["\n".join(textwrap.wrap(f"{row.label} (published)", LETTERS)) for row in published]
+    figure, axes = _axes(SIZE[1] + LINE * sum(label.count("\n") + 1 for label in labels))
+    for number, (label, row) in enumerate(zip(labels, rows, strict=False)):
+        style = {"color": COLORS[number % len(COLORS)], "linestyle": "none", "markersize": 5}
+        style |= {"fillstyle": "none", "markeredgewidth": 1.3}  # hollow, so that equal ones do not hide each other
+        x, y = row.values[price] * SCALES.get(cost, 1), row.values[quality]
+        if math.isinf(y):
+            arrow = {"marker": "$\\uparrow$", "transform": axes.get_xaxis_transform(), "clip_on": False}
+            axes.plot(x, 1, label=f"{label} (infinite)", **style | arrow | {"markersize": 9})
+        else:
+            axes.plot(x, y, MARKERS[number % len(MARKERS)], label=label, **style)
+    for number, (label, row) in enumerate(zip(labels[len(rows) :], published, strict=True)):
+        dashes = DASHES[number % len(DASHES)]
+        axes.axhline(row.values[quality], color=THEIRS, linestyle=dashes, linewidth=1, zorder=1, label=label)
+    _scale_costs(axes, [row.values[price] * SCALES.get(cost, 1) for row in rows])
+    if all(math.isinf(row.values[quality]) for row in [*rows, *published]):
+        axes.set_yticks([])
+    else:
+        axes.yaxis.set_major_locator(_ticks(8))
+    axes.margins(y=0.15)
     axes.set_xlabel(QUANTITIES[cost].title)
     axes.set_ylabel(f"{QUANTITIES[metric].title}, {quality.over}")
+    figure.legend(loc="outside lower center", fontsize=7, frameon=False, borderaxespad=0.2)
     _write(figure, paths)
 
 
-def curve(points: Sequence[CurvePoint], paths: Sequence[Path], axis: str, metric: str = "psnr") -> None:
+def curve(
+    points: Sequence[CurvePoint], paths: Sequence[Path], axis: str, metric: str = "psnr", ordered: bool = True
+) -> None:
     """Draws means, with one deviation to each side, in the order of an ablation.
 
     Args:
         points: in that order.
         paths: .png, .pdf or .svg files to write.
-        axis: what was varied.
+        axis: what was varied; "" where the points' labels say it.
         metric: a name in `kpac.evaluation.quantities`.
+        ordered: joins the points by a line; False draws them as rows, which have no order.
     """
-    figure, axes = _axes()
-    places, means = range(len(points)), [point.mean for point in points]
-    axes.errorbar(
-        places,
-        means,
-        yerr=[point.deviation or 0 for point in points],
-        fmt="o-",
-        color=OURS,
-        markersize=4,
-        linewidth=1.2,
-        capsize=3,
-    )
-    long = max(len(point.label) for point in points) > 6
-    axes.set_xticks(
-        places, [point.label for point in points], rotation=20 if long else 0, ha="right" if long else "center"
-    )
-    axes.margins(x=0.1, y=0.15)
-    axes.set_xlabel(axis)
-    axes.set_ylabel(QUANTITIES[metric].title)
+    places, labels = list(range(len(points))), [point.label for point in points]
+    figure, axes = _axes(SIZE[1] if ordered else 0.7 + 0.26 * len(points))
+    spread = [index for index in places if points[index].deviation is not None]
+    deviations = [points[index].deviation for index in spread]
+    bars = {"fmt": "none", "color": OURS, "linewidth": 1.2, "capsize": 3}
+    style = {"color": OURS, "marker": "o", "markersize": 4, "linewidth": 1.2}
+    if ordered:
+        axes.plot(places, [point.mean for point in points], **style)
+        if spread:
+            axes.errorbar(spread, [points[index].mean for index in spread], yerr=deviations, **bars)
+        long = max(map(len, labels)) > 6
+        axes.set_xticks(places, labels, rotation=20 if long else 0, ha="right" if long else "center")
+        axes.margins(x=0.1, y=0.15)
+        axes.yaxis.set_major_locator(_ticks(8))
+        axes.set_xlabel(axis)
+        axes.set_ylabel(QUANTITIES[metric].title)
+    else:
+        axes.plot([point.mean for point in points], places, **style | {"linestyle": "none"})
+        if spread:
+            axes.errorbar([points[index].mean for index in spread], spread, xerr=deviations, **bars)
+        axes.set_yticks(places, ["\n".join(textwrap.wrap(label, 32)) for label in labels])
+        axes.set_ylim(len(points) - 0.5, -0.5)  # the first above
+        axes.margins(x=0.15)
+        axes.xaxis.set_major_locator(_ticks())
+        axes.set_ylabel(axis)
+        axes.set_xlabel(QUANTITIES[metric].title)
     _write(figure, paths)
 
 
-def _axes():
+def _scale_costs(axes, costs: Sequence[float]) -> None:
+    """The x axis: few numbers, as people write them, and none between them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(costs), max(costs)
+    if high > 5 * low > 0:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.5, high * 1.5)
+        subs = (1.0,) if high > 1000 * low else (1.0, 3.0) if high > 30 * low else (1.0, 2.0, 5.0)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        margin = 0.25 * (high - low) or 0.5 * high or 1
+        axes.set_xlim(low - margin, high + margin)
+        axes.xaxis.set_major_locator(_ticks())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+
+
+def _ticks(most: int = 5):
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=most, steps=[1, 2, 5, 10])
+
+
+def _axes(height: float = SIZE[1]):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(PAPER):
-        figure = Figure(figsize=SIZE, dpi=200, layout="constrained", facecolor="white")
+        figure = Figure(figsize=(SIZE[0], height), dpi=200, layout="constrained", facecolor="white")
         axes = figure.add_subplot()
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -39,6 +39,7 @@ class Row:
         protocol: under which it was scored.
         source: of a published row; None for our own.
         deviations: sample standard deviations over seeds, of values that are means over seeds.
+        printed: of a published row, its values with the digits in which they were published.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Row:
     protocol: str = ""
     source: str | None = None
     deviations: dict[Column, float] = field(default_factory=dict)
+    printed: dict[Column, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -125,8 +127,8 @@ def data_title(results: dict[str, Any]) -> str:
 
 @cache
 def published_numbers() -> list[dict[str, Any]]:
-    """The entries of published.yaml."""
-    return yaml.safe_load((files("kpac.evaluation") / "published.yaml").read_text(encoding="utf-8"))
+    """The entries of published.yaml; numbers are text, with the digits in which they were published."""
+    return yaml.load((files("kpac.evaluation") / "published.yaml").read_text(encoding="utf-8"), yaml.BaseLoader)
 
 
 def _check(found: Found, mix_protocols: bool) -> None:
@@ -194,8 +196,9 @@ def _published_rows(found: Found, mix_protocols: bool) -> list[Row]:
                 f"under '{ours}'; evaluate under that one, or add --mix-protocols"
             )
         title = entry["data_set"] + ("" if entry["group"] == COMBINED else f", {entry['group']}")
-        values = {Column(title, name): entry[name] for name in METRICS if name in entry}
-        rows.append(Row(entry["label"], values, entry["protocol"], entry["source"]))
+        printed = {Column(title, name): entry[name] for name in METRICS if name in entry}
+        values = {column: float(text) for column, text in printed.items()}
+        rows.append(Row(entry["label"], values, entry["protocol"], entry["source"], printed=printed))
     return rows
 
 
@@ -205,7 +208,7 @@ def _differences(ours: Sequence[tuple[Row, dict[str, Any]]]) -> None:
         for entry in published_numbers():
             is_about = results["model"]["name"] in entry["networks"] and entry["group"] == COMBINED
             if is_about and entry["data_set"] == data_title(results) and entry["protocol"] == results["protocol"]:
-                row.values[Column(entry["data_set"], "difference")] = results["mean"]["psnr"] - entry["psnr"]
+                row.values[Column(entry["data_set"], "difference")] = results["mean"]["psnr"] - float(entry["psnr"])
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:

@@ -1,5 +1,6 @@
 """Pictures for people and papers: images side by side, and the places that matter enlarged."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from kpac.evaluation.evaluator import Evaluated
 from kpac.files import whole_file
 
 BOX_COLORS = ("#ffb000", "#00b4d8", "#e63994", "#7ac74f")
+TITLE_SIZES, NOTE_SIZES = (11, 7), (8, 5)  # points, largest and smallest
 ZOOM_RATIO = 0.62  # height of an enlarged crop to its width
 PAPER = {"pdf.fonttype": 42, "svg.fonttype": "none", "font.size": 8}  # text stays text, in fonts that journals take
 Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
@@ -77,7 +79,9 @@ def sheet(rows: Sequence[Row], paths: Sequence[Path], caption: str) -> None:
     count = len(rows[0].panels)
     panel = 11.0 / max(count, 3)  # inches
     width = panel * count
-    header, footer, gap = 0.35, 0.35, 0.06
+    titles, title_size = _fitted([item.title for item in rows[0].panels], panel, TITLE_SIZES)
+    lines = max(title.count("\n") + 1 for title in titles)
+    header, footer, gap = 0.17 + lines * 1.2 * title_size / 72, 0.35, 0.06
     heights = [
         height
         for row in rows
@@ -96,9 +100,9 @@ def sheet(rows: Sequence[Row], paths: Sequence[Path], caption: str) -> None:
                     axes = figure.add_axes(frame)
                     axes.set_axis_off()
                     if box is None:
-                        _draw_whole(axes, item, row.boxes)
+                        _draw_whole(axes, item, row.boxes, panel)
                         if number == 0:
-                            axes.set_title(item.title, fontsize=11)
+                            axes.set_title(titles[column], fontsize=title_size)
                     else:
                         _draw_zoom(axes, item.image, box, BOX_COLORS[(line - 1) % len(BOX_COLORS)])
                 top -= gap
@@ -149,7 +153,20 @@ def _image_height(row: Row, panel: float) -> float:
     return panel * rows / columns
 
 
-def _draw_whole(axes, panel: Panel, boxes: Sequence[Box]) -> None:
+def _fitted(texts: Sequence[str], width: float, sizes: tuple[float, float]) -> tuple[list[str], float]:
+    """Texts in lines of a width in inches, in the largest size in which none has to be broken, or the smallest.
+
+    Returns:
+        The texts and the size in points.
+    """
+    letter = 0.6 / 72  # inches a point, of the font's average letter
+    longest = max(map(len, texts))
+    largest, smallest = sizes
+    size = min(largest, max(smallest, 0.95 * width / (letter * max(longest, 1))))
+    return ["\n".join(textwrap.wrap(text, max(1, int(0.95 * width / (letter * size))))) for text in texts], size
+
+
+def _draw_whole(axes, panel: Panel, boxes: Sequence[Box], inches: float) -> None:
     from matplotlib.patches import Rectangle
 
     axes.imshow(panel.image, interpolation="lanczos", aspect="auto")
@@ -158,7 +175,8 @@ def _draw_whole(axes, panel: Panel, boxes: Sequence[Box]) -> None:
         axes.add_patch(Rectangle((left, top), width, height, fill=False, color=color, linewidth=1.2))
     if panel.note:
         style = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}
-        axes.text(0.015, 0.03, panel.note, transform=axes.transAxes, color="white", fontsize=8, bbox=style, va="bottom")
+        (text,), size = _fitted([panel.note], inches, NOTE_SIZES)
+        axes.text(0.015, 0.03, text, transform=axes.transAxes, color="white", fontsize=size, bbox=style, va="bottom")
 
 
 def _draw_zoom(axes, image: np.ndarray, box: Box, color: str) -> None:

@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 import re
 from itertools import groupby
 
 from kpac.evaluation.comparison import Column, Row, Table, title_of
 from kpac.evaluation.quantities import METRICS, cell
+from kpac.files import dump_json
 from kpac.text import markdown_table
 
 
@@ -31,9 +31,11 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """For papers, with the package booktabs: the best bold, the second best underlined."""
+    """For papers, with the package booktabs: the best bold, the second best underlined; the notes below, as text.
+
+    Inside the tabular, a note longer than the table would widen it.
+    """
     ranks = table.ranks()
-    width = len(table.columns) + 1 + table.mixed
     lead = ["Method", *(["Protocol"] if table.mixed else [])]
     over, rules, place = ["" for _ in lead], [], len(lead) + 1
     for title, columns in groupby(table.columns, key=lambda column: column.over):
@@ -67,11 +69,9 @@ def latex(table: Table) -> str:
         protocol = [escape(row.protocol)] if table.mixed else []
         label = escape(row.label) + (r"$^\dagger$" if row.source else "")
         lines.append(" & ".join([label, *protocol, *cells]) + r" \\")
-    lines.append(r"\bottomrule")
-    for note in _notes(table, "† "):
-        text = escape(note).replace("†", r"$^\dagger$")
-        lines.append(rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {text}}} \\")
-    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+    notes = [escape(note) + r"\par" for note in _notes(table, "† ")]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip", r"{\footnotesize\raggedright", *notes, "}"]
+    return "\n".join(lines) + "\n"
 
 
 def csv_text(table: Table) -> str:
@@ -83,7 +83,7 @@ def csv_text(table: Table) -> str:
     names += [" ".join(filter(None, (column.over, column.quantity, "deviation"))) for column in spread]
     writer.writerow(["method", "published", "protocol", "source", *names])
     for row in table.rows:
-        values = [row.values.get(column, "") for column in table.columns]
+        values = [row.printed.get(column, row.values.get(column, "")) for column in table.columns]
         values += [row.deviations.get(column, "") for column in spread]
         writer.writerow([row.label, "yes" if row.source else "no", row.protocol, row.source or "", *values])
     return text.getvalue()
@@ -107,7 +107,7 @@ def json_text(table: Table) -> str:
                 "values": values,
             }
         )
-    return json.dumps({"rows": rows, "notes": table.notes}, indent=2, ensure_ascii=False) + "\n"
+    return dump_json({"rows": rows, "notes": table.notes}, indent=2) + "\n"
 
 
 FORMATS = {"markdown": markdown, "latex": latex, "csv": csv_text, "json": json_text}
@@ -117,13 +117,16 @@ SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}
 def escape(text: str) -> str:
     """Plain text as LaTeX."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return re.sub(r"[\\~^&%$#_{}]", lambda match: special.get(match[0], "\\" + match[0]), text)
+    special |= {"±": r"$\pm$", "†": r"$^\dagger$"}
+    return re.sub(r"[\\~^&%$#_{}±†]", lambda match: special.get(match[0], "\\" + match[0]), text)
 
 
 def _cell(column: Column, row: Row) -> str:
     value = row.values.get(column)
     if column.quantity == "difference":
         return "-" if value is None else f"{value:+.2f}"
+    if column in row.printed:
+        return row.printed[column]
     deviation = f" ± {cell(column.quantity, row.deviations[column])}" if column in row.deviations else ""
     return cell(column.quantity, value) + deviation
 

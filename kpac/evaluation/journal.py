@@ -9,6 +9,8 @@ from typing import Any
 import kpac
 from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
+from kpac.evaluation.quantities import with_numbers
+from kpac.files import dump_json, make_folder
 
 
 class Journal:
@@ -29,7 +31,7 @@ class Journal:
         for path in sorted(self.folder.glob("rank*.jsonl")):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    entry = json.loads(line)
+                    entry = json.loads(line, object_hook=with_numbers)
                     found[entry["fingerprint"]] = entry["record"]
                 except (ValueError, KeyError, TypeError):
                     continue
@@ -37,9 +39,9 @@ class Journal:
 
     def add(self, fingerprint: str, record: dict[str, Any]) -> None:
         """Appends a finished image."""
-        line = json.dumps({"fingerprint": fingerprint, "record": record}) + "\n"
+        line = dump_json({"fingerprint": fingerprint, "record": record}) + "\n"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with self.path.open("a+b") as file:
                 if file.tell():
                     file.seek(-1, 2)
@@ -47,6 +49,12 @@ class Journal:
                 file.write(line.encode("utf-8"))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+
+def remove_journals(folder: Path) -> None:
+    """Forgets all finished images."""
+    for path in folder.glob("rank*.jsonl"):
+        path.unlink()
 
 
 def fingerprint(scene: SceneFiles, method: Sequence[Any], protocol: dict[str, Any], metrics: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ class Network(Method):
     Args:
         weights: a .safetensors file or the folder of a run.
         device: where it computes.
-        label: by default the name of the run or of the file.
+        label: by default the name of the run, for its best weights; that and the file's, for its others; or the file's.
     """
 
     def __init__(self, weights: Path, device: torch.device, label: str | None = None):
@@ -64,8 +64,11 @@ class Network(Method):
         self.model = load_model(self.file).to(device)
         self.device = device
         self.views = self.model.views
-        self.home = weights if weights.is_dir() else None
-        self.label = label or (weights.resolve().name if weights.is_dir() else weights.stem)
+        run = _run_of(self.file)
+        is_best = run is not None and self.file.stem == "best"
+        self.home = weights if weights.is_dir() else run if is_best else None
+        name = weights.stem if run is None else run.name if is_best else f"{run.name}-{weights.stem}"
+        self.label = label or (weights.resolve().name if weights.is_dir() else name)
 
     def check(self, scenes: Sequence[SceneFiles]) -> None:
         pass
@@ -82,7 +85,7 @@ class Network(Method):
 
     def describe(self) -> dict[str, Any]:
         model = dict(read_header(self.file)["model"])
-        return {"name": model.pop("name"), "options": model, "weights": str(self.file), "sha256": self.sha256}
+        return {"name": model.pop("name"), "options": model, "weights": str(self.file.resolve()), "sha256": self.sha256}
 
     def identity(self, scene: SceneFiles) -> list[Any]:
         return [self.sha256]
@@ -151,7 +154,7 @@ class SavedImages(Method):
         return Restored(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.device))
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.label, "options": {}, "images": str(self.folder)}
+        return {"name": self.label, "options": {}, "images": str(self.folder.resolve())}
 
     def identity(self, scene: SceneFiles) -> list[Any]:
         path = self.paths[scene.name]
@@ -175,3 +178,10 @@ def read_array(path: Path) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind != "f":
         raise UserError(f"{path}: holds {image.dtype} of shape {image.shape}; expected floats in [0, 1], H x W x 3")
     return image.astype(np.float32)
+
+
+def _run_of(weights: Path) -> Path | None:
+    """The folder of the run that a weights file lies in, if it lies in one."""
+    folder = weights.resolve().parent
+    is_run = folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file()
+    return folder.parent if is_run else None

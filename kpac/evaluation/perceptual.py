@@ -43,8 +43,7 @@ class LPIPS(nn.Module):
             name, _ = _TORCHVISION[backbone]
             raise UserError(
                 f"{path}: no such file with the weights of {name}; download it with "
-                f'"python -c \'import torchvision; torchvision.models.{name}(weights=\\"DEFAULT\\")\'", or name a '
-                "copy of it with --lpips-weights"
+                f"`{download_command(backbone)}`, or name a copy of it with --lpips-weights"
             )
         import lpips
 
@@ -65,6 +64,12 @@ def cached_weights(backbone: Backbone) -> Path:
     """Where torchvision keeps a backbone's weights, whether they are there or not."""
     _, weights = _TORCHVISION[backbone]
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
+def download_command(backbone: Backbone) -> str:
+    """What to paste into a shell to have torchvision put a backbone's weights into its cache."""
+    name, _ = _TORCHVISION[backbone]
+    return f"""python -c 'import torchvision; torchvision.models.{name}(weights="DEFAULT")'"""
 
 
 def _fill(network: nn.Module, path: Path, backbone: Backbone) -> None:

@@ -3,6 +3,7 @@
 They are data: `protocols.yaml` beside this file, and files of the same form that users write.
 """
 
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -90,8 +91,12 @@ class Protocol(Section):
         """All that fixes a number, for results.json and to compare with another protocol's."""
         return self.model_dump(mode="json", exclude={"source"})
 
-    def summary(self) -> str:
-        """One sentence for a report."""
+    def summary(self, metrics: Collection[str] = ("psnr", "ssim", "mae")) -> str:
+        """One sentence for a report.
+
+        Args:
+            metrics: that were computed; what concerns others alone is left out.
+        """
         ssim = self.ssim
         window = (
             f"Gaussian, sigma {ssim.gaussian_sigma:g}"
@@ -99,14 +104,18 @@ class Protocol(Section):
             else f"uniform {ssim.window}x{ssim.window}"
         )
         parts = [
-            f"inputs and targets read as {self.bit_depth} bits",
+            f"inputs{' and targets' if 'ssim' in metrics else ''} read as {self.bit_depth} bits",
             f"made {self.downsize} times smaller by area" if self.downsize > 1 else "full size",
             "output clamped to [0, 1]" if self.clamp else "output not clamped",
             f"rounded to {self.rounding} bits" if self.rounding else "not rounded",
-            f"metrics on float images in [0, 1] with data range {self.data_range:g}",
-            f"SSIM with a window {window} and {'sample' if ssim.sample_covariance else 'population'} covariance",
-            "mean over images",
         ]
+        if "ssim" in metrics:
+            parts += [
+                f"metrics on float images in [0, 1] with data range {self.data_range:g}",
+                f"SSIM with a window {window} and {'sample' if ssim.sample_covariance else 'population'} covariance",
+            ]
+        if metrics:
+            parts.append("mean over images")
         return f"`{self.name}`: {', '.join(parts)}; as in {self.source}"
 
 

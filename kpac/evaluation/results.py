@@ -10,6 +10,7 @@ from kpac.environment import describe
 from kpac.errors import UserError
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.quantities import with_numbers
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import confidence, group_means, mean_scores
 from kpac.evaluation.tables import cost_json
@@ -17,6 +18,14 @@ from kpac.models.cost import Cost
 
 FORMAT = 1  # of results.json
 FILE = "results.json"
+NEEDED = {  # what readers look up
+    *("label", "protocol", "protocol_settings", "data", "split", "layout", "data_set", "model", "cost", "seconds"),
+    *("device", "mean", "groups", "images"),
+}
+
+
+class UnusableResults(UserError):
+    """A results.json that an older kpac or something else wrote, or a part of one: evaluating again replaces it."""
 
 
 def make_results(
@@ -49,7 +58,7 @@ def make_results(
         "protocol": protocol.name,
         "bit_depth": protocol.bit_depth,
         "protocol_settings": protocol.settings(),
-        "data": str(data),
+        "data": str(data.resolve()),  # as seen from any folder
         "split": split,
         "layout": layout,
         "data_set": data_set_of([record["name"] for record in records]),
@@ -81,20 +90,26 @@ def read_results(path: Path) -> dict[str, Any]:
         path: the file, or the folder that holds it.
 
     Raises:
-        UserError: no such file, or not one that this version of kpac reads.
+        UnusableResults: a file of an older version, or damaged.
+        UserError: no such file, or one of a newer version.
     """
     file = path / FILE if path.is_dir() else path
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
+        results = json.loads(file.read_text(encoding="utf-8"), object_hook=with_numbers)
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; expected what kpac evaluate writes") from None
     except (OSError, ValueError):
-        raise UserError(f"{file}: not a whole JSON file; expected what kpac evaluate writes") from None
+        raise UnusableResults(f"{file}: not a whole JSON file; expected what kpac evaluate writes") from None
     version = results.get("format") if isinstance(results, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise UserError(f"{file}: has format {version}, this version of kpac reads {FORMAT}; update kpac")
-    if version != FORMAT or "images" not in results or "protocol_settings" not in results:
-        raise UserError(f"{file}: written by an older kpac, or by something else; evaluate again with kpac evaluate")
+    if version != FORMAT:
+        raise UnusableResults(
+            f"{file}: written by an older kpac, or by something else; evaluate again with kpac evaluate"
+        )
+    missing = sorted(NEEDED - results.keys())
+    if missing:
+        raise UnusableResults(f"{file}: has no '{missing[0]}'; expected a whole results.json, evaluate again")
     return results
 
 

@@ -21,13 +21,13 @@ from kpac.evaluation import figures, tables
 from kpac.evaluation.evaluator import Evaluated, score_scene
 from kpac.evaluation.journal import Journal, fingerprint
 from kpac.evaluation.methods import Method, Network, SavedImages
+from kpac.evaluation.places import IMAGES, RECORDS, Places, clear_replaced
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.results import FILE, make_results
 from kpac.evaluation.scorer import Scorer
 from kpac.files import whole_file, write_json
 
 SHOWN = 2  # scenes in comparison.png
-RECORDS, IMAGES = "records", "images"  # folders beside results.json
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ class Evaluation:
 
 
 def evaluate_weights(
-    weights: Path, evaluation: Evaluation, output: Path | None = None, device: str = "auto"
+    weights: Path,
+    evaluation: Evaluation,
+    output: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates a network on one split of a data set.
 
@@ -67,17 +71,18 @@ def evaluate_weights(
         output: folder for the results; by default `results/DATA-SPLIT-PROTOCOL` in the folder of the run, or in the
             working directory under the weights' name.
         device: see `kpac.environment.choose_device`. Under torchrun every process scores its share.
+        overwrite: replaces the results of another model, protocol or data set that are in the folder.
 
     Returns:
         What results.json holds, and the folder. It is written when every image is scored.
 
     Raises:
-        UserError: the model, the data or the protocol cannot be used.
+        UserError: the model, the data or the protocol cannot be used, or the folder holds other results.
         Stopped: Ctrl-C; what is finished is kept.
     """
     with processes(device) as here:
         network = here.together(lambda: Network(weights, here.device))
-        folder = output or default_folder(network, evaluation)
+        folder = here.together(lambda: Places(output, overwrite=overwrite).take(network, evaluation))
         return evaluate_method(network, evaluation, folder, here), folder
 
 
@@ -91,6 +96,7 @@ def evaluate_method(method: Method, evaluation: Evaluation, folder: Path, here: 
         here: this process among all; every one of them must come.
     """
     work = here.together(lambda: _Work(method, evaluation, folder, here))
+    here.first(lambda: clear_replaced(method, evaluation, folder))
     here.together(work.score_missing)
     results = here.first(work.write)
     here.barrier()
@@ -175,7 +181,7 @@ class _Work:
         caption = f"{self.method.label}, {evaluation.data} {evaluation.split} split, protocol {self.protocol.name}"
         figures.comparison(shown, self.folder / "comparison.png", caption)
         with whole_file(self.folder / "report.md") as partial:
-            partial.write_text(tables.report(results, self.protocol.summary()), encoding="utf-8")
+            partial.write_text(tables.report(results, self.protocol.summary(results["mean"])), encoding="utf-8")
         write_json(self.folder / FILE, results)
         return results
 
@@ -211,9 +217,3 @@ def _read_ahead(dataset: SceneDataset, indices: Sequence[int]) -> Iterator[tuple
 def _file_depth(scene: SceneFiles) -> int:
     header = read_header(scene.paths[0])
     return 16 if header and header.bit_depth == 16 else 8
-
-
-def default_folder(method: Method, evaluation: Evaluation) -> Path:
-    """Where results go: `results/DATA-SPLIT-PROTOCOL` in a run's folder, or below the method's name."""
-    name = f"{evaluation.data.resolve().name}-{evaluation.split}-{find_protocol(evaluation.protocol).name}"
-    return (method.home / "results" if method.home else Path("results") / method.label) / name

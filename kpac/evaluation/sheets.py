@@ -16,6 +16,7 @@ from kpac.evaluation.comparison import Found, data_title
 from kpac.evaluation.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet, to_array
 from kpac.evaluation.methods import read_array
 from kpac.evaluation.protocols import Protocol
+from kpac.files import short_path
 
 COLORS = "inferno"
 WHITE_AT = 99.5  # percentile of the input's error that the brightest colour stands for
@@ -46,8 +47,9 @@ def comparison_sheet(
     """
     first = found[0][1]
     for path, results in found:
-        if (results["data"], results["split"]) != (first["data"], first["split"]):
-            raise UserError(f"{path}: is on {data_title(results)}, {found[0][0]} on {data_title(first)}; expected one")
+        if _scenes_of(results) != _scenes_of(first):
+            ours, theirs = (f"{data_title(item)} ({short_path(item['data'])})" for item in (results, first))
+            raise UserError(f"{path}: is on {ours}, {found[0][0]} on {theirs}; expected one data set")
         if results["protocol_settings"] != first["protocol_settings"]:
             raise UserError(
                 f"{path}: is under protocol '{results['protocol']}', {found[0][0]} under '{first['protocol']}'; "
@@ -65,8 +67,8 @@ def comparison_sheet(
             panels[0].image, panels[-1].image, crop, crops
         )
         rows.append(Row(_error_panels(panels) if errors else panels, placed))
-    what = "absolute error, black to bright" if errors else "images"
-    sheet(rows, paths, f"{data_title(first)}, protocol {first['protocol']}: {what}")
+    what = ": absolute error, black to bright" if errors else ""
+    sheet(rows, paths, f"{data_title(first)}, protocol {first['protocol']}{what}")
 
 
 def parse_box(text: str) -> Box:
@@ -87,13 +89,13 @@ def parse_box(text: str) -> Box:
 def _panels(found: Found, scene: SceneFiles, protocol: Protocol) -> list[Panel]:
     """Input, every method's output, and the target, at the protocol's size."""
     read = SceneDataset([scene], protocol.bit_depth)[0]
-    record = _record(found[0][1], scene.name)
+    record = _record(*found[0], scene.name)
     panels = [Panel("input", note(record["input"]), to_array(protocol.prepare(read.views[:3])))]
     for path, results in found:
         image = _output(path, results, scene)
         if image.shape != panels[0].image.shape:
             raise UserError(f"{path}: the kept output of scene '{scene.name}' is of another size; evaluate again")
-        panels.append(Panel(results["label"], note(_record(results, scene.name)), image))
+        panels.append(Panel(results["label"], note(_record(path, results, scene.name)), image))
     if read.target is not None:
         panels.append(Panel("target", scene.name, to_array(protocol.prepare(read.target))))
     return panels
@@ -113,8 +115,16 @@ def _error_panels(panels: Sequence[Panel]) -> list[Panel]:
     return [*maps, Panel("target", f"{panels[-1].note}; brightest: {top:.3f} and more", target)]
 
 
-def _record(results: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(record for record in results["images"] if record["name"] == name)
+def _scenes_of(results: dict[str, Any]) -> tuple[Path, str]:
+    return Path(results["data"]).resolve(), results["split"]
+
+
+def _record(path: Path, results: dict[str, Any], name: str) -> dict[str, Any]:
+    for record in results["images"]:
+        if record["name"] == name:
+            return record
+    data = short_path(results["data"])
+    raise UserError(f"{path}: scene '{name}' was not scored, it is new in {data}; evaluate again")
 
 
 def _output(path: Path, results: dict[str, Any], scene: SceneFiles) -> np.ndarray:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kpac.evaluation.quantities import METRICS, cell
+from kpac.files import short_path
 from kpac.models.cost import Cost
 from kpac.text import markdown_table
 
@@ -76,22 +77,21 @@ def report(results: dict[str, Any], protocol_summary: str) -> str:
         f"Versions: Python {environment['python']}, {packages}; code {revision}.",
     ]
     parts = [
-        f"# {results['label']} on {results['data']}, {results['split']} split",
+        f"# {results['label']} on {short_path(results['data'])}, {results['split']} split",
         summary_table(results),
-        "![blurred, restored and sharp](comparison.png)",
+        f"![{'blurred, restored and sharp' if 'psnr' in results['mean'] else 'blurred and restored'}](comparison.png)",
         "## How these numbers were made",
         "\n".join(f"- {fact}" for fact in facts),
-        "## Every image",
-        image_table(results),
+        *(["## Every image", image_table(results)] if results["mean"] else []),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _model(model: dict[str, Any]) -> str:
     if "images" in model:
-        return f"images in `{model['images']}`"
+        return f"images in `{short_path(model['images'])}`"
     options = ", ".join(f"{key} {value}" for key, value in model["options"].items())
-    return f"{model['name']} ({options}), weights `{model['weights']}`, SHA-256 `{model['sha256'][:16]}`"
+    return f"{model['name']} ({options}), weights `{short_path(model['weights'])}`, SHA-256 `{model['sha256'][:16]}`"
 
 
 def _cost(results: dict[str, Any]) -> str:

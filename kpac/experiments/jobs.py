@@ -13,6 +13,7 @@ from typing import Any, Literal, TextIO
 from typing_extensions import Self
 
 from kpac.errors import Stopped, UserError
+from kpac.evaluation.results import FILE
 from kpac.experiments.progress import can_resume, failure_file, is_trained, job_file, log_file, state_of
 from kpac.experiments.sweep import Run
 
@@ -64,7 +65,9 @@ class Job:
         if not is_trained(run):
             again = ["--overwrite"] if run.folder.is_dir() else []
             yield ["train", *(["--resume", str(run.folder)] if can_resume(run) else [*run.words, *again])]
-        yield ["evaluate", str(run.weights or run.folder), *run.evaluation, "--output", str(run.results)]
+        # Results of other weights, such as another checkpoint that was given before, are not this run's.
+        again = ["--overwrite"] if (run.results / FILE).is_file() else []
+        yield ["evaluate", str(run.weights or run.folder), *run.evaluation, "--output", str(run.results), *again]
 
     def _launcher(self) -> list[str]:
         several = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]

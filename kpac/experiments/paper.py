@@ -58,7 +58,7 @@ def paper_sweep(
         run = make_run(name, name, base, words, config, EvaluationSection(data=dpdd, protocol=PROTOCOL))
         runs.append(replace(run, weights=given.get(name)))
         find_scenes(dpdd, "test", ("center", "left", "right") if name == "kpac_dual" else ("center",))
-    return Sweep("paper", folder, "network", tuple(runs), {})
+    return Sweep("paper", folder, "network", False, tuple(runs), {})
 
 
 def check_networks(names: Sequence[str]) -> None:
@@ -106,13 +106,17 @@ def check_dpdd(sweep: Sweep) -> list[str]:
     return [reports[split].verdict() for split in needed]
 
 
-def write_paper_report(sweep: Sweep) -> Table | None:
-    """Writes table.md, .tex, .csv and .json, and quality_against_cost.png and .pdf, of the runs that are finished."""
+def write_paper_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
+    """Writes table.md, .tex, .csv and .json, and quality_against_cost.png and .pdf, of the runs that are finished.
+
+    Returns:
+        The table, or None while no run is finished; and the files.
+    """
     finished = [run.results / FILE for run in sweep.runs if state_of(run) == "finished"]
     if not finished:
-        return None
+        return None, []
     table = compare([(path, read_results(path)) for path in finished], published=True)
-    write_table(table, sweep.folder)
-    stem = sweep.folder / "quality_against_cost"
-    scatter(table, [stem.with_suffix(".png"), stem.with_suffix(".pdf")])
-    return table
+    tables = write_table(table, sweep.folder)
+    pictures = [sweep.folder / "quality_against_cost.png", sweep.folder / "quality_against_cost.pdf"]
+    scatter(table, pictures)
+    return table, [*tables, *pictures]

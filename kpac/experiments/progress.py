@@ -1,13 +1,16 @@
 """How far a run is, read from its folder alone, so that an interrupted sweep knows what is left."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kpac.config import load_config
+from kpac.data.layouts import find_scenes
 from kpac.errors import UserError
-from kpac.evaluation.results import FILE, read_results
+from kpac.evaluation.results import FILE, UnusableResults, read_results
 from kpac.experiments.sweep import Run
+from kpac.models.registry import create_model
 from kpac.models.weights import read_header, weights_file
 from kpac.training.run_folder import differences, in_use
 
@@ -36,13 +39,19 @@ def is_trained(run: Run) -> bool:
 def is_evaluated(run: Run) -> bool:
     """Whether its results are there, and are those of its weights: other weights may have been given before.
 
+    Results of an older version, or damaged ones, count as none: the run is evaluated again.
+
     Raises:
-        UserError: the results are of an older version, or damaged.
+        UserError: the results are of a newer version.
     """
     if not (run.results / FILE).is_file():
         return False
     weights = weights_file(run.weights or run.folder)
-    return read_results(run.results / FILE)["model"].get("sha256") == sha256(weights.read_bytes()).hexdigest()
+    try:
+        results = read_results(run.results / FILE)
+    except UnusableResults:
+        return False
+    return results["model"].get("sha256") == sha256(weights.read_bytes()).hexdigest()
 
 
 def can_resume(run: Run) -> bool:
@@ -65,6 +74,26 @@ def check_unchanged(run: Run) -> None:
             f"{run.folder}: was trained with another configuration ({', '.join(changes)}); "
             "give the sweep another name, or remove this folder"
         )
+
+
+def check_data(runs: Sequence[Run]) -> None:
+    """Looks for the data that unfinished runs will read, once for each data set, split and choice of views.
+
+    Raises:
+        UserError: a data set or split that is not there, or without the views or targets that a run needs.
+    """
+    needed: dict[tuple[Any, ...], bool] = {}  # in order; whether targets are needed, too
+    for run in runs:
+        if state_of(run) == "finished":
+            continue
+        data, model = run.config.data, run.config.model
+        views = tuple(create_model(model.name, **model.options).views)
+        root, split = run.scored_on
+        needed.setdefault((root, split, views, "auto"), False)
+        if not is_trained(run):
+            needed.update({(data.root, split, views, data.layout): True for split in ("train", "val")})
+    for place, targets in needed.items():
+        find_scenes(*place, targets=targets)
 
 
 def log_file(run: Run) -> Path:

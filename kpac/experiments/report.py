@@ -1,6 +1,7 @@
 """What a sweep found so far: a table over seeds, a curve; and, beforehand, what it will take."""
 
 import json
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,30 +23,34 @@ from kpac.text import markdown_table
 CURVE_METRIC = "psnr"
 
 
-def write_report(sweep: Sweep) -> Table | None:
-    """Writes table.md, .tex, .csv and .json, and curve.png and .pdf, of the runs that are finished.
+def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
+    """Writes table.md, .tex, .csv and .json of the runs that are finished; of several settings, curve.png and .pdf.
 
     Returns:
-        The table; None while no run is finished.
+        The table, or None while no run is finished; and the files.
 
     Raises:
         UserError: results that do not compare.
     """
     table = table_of(sweep)
     if table is None:
-        return None
-    write_table(table, sweep.folder)
+        return None, []
+    written = write_table(table, sweep.folder)
     points = _points(sweep, table)
     if len(points) > 1:
-        curve(points, [sweep.folder / "curve.png", sweep.folder / "curve.pdf"], sweep.varied, CURVE_METRIC)
-    return table
+        pictures = [sweep.folder / "curve.png", sweep.folder / "curve.pdf"]
+        curve(points, pictures, sweep.varied, CURVE_METRIC, sweep.ordered)
+        written += pictures
+    return table, written
 
 
-def write_table(table: Table, folder: Path) -> None:
-    """Writes a table in every format."""
-    for suffix, name in SUFFIXES.items():
-        with whole_file(folder / f"table{suffix}") as partial:
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Writes a table in every format, and gives the files."""
+    paths = {folder / f"table{suffix}": name for suffix, name in SUFFIXES.items()}
+    for path, name in paths.items():
+        with whole_file(path) as partial:
             partial.write_text(FORMATS[name](table), encoding="utf-8")
+    return list(paths)
 
 
 def table_of(sweep: Sweep) -> Table | None:
@@ -117,7 +122,7 @@ def _row(label: str, results: Sequence[dict[str, Any]]) -> Row:
         if all(name in one["mean"] for one in results):
             values = [one["mean"][name] for one in results]
             row.values[Column(title, name)] = mean(values)
-            if len(values) > 1:
+            if len(values) > 1 and all(map(math.isfinite, values)):
                 row.deviations[Column(title, name)] = stdev(values)
     cost = results[0]["cost"] or {}
     costs = {"parameters": cost.get("parameters"), "macs": cost.get("macs")}

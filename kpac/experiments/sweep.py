@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from kpac.config import Config, Section, load_config, read_yaml, validate
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
+from kpac.experiments import naming
 from kpac.models.registry import resolve_model
 
 Seed = Annotated[int, Field(ge=0)]
@@ -66,6 +67,7 @@ class Run:
         config: resolved.
         words: what to give to `kpac train`.
         evaluation: what to give to `kpac evaluate`, without the model and the output.
+        scored_on: the data set and the split that this names.
         results: folder of its results.
         weights: to evaluate instead of training; None trains.
     """
@@ -75,6 +77,7 @@ class Run:
     config: Config
     words: tuple[str, ...]
     evaluation: tuple[str, ...]
+    scored_on: tuple[Path, str]
     results: Path
     weights: Path | None = None
 
@@ -91,7 +94,8 @@ class Sweep:
     Args:
         name: of the sweep.
         folder: of its runs and tables.
-        varied: what it varies, for the curve's axis.
+        varied: what it varies, for the curve's axis; "" where the runs' values say it.
+        ordered: whether it varies one thing that grows or shrinks from run to run.
         runs: in the order of the table.
         slurm: see `SweepFile`.
     """
@@ -99,6 +103,7 @@ class Sweep:
     name: str
     folder: Path
     varied: str
+    ordered: bool
     runs: tuple[Run, ...]
     slurm: dict[str, Any]
 
@@ -124,10 +129,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     shared = load_config(base, overrides)
     folder = shared.runs / file.name
     settings = file.points or {_label(point): point for point in _grid(file.axes)}
-    varied = ", ".join(key.rpartition(".")[2] for key in file.axes) or file.name
     runs = []
     for label, point in settings.items():
-        value = ", ".join(_text(entry) for entry in point.values()) if file.axes else label
+        value = naming.label(file.axes, point) if file.axes else label
         assignments = [f"{key}={json.dumps(entry)}" for key, entry in point.items()]
         for seed in file.seeds:
             name = _slug(label) + (f"-seed{seed}" if len(file.seeds) > 1 else "")
@@ -141,7 +145,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice:
         raise UserError(f"{path}: two runs would have the name '{twice.name}'; name them apart under 'points'")
-    return Sweep(file.name, folder, varied, tuple(runs), file.slurm)
+    varied, ordered = naming.title(file.axes), naming.is_ordered(file.axes)
+    return Sweep(file.name, folder, varied, ordered, tuple(runs), file.slurm)
 
 
 def make_run(
@@ -162,7 +167,7 @@ def make_run(
     results = config.folder / "results" / f"{data.resolve().name}-{evaluation.split}-{Path(protocol).name}"
     flags = ["--data", str(data), "--split", evaluation.split, "--protocol", protocol, "--device", config.device]
     flags += itertools.chain.from_iterable(("--plugin", plugin) for plugin in config.plugins)
-    return Run(label, value, config, (str(base), *words), tuple(flags), results)
+    return Run(label, value, config, (str(base), *words), tuple(flags), (data, evaluation.split), results)
 
 
 def _grid(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """From weights and photographs to a folder of sheets, and the numbers behind them as inspect.json."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field
 from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
 from kpac.models.weights import load_model, weights_file
+from kpac.restore.photos import other_view
+
+VIEWS = {"center": "image", "left": "left", "right": "right"}  # arguments of `attention_of`
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,21 @@ def inspect_weights(
     split: str = "test",
     longest_side: int = 1024,
     device: str = "auto",
+    other_views: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Draws one sheet a photograph, and one of the model.
 
     Args:
         weights: a .safetensors file or the folder of a run, of a network with KPAC blocks.
         output: folder for NAME.png and NAME.pdf of each photograph, model.png, model.pdf and inspect.json.
-        photos: image files, for a network that reads one view.
+        photos: image files: the center views.
         data: a data set, whose scenes are looked at in place of photographs. One that `kpac data synthesize` made
             brings the true blur. Without photographs and data, photographs of scikit-image are taken.
         split: of the data set.
         longest_side: larger photographs are reduced to it; the sheets say so.
         device: see `kpac.environment.choose_device`.
+        other_views: for a network that reads dual-pixel views, "left" and "right": files of a single photograph, or
+            folders with files of the same names as the photographs.
 
     Returns:
         What inspect.json holds: for each photograph and each block the range of the expected dilation, the shape
@@ -72,13 +78,24 @@ def inspect_weights(
     _check_names(photos)
     model = load_model(weights).to(choose_device(device))
     blocks = kpac_blocks(model)
-    if not data and model.views != ("center",):
-        raise UserError(f"network '{model.config['name']}' reads dual-pixel views; name a data set with --data")
+    others = other_views or {}
+    if not data and model.views != ("center",) and not others:
+        raise UserError(
+            f"network '{model.config['name']}' reads dual-pixel views; name a data set with --data, or those of the "
+            "photographs with --left and --right"
+        )
+    files = []
+    for path in photos:
+        views = {name: other_view(path, place, len(photos)) for name, place in others.items()}
+        files.append({"center": path, **views})
     label = f"{model.config['name']}, {weights}"
 
     images, shapes = [], []
-    for subject in tqdm(_subjects(model.views, photos, data, split, longest_side), desc="inspecting", disable=None):
-        restored, attention = attention_of(model, *subject.views.values())
+    for subject in tqdm(_subjects(model.views, files, data, split, longest_side), desc="inspecting", disable=None):
+        try:
+            restored, attention = attention_of(model, **{VIEWS[name]: view for name, view in subject.views.items()})
+        except UserError as error:
+            raise UserError(f"{subject.name}: {error}") from None
         caption = f"{subject.name} ({_size_note(subject)}), {label}"
         sheet = attention_sheet(subject.views["center"], restored, attention, caption, subject.blur_radius)
         save_sheet(sheet, output / subject.name)
@@ -150,7 +167,7 @@ def _correlation(value: float | None) -> str:
 
 
 def _subjects(
-    views: Sequence[str], photos: Sequence[Path], data: Path | None, split: str, longest_side: int
+    views: Sequence[str], photos: Sequence[Mapping[str, Path]], data: Path | None, split: str, longest_side: int
 ) -> Iterator[Subject]:
     if data:
         for scene in find_scenes(data, split, views):
@@ -160,9 +177,10 @@ def _subjects(
             pixels = {name: to_float(read_pixels(path)) for name, path in scene.views.items()}
             yield _reduced(Subject(scene.name, pixels, blur), longest_side)
         return
-    files = list(photos) or [photo.path for photo in skimage_photos() if photo.split == "test"]
-    for path in files:
-        yield _reduced(Subject(path.stem, {"center": to_float(read_pixels(path))}), longest_side)
+    files = photos or [{"center": photo.path} for photo in skimage_photos() if photo.split == "test"]
+    for paths in files:
+        pixels = {name: to_float(read_pixels(path)) for name, path in paths.items()}
+        yield _reduced(Subject(paths["center"].stem, pixels), longest_side)
 
 
 def _reduced(subject: Subject, longest_side: int) -> Subject:

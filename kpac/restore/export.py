@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as size_settings
 
 from kpac.errors import UserError
 from kpac.files import whole_file
 
 OPSET = 18  # the first that the exporter writes without converting down, in every PyTorch from 2.6 on
 CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # a multiple of 8, and odd ones
+SMALLEST_SIZE = (3, 2)  # less than the stride: a single position of the deepest features
 TOLERANCE = 1e-4
 
 
@@ -49,7 +51,7 @@ class Exportable(nn.Module):
 
 
 def export_model(model: nn.Module, path: str | Path) -> float:
-    """Writes a model and compares the file's outputs with the model's on three sizes.
+    """Writes a model and compares the file's outputs with the model's on several sizes; see `checked_sizes`.
 
     Args:
         model: made by `create_model` or `load_model`, on the CPU.
@@ -76,10 +78,21 @@ def export_model(model: nn.Module, path: str | Path) -> float:
         except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"network '{model.config['name']}' cannot be exported with free sizes: {reason}") from None
-        difference = max(_difference(model, run(partial), size) for size in CHECKED_SIZES)
+        try:
+            difference = max(_difference(model, run(partial), size) for size in checked_sizes(model))
+        except AssertionError as error:  # how a .pt2 refuses a size
+            raise UserError(f"{path}: does not take every size ({error}); export .onnx, or update PyTorch") from None
         if not difference <= TOLERANCE:
             raise UserError(f"{path}: differs from the model by {difference:.1e}, more than {TOLERANCE:g}; not written")
     return difference
+
+
+def checked_sizes(model: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Heights and widths on which a file is compared with its model.
+
+    Networks from outside need not take the smallest one.
+    """
+    return (*CHECKED_SIZES, SMALLEST_SIZE) if hasattr(model, "multiple") else CHECKED_SIZES
 
 
 def _mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
@@ -139,7 +152,9 @@ def _run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _write_pt2(network: nn.Module, views: Tensor, path: Path) -> None:
-    with torch.no_grad():
+    # Or else features of a single row or column would be a case of their own, and the file would refuse them.
+    settings = {"backed_size_oblivious": True} if hasattr(size_settings, "backed_size_oblivious") else {}
+    with torch.no_grad(), size_settings.patch(settings):
         program = torch.export.export(network, (views,), dynamic_shapes=_dynamic_shapes(), strict=False)
     torch.export.save(program, path)
 

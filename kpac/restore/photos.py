@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kpac.errors import UserError
+from kpac.files import make_folder
 from kpac.restore.photograph import SUFFIXES, read_photograph
 from kpac.restore.restorer import Restorer
 
@@ -45,11 +46,13 @@ def plan(
     for center in centers:
         if center.name in jobs:
             other = jobs[center.name].views["center"]
+            if center.samefile(other):
+                continue
             raise UserError(f"{center} and {other}: both would become {output / center.name}; restore them separately")
         views = {"center": center}
         for name, place in (("left", left), ("right", right)):
             if place is not None:
-                views[name] = _other_view(center, place, len(centers))
+                views[name] = other_view(center, place, len(centers))
         jobs[center.name] = Job(views, output / center.name)
     for job in jobs.values():
         if job.target.exists() and any(job.target.samefile(path) for path in job.views.values()):
@@ -58,8 +61,8 @@ def plan(
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if there[1:] else ""
         raise UserError(f"{there[0]}: exists already{more}; --overwrite replaces it")
+    make_folder(output)
     try:
-        output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
@@ -120,7 +123,17 @@ def _find(name: str) -> list[Path]:
     return files
 
 
-def _other_view(center: Path, place: Path, count: int) -> Path:
+def other_view(center: Path, place: Path, count: int) -> Path:
+    """The file of a photograph's left or right view.
+
+    Args:
+        center: the photograph.
+        place: the file, or a folder with a file of the same name.
+        count: of photographs; a file is the view of a single one.
+
+    Raises:
+        UserError: no such file.
+    """
     if place.is_dir():
         place = place / center.name
     elif count > 1:

@@ -87,7 +87,7 @@ class Restorer:
 
         Raises:
             UserError: views that the network needs and did not get, or the other way around; views of different
-                sizes; not enough memory, with the tile to try.
+                sizes; not enough memory, with the tile to try; an output with NaN or infinite values.
             ValueError: an array of another shape or type.
         """
         views = self._check({"center": image, "left": left, "right": right})
@@ -102,6 +102,7 @@ class Restorer:
                 restored = restore_approximately(self.model, views, tile, self.device, self.progress)
             else:
                 restored = restore_in_tiles(self.model, views, tile, self.device, self.progress)
+            self._check_finite(restored)
             restored.clamp_(0, 1)
         return np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())
 
@@ -147,7 +148,8 @@ class Restorer:
             raise UserError(f"{network} reads dual-pixel views beside the photograph; name them with {flags}")
         extra = [name for name in names if name not in self.model.views]
         if extra:
-            raise UserError(f"{network} reads the center view alone; leave out {' and '.join(extra)}")
+            flags = " and ".join(f"--{name}" for name in extra)
+            raise UserError(f"{network} reads the center view alone; leave out {flags}")
 
     def _check(self, images: dict[str, np.ndarray | None]) -> list[Tensor]:
         """The views that the network reads, as (1, 3, H, W) tensors that share the arrays' memory."""
@@ -164,6 +166,20 @@ class Restorer:
                 sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (first, image)]
                 raise UserError(f"the {name} view is {sizes[1]} pixels, the center view {sizes[0]}; expected the same")
         return [torch.from_numpy(np.ascontiguousarray(images[name])).permute(2, 0, 1)[None] for name in needed]
+
+    def _check_finite(self, restored: Tensor) -> None:
+        """Refuses an output that is not all numbers: clamped and rounded, it would look like a black or white place."""
+        if restored.sum().isfinite():  # a sum keeps NaN and infinity, and needs no memory as large as the image
+            return
+        bad = int((~restored.isfinite()).sum())
+        if bad:
+            lower = self.dtype != torch.float32
+            what = (
+                f"computed in {str(self.dtype).removeprefix('torch.')}; try precision float32 (--precision float32)"
+                if lower
+                else "the weights are damaged, or their training diverged; take other weights"
+            )
+            raise UserError(f"{bad:,} of {restored.numel():,} values of the output are NaN or infinite: {what}")
 
     @torch.no_grad()
     def _takes_fast_path(self) -> bool:

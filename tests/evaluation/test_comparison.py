@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from kpac.errors import UserError
 from kpac.evaluation.comparison import Column, compare, published_numbers
 from kpac.evaluation.formats import csv_text, escape, json_text, latex, markdown
 from kpac.evaluation.protocols import find_protocol
-from kpac.evaluation.results import FORMAT, data_set_of
+from kpac.evaluation.results import FORMAT, data_set_of, read_results
+from kpac.files import write_json
 
 
 def results(label: str, psnr: float, ssim: float, protocol: str = "dpdd-8bit", names=("a", "b"), **changes) -> dict:
@@ -165,6 +167,38 @@ def test_csv_and_json_hold_the_exact_numbers():
     assert loaded[0]["source"].startswith("arXiv 2108.09108")
 
 
+def test_published_numbers_keep_their_digits():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    for text in (markdown(table), latex(table), csv_text(table)):
+        assert "0.774" in text
+        assert "0.7740" not in text
+        assert "0.800" in text
+        assert "0.8000" not in text
+    assert "0.7800" in markdown(table)  # ours
+
+
+def test_notes_of_latex_stand_below_the_tabular_and_do_not_widen_it():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    table.notes.append("Mean ± sample standard deviation over the seeds, 100 % of them.")
+    inside, _, below = latex(table).partition(r"\end{tabular}")
+    assert "leaderboard" not in inside
+    assert r"$^\dagger$ Published: KPAC, single image: arXiv 2108.09108, as the public leaderboard" in below
+    assert r"Mean $\pm$ sample standard deviation over the seeds, 100 \% of them." in below
+    assert not set("±†") & set(latex(table))
+    assert below.count("{") == below.count("}")
+
+
+def test_infinite_psnr_is_json_that_any_parser_takes_and_comes_back(tmp_path):
+    infinite = results("equal", math.inf, 1.0)
+    write_json(tmp_path / "results.json", infinite)
+    assert read_results(tmp_path) == infinite
+    table = compare(found(infinite, results("x", 25, 0.7)))
+    for text in (json_text(table), (tmp_path / "results.json").read_text()):
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert json.loads(json_text(table))["rows"][0]["values"]["some_set test"]["psnr"] == "Infinity"
+    assert "**inf**" in markdown(table)
+
+
 def test_latex_escapes_what_it_would_read():
     assert escape(r"a_b & 50% {x} \y") == r"a\_b \& 50\% \{x\} \textbackslash{}y"
 
@@ -204,6 +238,22 @@ def test_figures_are_png_and_pdf(arguments, evaluated, tmp_path):
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_results_name_their_data_for_any_working_directory(data_root, tmp_path, monkeypatch):
+    weights = tmp_path / "net.safetensors"
+    kpac.save_model(kpac.create_model("kpac_2level", width=4, blocks=1), weights)
+    kpac.save_model(kpac.create_model("kpac_2level", width=6, blocks=1), tmp_path / "other.safetensors")
+    monkeypatch.chdir(data_root.parent)
+    words = ["--save-images", "--device", "cpu", "--output"]
+    assert main(["evaluate", str(weights), "--data", data_root.name, *words, str(tmp_path / "a")]) == 0
+    other = str(tmp_path / "other.safetensors")
+    assert main(["evaluate", other, "--data", str(data_root), *words, str(tmp_path / "b")]) == 0
+    assert f"# net on {data_root.name}, test split" in (tmp_path / "a" / "report.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for folder in "ab":
+        assert json.loads((tmp_path / folder / "results.json").read_text())["data"] == str(data_root.resolve())
+    assert main(["figure", "comparison", "a", "b", "--output", "sheet.png", "--crop", "24"]) == 0
+
+
 def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
     figure = ["figure", "comparison", str(evaluated), "--output", str(tmp_path / "figure.pdf")]
     for extra, words in (
@@ -213,6 +263,21 @@ def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
         capsys.readouterr()
         assert main([*figure, *extra]) == 2
         assert words in capsys.readouterr().err
+    path = evaluated / "network1-data set" / "results.json"
+    whole = json.loads(path.read_text())
+    for change, words in (
+        ({"images": whole["images"][1:]}, f"scene '{whole['images'][0]['name']}' was not scored"),
+        ({"data": str(tmp_path)}, f"network1-data set/results.json: is on {tmp_path.name} test ("),
+    ):
+        path.write_text(json.dumps(whole | change))
+        assert main(figure) == 2
+        assert words in capsys.readouterr().err
+    for key in ("data_set", "layout"):
+        path.write_text(json.dumps({name: value for name, value in whole.items() if name != key}))
+        for command in (figure, ["table", str(evaluated)]):
+            assert main(command) == 2
+            assert f"results.json: has no '{key}'; expected a whole results.json" in capsys.readouterr().err
+    path.write_text(json.dumps(whole))
     for image in (evaluated / "network1-data set" / "images").iterdir():
         image.unlink()
     assert main(figure) == 2

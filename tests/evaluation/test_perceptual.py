@@ -1,5 +1,7 @@
 """LPIPS is the package's own number on the same weights, and is never downloaded."""
 
+import shlex
+
 import lpips
 import pytest
 import torch
@@ -43,6 +45,19 @@ def test_lpips_weights_are_looked_up_in_torchvisions_cache(monkeypatch, tmp_path
     with pytest.raises(UserError, match=r"alexnet-owt-7be5be79.pth: no such file .* --lpips-weights"):
         LPIPS()
     assert not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize("backbone", NETWORKS)
+def test_advice_to_download_can_be_pasted_into_a_shell(backbone, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked = []
+    monkeypatch.setattr(torchvision.models, NETWORKS[backbone], lambda weights: asked.append(weights))
+    with pytest.raises(UserError) as refusal:
+        LPIPS(backbone)
+    python, flag, code = shlex.split(str(refusal.value).split("`")[1])
+    assert (python, flag) == ("python", "-c")
+    exec(code, {})
+    assert asked == ["DEFAULT"]
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

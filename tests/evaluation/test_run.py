@@ -1,6 +1,7 @@
 """An evaluation is complete, goes on where it stopped, and refuses what cannot be scored, in one line."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def test_what_a_record_depends_on_makes_it_new(change, labelled, weights, tmp_pa
         write_pixels(source, 65535 - read_pixels(source))
     if change == "image is gone":
         sorted((output / "images").iterdir())[1].unlink()
-    results, _ = evaluate_weights(weights, evaluation, output, "cpu")
+    results, _ = evaluate_weights(weights, evaluation, output, "cpu", overwrite=change == "protocol")
     names = [image["name"] for image in results["images"]]
     assert again == (names if change in ("weights", "protocol") else [names[1]])
 
@@ -182,7 +183,10 @@ def test_set_without_targets_gives_images_and_no_scores(data_root, weights, tmp_
     assert results["mean"] == {}
     assert len(list((tmp_path / "results" / "images").iterdir())) == len(results["images"]) == 2
     assert (tmp_path / "results" / "comparison.png").is_file()
-    assert "without targets" in (tmp_path / "results" / "report.md").read_text()
+    report = (tmp_path / "results" / "report.md").read_text()
+    assert "without targets" in report
+    for words in ("SSIM", "data range", "mean over", "sharp", "targets read", "Every image"):
+        assert words not in report
 
 
 @pytest.mark.parametrize("mistake", ["size", "missing", "nan", "array"])
@@ -211,6 +215,16 @@ def test_bad_outputs_of_another_method_are_named(mistake, data_root, tmp_path):
         score_images(outputs, data_root, tmp_path / "results")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "results" / "results.json").exists()
+
+
+def test_outputs_equal_to_the_targets_are_infinitely_good(data_root, tmp_path):
+    targets = shutil.copytree(data_root / "test_c" / "target", tmp_path / "targets")
+    first = score_images(targets, data_root, tmp_path / "results", "dpdd-16bit")
+    assert first["mean"]["psnr"] == math.inf
+    assert "Infinity" in (tmp_path / "results" / "records" / "rank0.jsonl").read_text()
+    again = score_images(targets, data_root, tmp_path / "results", "dpdd-16bit")  # from the records
+    assert again == first == read_results(tmp_path / "results")
+    assert "nan" not in (tmp_path / "results" / "report.md").read_text()
 
 
 def test_network_whose_output_is_not_a_number_is_named(data_root, weights, tmp_path):

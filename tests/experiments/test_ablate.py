@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -17,6 +18,7 @@ from kpac.cli import main
 from kpac.experiments import jobs, progress
 from kpac.experiments.sweep import load_sweep
 from kpac.models.weights import read_header
+from tests.test_cli import fails
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +45,7 @@ def test_sweep_ends_in_tables_and_a_curve_over_the_seeds(sweep_file, short, tmp_
         assert float(deviation) == pytest.approx(statistics.stdev(scores))
     assert r"$\pm$" in (folder / "table.tex").read_text()
     assert (folder / "curve.pdf").read_bytes().startswith(b"%PDF")
+    assert f"{folder}: table.md, table.tex, table.csv, table.json, curve.png, curve.pdf\n" in printed
 
     # Finished runs are not repeated.
     times = {path: path.stat().st_mtime_ns for path in folder.glob("blocks-*/**/*") if path.is_file()}
@@ -63,6 +66,45 @@ def test_dry_run_shows_the_plan_and_writes_nothing(sweep_file, tmp_path, capsys)
     ]
     assert all("planned" in line for line in lines[2:6])
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]], ids=["run", "plan"])
+@pytest.mark.parametrize("missing", ["root", "val", "data to score on"])
+def test_missing_data_is_one_line_before_anything_starts(missing, flags, sweep_file, data_root, tmp_path, capsys):
+    words = [f"data.root={tmp_path / 'nowhere'}"]
+    expected = "nowhere: no such folder; expected a data set"
+    if missing == "val":
+        words = [f"data.root={shutil.copytree(data_root, tmp_path / 'part')}"]
+        shutil.rmtree(tmp_path / "part" / "val_c")
+        expected = "part: no val split found"
+    if missing == "data to score on":
+        sweep_file.write_text(sweep_file.read_text() + f"evaluation: {{data: {tmp_path / 'nowhere'}}}\n")
+        words = []
+    line = fails(capsys, "ablate", sweep_file, *words, *flags)
+    assert expected in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_results_of_an_older_format_are_computed_again_and_no_others(sweep_file, short, tmp_path, capsys):
+    sweep_file.write_text(sweep_file.read_text().replace("seeds: [0, 1]", "seeds: [0]"))
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    old, fine = (next((tmp_path / "runs" / "sweep").glob(f"blocks-{count}/results/*/results.json")) for count in (0, 1))
+    content = json.loads(old.read_text())
+    del content["format"]
+    old.write_text(json.dumps(content))
+    before = fine.stat().st_mtime_ns
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    assert "1 of 2 runs to do" in capsys.readouterr().err
+    assert json.loads(old.read_text())["format"] == 1
+    assert fine.stat().st_mtime_ns == before
+
+
+def test_what_is_said_to_be_written_is_there(sweep_file, short, tmp_path, capsys):
+    sweep_file.write_text(sweep_file.read_text().replace("[0, 1]", "[0]", 2))
+    folder = tmp_path / "runs" / "sweep"
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    assert f"{folder}: table.md, table.tex, table.csv, table.json\n" in capsys.readouterr().out
+    assert not list(folder.glob("curve.*"))  # of a single setting
 
 
 def test_failed_run_is_reported_and_can_be_retried(sweep_file, short, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 import kpac
 from kpac.cli import main
-from kpac.data.images import from_float, write_pixels
+from kpac.data.images import from_float, read_pixels, to_float, write_pixels
 from kpac.errors import UserError
 from kpac.inspect.attention import BlockAttention, attention_of, rank_correlation, reduce_to
 from kpac.inspect.kernels import kernel_patterns
@@ -137,6 +137,25 @@ def test_photographs_of_odd_shapes_are_drawn(recwarn, tmp_path, size):
     assert main(["inspect", str(weights), str(tmp_path / "odd.png"), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "odd.png").is_file()
     assert [str(warning.message) for warning in recwarn if "layout" in str(warning.message)] == []
+
+
+def test_dual_pixel_photograph_is_drawn_with_its_views(capsys, tmp_path):
+    weights = tmp_path / "dual.safetensors"
+    network = model("kpac_dual", width=4)
+    kpac.save_model(network, weights)
+    for seed, name in enumerate(("center", "left", "right")):
+        write_pixels(tmp_path / name / "one.png", from_float(texture(40, 56, seed), 8))
+    center, left, right = (tmp_path / name / "one.png" for name in ("center", "left", "right"))
+    words = ["inspect", str(weights), str(center), "-o", str(tmp_path / "out"), "--left", str(left)]
+    assert main([*words, "--right", str(right.parent)]) == 0
+    _, blocks = attention_of(network, *(to_float(read_pixels(path)) for path in (center, left, right)))
+    found = json.loads((tmp_path / "out" / "inspect.json").read_text())["images"][0]["blocks"]
+    for block, numbers in zip(blocks, found, strict=True):
+        np.testing.assert_allclose(numbers["shape_attention"], block.shape, atol=1e-6)
+    assert "name them with --right" in fails(capsys, *words)
+    assert "no such file" in fails(capsys, *words, "--right", tmp_path / "gone.png")
+    without_photo = [word for word in words if word != str(center)]
+    assert "expected PHOTO, the center view, beside" in fails(capsys, *without_photo)
 
 
 def test_mistakes_are_one_line(capsys, tmp_path, data_root):

@@ -1,7 +1,9 @@
 """An exported file gives what the model gives, for any size, without this package."""
 
+import contextlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from tests.test_docs import code_of_readme
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-SIZES = [(64, 64), (37, 50), (121, 83), (200, 9)]
+SIZES = [(64, 64), (37, 50), (121, 83), (200, 9), (1, 1), (4, 4), (3, 40), (40, 2), (8, 8)]
 
 
 def small(name: str = "kpac_2level", **options) -> torch.nn.Module:
@@ -38,7 +40,7 @@ def test_onnx_file_takes_any_size(tmp_path, name):
         np.testing.assert_allclose(restored, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["kpac_2level", "kpac_dual"])
+@pytest.mark.parametrize("name", ["kpac_2level", "kpac_3level", "kpac_dual"])
 def test_pt2_file_takes_any_size(tmp_path, name):
     model = small(name)
     assert export.export_model(model, tmp_path / "m.pt2") < 1e-5
@@ -65,6 +67,13 @@ def test_extension_in_the_graph_is_the_networks(monkeypatch):
 def test_file_that_differs_is_not_written(monkeypatch, tmp_path):
     monkeypatch.setattr(export, "_run_pt2", lambda path: lambda views: views[:, :3] + 0.5)
     with pytest.raises(UserError, match="differs from the model by"):
+        export.export_model(small(), tmp_path / "m.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_refuses_a_size_is_not_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(export, "size_settings", SimpleNamespace(patch=lambda _: contextlib.nullcontext()))
+    with pytest.raises(UserError, match=r"m.pt2: does not take every size \(Guard failed.*\); export .onnx"):
         export.export_model(small(), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []
 

@@ -56,6 +56,27 @@ def test_broken_file_is_named_and_the_rest_goes_on(capsys, tmp_path, weights):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_file_that_is_named_twice_is_restored_once(tmp_path, weights):
+    photos = write_photos(tmp_path / "photos", 2, 24, 24)
+    assert restore(photos / "photo 0.png", photos, photos / "*.png", "-m", weights, "-o", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo 0.png", "photo 1.png"]
+
+
+def test_network_that_gives_nan_writes_no_black_photograph(capsys, tmp_path, weights):
+    model = kpac.load_model(weights)
+    next(model.parameters()).data.fill_(float("nan"))
+    kpac.save_model(model, weights)
+    photos = write_photos(tmp_path / "photos", 1, 24, 24)
+    assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "photo 0.png: 1,728 of 1,728 values of the output are NaN or infinite" in error
+    assert "restored 0 of 1" in error
+    assert list((tmp_path / "out").iterdir()) == []
+    line = fails(capsys, "inspect", weights, photos / "photo 0.png", "-o", tmp_path / "sheets", "--device", "cpu")
+    assert "photo 0: 1,728 of 1,728 values" in line
+    assert not (tmp_path / "sheets").exists()
+
+
 def test_photograph_that_does_not_fit_in_memory_is_named(capsys, monkeypatch, tmp_path, weights):
     photos = write_photos(tmp_path / "photos", 2, 24, 24)
 
@@ -115,10 +136,11 @@ def test_mistakes_are_one_line(capsys, tmp_path, weights):
     (tmp_path / "empty").mkdir()
     assert "holds no image" in fails(capsys, "restore", tmp_path / "empty", "-m", weights, "-o", output)
     assert f"{one}: cannot be written" in fails(capsys, "restore", one, "-m", weights, "-o", one)
-    assert "cannot be written" in fails(capsys, "restore", one, "-m", weights, "-o", one / "below")
+    line = fails(capsys, "restore", one, "-m", weights, "-o", one / "below")
+    assert f"below: cannot be written, because {one} is a file and no folder; name another folder" in line
     assert "found 'big'" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--tile", "big")
     assert "expected 1 to 100" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--quality", "0")
-    assert "leave out left" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--left", one)
+    assert "leave out --left" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--left", one)
     write_pixels(tmp_path / "photo 0.png", from_float(texture(16, 16, 9), 8))
     line = fails(capsys, "restore", one, tmp_path / "photo 0.png", "-m", weights, "-o", output)
     assert "both would become" in line

@@ -71,7 +71,7 @@ def test_dual_pixel_views_go_in_beside_the_center_view():
 
 
 def test_views_that_the_network_does_not_read_are_refused(model):
-    with pytest.raises(UserError, match="reads the center view alone; leave out left"):
+    with pytest.raises(UserError, match="reads the center view alone; leave out --left"):
         kpac.Restorer(model, device="cpu")(photo(), left=photo())
 
 
@@ -163,3 +163,20 @@ def test_float32_on_a_gpu_is_float32(model):
     on_gpu = kpac.Restorer(model, tile=None, precision="float32", device="cuda")(image)
     on_cpu = kpac.Restorer(model, tile=None, device="cpu")(image)
     np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tile", [None, 16])
+def test_output_that_is_not_a_number_is_refused_and_not_clamped(model, value, tile):
+    model.fusion[-1].bias.data[0] = float(value)
+    with pytest.raises(UserError, match=r"8,\d+ of 8,370 values of the output are NaN or infinite: the weights"):
+        kpac.Restorer(model, tile=tile, device="cpu")(photo())
+    with pytest.raises(UserError, match=r"computed in bfloat16; try precision float32 \(--precision float32\)"):
+        kpac.Restorer(model, tile=tile, device="cpu", precision="bfloat16")(photo())
+
+
+def test_large_but_finite_output_is_clamped():
+    model = Outsider()
+    model.layer.weight.data.zero_()
+    model.layer.bias.data.fill_(torch.finfo(torch.float32).max)  # whose sum is infinite
+    assert (kpac.Restorer(model, device="cpu")(photo()) == 1).all()

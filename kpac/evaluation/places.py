@@ -1,0 +1,123 @@
+"""Where results go, and whose results are there already."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kpac.errors import UserError
+from kpac.evaluation.journal import remove_journals
+from kpac.evaluation.methods import Method
+from kpac.evaluation.protocols import find_protocol
+from kpac.evaluation.results import FILE, UnusableResults, read_results
+from kpac.files import short_path
+
+if TYPE_CHECKING:
+    from kpac.evaluation.run import Evaluation
+
+RECORDS, IMAGES = "records", "images"  # folders beside results.json
+log = logging.getLogger(__name__)
+
+
+class Places:
+    """The folders of the evaluations that one command asks for: none twice, and none with the results of another.
+
+    A model is its weights file: one that was trained further replaces its own results. A copy of a file is the same
+    model, too.
+
+    Args:
+        output: given by the user; None for each method's own.
+        several: gives each evaluation a folder inside `output`.
+        overwrite: takes folders with the results of another model, protocol or data set, too.
+    """
+
+    def __init__(self, output: Path | None = None, several: bool = False, overwrite: bool = False):
+        self.output, self.several, self.overwrite = output, several, overwrite
+        self._taken: dict[Path, str] = {}
+
+    def take(self, method: Method, evaluation: Evaluation) -> Path:
+        """The folder for an evaluation; nothing is written.
+
+        Raises:
+            UserError: an evaluation of this command or of an earlier one has it.
+        """
+        folder = self.output or default_folder(method, evaluation)
+        if self.output and self.several:
+            folder /= f"{method.label}-{evaluation.data.resolve().name}"
+        subject = _subject(method, evaluation)
+        title, place = _title(subject), folder.resolve()
+        if place in self._taken:
+            raise UserError(
+                f"{folder}: would get both the results of {self._taken[place]} and of {title}; evaluate them in two "
+                "commands, each with an --output of its own"
+            )
+        self._taken[place] = title
+        earlier = _earlier(folder)
+        if earlier and not self.overwrite and not _is_same(earlier, subject):
+            raise UserError(
+                f"{folder / FILE}: holds the results of {_title(earlier)}, not of {title}; name another folder with "
+                "--output, or replace them with --overwrite"
+            )
+        return folder
+
+
+def default_folder(method: Method, evaluation: Evaluation) -> Path:
+    """Where results go: `results/DATA-SPLIT-PROTOCOL` in a run's folder, or below the method's name."""
+    name = f"{evaluation.data.resolve().name}-{evaluation.split}-{find_protocol(evaluation.protocol).name}"
+    return (method.home / "results" if method.home else Path("results") / method.label) / name
+
+
+def clear_replaced(method: Method, evaluation: Evaluation, folder: Path) -> None:
+    """Removes results that an evaluation will replace, with the images that were kept: they would be taken for its own.
+
+    Only what belongs to other weights, another protocol or other data goes; an evaluation that is repeated takes what
+    is there.
+    """
+    earlier, subject = _earlier(folder), _subject(method, evaluation)
+    if not earlier or (_is_same(earlier, subject) and earlier["model"].get("sha256") == subject["model"].get("sha256")):
+        return
+    log.warning("%s: replaces the results of %s", folder, _title(earlier))
+    try:
+        (folder / FILE).unlink()
+        remove_journals(folder / RECORDS)
+        for record in earlier["images"]:
+            (folder / IMAGES / f"{record['name']}.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+
+
+def _subject(method: Method, evaluation: Evaluation) -> dict[str, Any]:
+    """What results are of, in the form of results.json."""
+    protocol = find_protocol(evaluation.protocol)
+    return {
+        "label": method.label,
+        "model": method.describe(),
+        "data": str(evaluation.data.resolve()),
+        "split": evaluation.split,
+        "protocol": protocol.name,
+        "protocol_settings": protocol.settings(),
+    }
+
+
+def _earlier(folder: Path) -> dict[str, Any] | None:
+    """The results that are in a folder, if this version of kpac can do anything with them."""
+    try:
+        return read_results(folder) if (folder / FILE).is_file() else None
+    except UnusableResults:
+        return None
+
+
+def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results are of the same model, data and protocol."""
+    files = [Path(item["model"].get("weights") or item["model"]["images"]).resolve() for item in (one, other)]
+    hashes = [item["model"].get("sha256") for item in (one, other)]
+    same_method = files[0] == files[1] or (hashes[0] is not None and hashes[0] == hashes[1])
+    data = [(Path(item["data"]).resolve(), item["split"]) for item in (one, other)]
+    return same_method and data[0] == data[1] and one["protocol_settings"] == other["protocol_settings"]
+
+
+def _title(results: dict[str, Any]) -> str:
+    source = results["model"].get("weights") or results["model"]["images"]
+    data = short_path(results["data"])
+    return f"{short_path(source)} on {data}, {results['split']} split, under {results['protocol']}"
