@@ -26,5 +26,5 @@ def export(options: argparse.Namespace) -> None:
     load_plugins(options.plugin)
     model = load_model(options.model)
     difference = export_model(model, options.target)
-    sizes = ", ".join(f"{height}x{width}" for height, width in checked_sizes(model))
+    sizes = ", ".join(f"{height}x{width}" for height, width in checked_sizes(model, options.target.suffix))
     say(f"{options.target}: differs from PyTorch by {difference:.1e} at most, on {sizes}")

@@ -24,6 +24,7 @@ OPSET = 18  # the first that the exporter writes without converting down, in eve
 CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # a multiple of 8, and odd ones
 SMALLEST_SIZE = (3, 2)  # less than the stride: a single position of the deepest features
 TOLERANCE = 1e-4
+ANY_SIZE = "backed_size_oblivious"  # or else features of a single row or column are a case that a .pt2 file refuses
 
 
 class Exportable(nn.Module):
@@ -79,7 +80,7 @@ def export_model(model: nn.Module, path: str | Path) -> float:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"network '{model.config['name']}' cannot be exported with free sizes: {reason}") from None
         try:
-            difference = max(_difference(model, run(partial), size) for size in checked_sizes(model))
+            difference = max(_difference(model, run(partial), size) for size in checked_sizes(model, path.suffix))
         except AssertionError as error:  # how a .pt2 refuses a size
             raise UserError(f"{path}: does not take every size ({error}); export .onnx, or update PyTorch") from None
         if not difference <= TOLERANCE:
@@ -87,12 +88,13 @@ def export_model(model: nn.Module, path: str | Path) -> float:
     return difference
 
 
-def checked_sizes(model: nn.Module) -> tuple[tuple[int, int], ...]:
+def checked_sizes(model: nn.Module, suffix: str) -> tuple[tuple[int, int], ...]:
     """Heights and widths on which a file is compared with its model.
 
-    Networks from outside need not take the smallest one.
+    Networks from outside need not take the smallest one, and a .pt2 file of an older PyTorch does not.
     """
-    return (*CHECKED_SIZES, SMALLEST_SIZE) if hasattr(model, "multiple") else CHECKED_SIZES
+    smallest = hasattr(model, "multiple") and (suffix != ".pt2" or hasattr(size_settings, ANY_SIZE))
+    return (*CHECKED_SIZES, SMALLEST_SIZE) if smallest else CHECKED_SIZES
 
 
 def _mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
@@ -152,8 +154,7 @@ def _run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _write_pt2(network: nn.Module, views: Tensor, path: Path) -> None:
-    # Or else features of a single row or column would be a case of their own, and the file would refuse them.
-    settings = {"backed_size_oblivious": True} if hasattr(size_settings, "backed_size_oblivious") else {}
+    settings = {ANY_SIZE: True} if hasattr(size_settings, ANY_SIZE) else {}
     with torch.no_grad(), size_settings.patch(settings):
         program = torch.export.export(network, (views,), dynamic_shapes=_dynamic_shapes(), strict=False)
     torch.export.save(program, path)

@@ -45,7 +45,10 @@ def test_pt2_file_takes_any_size(tmp_path, name):
     model = small(name)
     assert export.export_model(model, tmp_path / "m.pt2") < 1e-5
     program = torch.export.load(tmp_path / "m.pt2").module()
+    smallest = 1 if hasattr(export.size_settings, export.ANY_SIZE) else model.multiple + 1
     for size in SIZES:
+        if min(size) < smallest:
+            continue
         views = torch.rand(1, 3 * len(model.views), *size)
         with torch.no_grad():
             torch.testing.assert_close(program(views), model(views), atol=1e-5, rtol=0)
