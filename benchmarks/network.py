@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac import create_model
 from kpac.models.cost import count_cost
-from kpac.models.fast import bands, shared_kernel, winograd
+from kpac.models.fast import banded, shared_kernel, winograd
 from kpac.models.fast.allocator import keep_freed_memory
 from kpac.text import markdown_table
 
@@ -109,7 +109,7 @@ def worker(case: str, side: str) -> dict:
     if side == "without few outputs":
         model.decoder[-1].merge.fast = False
     if side == "without bands":
-        bands.BAND_BYTES = bands.CHAIN_BYTES = 1 << 40
+        banded.BAND_BYTES = banded.CHAIN_BYTES = 1 << 40
     if kind == "train":
         batch, crop = map(int, detail.split("x"))
         call = training_step(model, batch, crop, side)

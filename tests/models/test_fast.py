@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kpac import create_model
-from kpac.models.fast import bands, few_outputs, shared_kernel, winograd
+from kpac.models.fast import banded, bands, few_outputs, shared_kernel, winograd
 from kpac.models.kpac import KPACBlock
 from kpac.models.layers import LEAKY_SLOPE, Conv
 from kpac.restore.memory import LiveBytes
@@ -46,8 +46,8 @@ def taken(monkeypatch):
 def test_output_is_that_of_the_layers(name, options, channels, taken, monkeypatch):
     monkeypatch.setattr(winograd, "CHANNELS", channels)
     # Bands of few rows, so that these small images have several, of different heights.
-    monkeypatch.setattr(bands, "BAND_BYTES", 1)
-    monkeypatch.setattr(bands, "CHAIN_BYTES", 1)
+    monkeypatch.setattr(banded, "BAND_BYTES", 1)
+    monkeypatch.setattr(banded, "CHAIN_BYTES", 1)
     monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1 << 15)
     quick, plain = pair(name, options)
     views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
@@ -158,7 +158,7 @@ def test_convolutions_of_many_channels_are_transformed():
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs a processor with bfloat16")
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
 def test_output_in_bfloat16_is_that_of_the_layers_but_for_rounding(name, options, taken, monkeypatch):
-    monkeypatch.setattr(bands, "BAND_BYTES", 1)
+    monkeypatch.setattr(banded, "BAND_BYTES", 1)
     quick, plain = pair(name, options)
     views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -255,7 +255,7 @@ def test_exported_program_holds_ordinary_convolutions():
     ("name", "options"), [("kpac_2level", {}), ("kpac_3level", {}), ("kpac_dual", {"blocks": 0})], ids=str
 )
 def test_estimate_of_memory_holds(name, options, monkeypatch):
-    for module, size in ((bands, "BAND_BYTES"), (bands, "CHAIN_BYTES"), (shared_kernel, "PRODUCT_BYTES")):
+    for module, size in ((banded, "BAND_BYTES"), (banded, "CHAIN_BYTES"), (shared_kernel, "PRODUCT_BYTES")):
         monkeypatch.setattr(module, size, 1)
     quick, _ = pair(name, options)
     views = torch.rand(1, 3 * len(quick.views), 480, 320)

@@ -1,12 +1,16 @@
 """The same network, faster on a CPU.
 
 Nobody needs this folder to understand KPAC: `kpac.models.kpac` and `kpac.models.network` say what is computed, and the
-tests hold this folder to them, in values and in gradients. In brackets the gain of each idea for an image of 1120x1680
-and for a training step of 8 crops of 256x256, on two cores; docs/benchmarks.md has the tables, and what was dropped.
+tests hold this folder to them, in values and in gradients. docs/benchmarks.md has what each idea gains, and what was
+dropped. From the one that says most about the method to the one that says least:
 
-- `shared_kernel`: the five dilated convolutions of a block share their products (1.22 and 1.37 times faster).
-- `few_outputs`: the last convolution fills the processor's vector units (training: 1.20 times faster).
-- `bands`: without gradients, the whole network a few rows at a time (image: 1.26 times faster, 66 % of the memory).
+- `shared_kernel`: the five dilated convolutions of a block share their products.
+- `winograd`: 3x3 convolutions, and the dilated ones of scale attention, with a fraction of the multiplications.
+- `few_outputs`: the last convolution fills the processor's vector units.
+- `bands`: without gradients, the whole network a few rows at a time, in float32 or bfloat16.
+
+Below them, `parallel` gives each thread bands of its own, `compiled` makes machine code of loops, and `allocator` keeps
+memory that was used.
 """
 
 import torch

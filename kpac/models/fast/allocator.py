@@ -1,7 +1,7 @@
 """What the C library does with freed memory, where it is glibc; elsewhere these functions do nothing.
 
-It returns every large tensor to the operating system, which clears each page that it hands out again: a fifth of the
-time of a training step on a CPU, and a tenth of a forward pass (`python benchmarks/network.py --tricks`).
+It returns every large tensor to the operating system, which clears each page that it hands out again: a third of the
+time of a training step on a CPU (`python benchmarks/network.py --tricks`).
 """
 
 import ctypes

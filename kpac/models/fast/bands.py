@@ -1,37 +1,38 @@
 """The whole network without gradients, in bands of rows: `kpac.models.network` says what is computed.
 
-Features are computed a few rows at a time, which stay in the processor's cache, and in memory that was used before. The
-operating system clears every page that it maps anew, which takes longer than most layers do.
-
 No features of full resolution are kept. The last convolution is linear in the encoder's skip: the skip's share of the
 three output channels is added as soon as it is there.
-
-Inside, features are (rows, columns, channels), the order in which convolutions need no copies.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import few_outputs, number_format, shared_kernel, winograd
+from kpac.models.fast import banded, few_outputs, number_format, shared_kernel
 from kpac.models.fast.allocator import freed_memory_kept
+from kpac.models.fast.banded import (
+    Rows,
+    as_image,
+    convolved,
+    downsampled,
+    downsampling,
+    in_bands,
+    joined,
+    parameters_of,
+    rows_of,
+    stored,
+    upsampled,
+)
 from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count, undivided
+from kpac.models.fast.parallel import channels_last, undivided
 from kpac.models.fast.shared_kernel import add_responses
-from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
+from kpac.models.layers import LEAKY_SLOPE
 
-BAND_BYTES = 4 << 20  # of the widest features of a band
-CHAIN_BYTES = 10 << 20  # the same where several layers follow in a band, and compute some of its neighbours' rows, too
-BLOCK = winograd.BLOCK  # rows that are computed together
 ATTENTION = 2 * 32  # channels of two layers of scale attention
-
-Result = TypeVar("Result")
 
 
 def suits(model: nn.Module, x: Tensor, known: Collection[type]) -> bool:
@@ -43,61 +44,6 @@ def suits(model: nn.Module, x: Tensor, known: Collection[type]) -> bool:
 
 def _is_known(module: nn.Module, known: Collection[type]) -> bool:
     return type(module) in known and not module._forward_hooks and not module._forward_pre_hooks
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Features that are computed a few rows at a time, when they are asked for; beyond the border they are zero.
-
-    Args:
-        shape: (rows, columns, channels).
-        dtype: float32 or bfloat16.
-        compute: first and last (excluded) row within the border -> these rows. Several threads call it at a time.
-    """
-
-    shape: tuple[int, int, int]
-    dtype: torch.dtype
-    compute: Callable[[int, int], Tensor]
-
-    def __call__(self, top: int, bottom: int) -> Tensor:
-        first, last = max(top, 0), min(bottom, self.shape[0])
-        rows = self.compute(first, last)
-        if (first, last) != (top, bottom):
-            rows = F.pad(rows, (0, 0, 0, 0, first - top, bottom - last))
-        return rows
-
-    def keep(self, *reads: "_Rows", size: int = BAND_BYTES) -> Tensor:
-        """All rows in memory.
-
-        Args:
-            reads: what a band reads and makes on the way, besides these rows.
-            size: bytes of a band of the widest of them.
-        """
-        kept = torch.empty(self.shape, dtype=self.dtype)
-
-        def store(top: int, bottom: int) -> None:
-            kept[top:bottom] = self(top, bottom)
-
-        rows = min(_rows_of(size, features) for features in (self, *reads))
-        for _ in in_bands(store, self.shape[0], rows, BLOCK):
-            continue
-        return kept
-
-    def bytes(self) -> int:
-        """Of a row."""
-        return self.shape[1] * self.shape[2] * self.dtype.itemsize
-
-
-def _rows_of(size: int, rows: _Rows) -> int:
-    """How many rows take about so many bytes, in whole blocks."""
-    return max(1, size // (BLOCK * rows.bytes())) * BLOCK
-
-
-def in_bands(function: Callable[[int, int], Result], height: int, rows: int, multiple: int) -> Iterator[Result]:
-    """`function` of the first and the last (excluded) row of bands of about so many rows, in threads."""
-    threads = thread_count()
-    count = -(-height // (threads * rows)) * threads  # the same for each thread
-    return in_threads(lambda span: function(*span), spans(height, -(-height // count), multiple))
 
 
 def peak_values(model: nn.Module, height: int, width: int) -> int:
@@ -139,7 +85,7 @@ def encode(model: nn.Module, x: Tensor) -> Tensor:
     """
     (image,) = _images(x)
     with undivided():
-        return _image(_encode(model, image, None)[-1])
+        return as_image(_encode(model, image, None)[-1])
 
 
 def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
@@ -149,7 +95,7 @@ def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Ten
     """
     (features,) = channels_last(x)
     with undivided():
-        return _image(_block(block, features, shape))
+        return as_image(_block(block, features, shape))
 
 
 def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
@@ -163,7 +109,7 @@ def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
         output = _Output(model, image)
         skips = _encode(model, image, output, levels=len(model.encoder) - 1)
         _decode(model, [channels_last(features)[0] for features in chain], skips, output)
-        return _image(output.values)
+        return as_image(output.values)
 
 
 def _images(x: Tensor) -> Tensor:
@@ -188,7 +134,7 @@ class _Output:
         Args:
             columns: `of_up` or `of_skip`.
         """
-        return F.conv2d(_image(features), columns, padding=(self.size - 1, 0))[0].permute(1, 2, 0)
+        return F.conv2d(as_image(features), columns, padding=(self.size - 1, 0))[0].permute(1, 2, 0)
 
     def add(self, top: int, responses: Tensor) -> None:
         """Adds the responses of the rows from `top`; from one thread, for the sums to be always rounded alike."""
@@ -209,8 +155,8 @@ def _residual(model: nn.Module, x: Tensor) -> Tensor:
 def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
     """The features of every level but the first, which is not kept, or of the first few; the output gets its share."""
     (first, second), *deeper = model.encoder[:levels]
-    features = _convolved(second, _convolved(first, _stored(x)))
-    downsample = _downsampling(deeper[0][0], x.dtype)
+    features = convolved(second, convolved(first, stored(x)))
+    downsample = downsampling(deeper[0][0], x.dtype)
     kept = x.new_empty(x.shape[0] // 2, x.shape[1] // 2, deeper[0][0].out_channels)
 
     def pass_on(top: int, bottom: int) -> tuple[int, Tensor | None]:
@@ -219,46 +165,46 @@ def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | N
         return 2 * top, None if output is None else output.responses(rows[: 2 * (bottom - top)], output.of_skip)
 
     # One row of the features more than twice the rows of a band should be as many as whole blocks have.
-    rows = _rows_of(CHAIN_BYTES, features) // 2 - 1
+    rows = rows_of(banded.CHAIN_BYTES, features) // 2 - 1
     for top, responses in in_bands(pass_on, len(kept), max(1, rows), 1):
         if responses is not None:
             output.add(top, responses)
     x, skips = kept, []
     for index, (down, conv) in enumerate(deeper):
         if index:
-            x = _downsampled(down, _stored(skips[-1])).keep()
-        x = _convolved(conv, _stored(x)).keep()
+            x = downsampled(down, stored(skips[-1])).keep()
+        x = convolved(conv, stored(x)).keep()
         skips.append(x)
     return skips
 
 
 def _decode(model: nn.Module, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
     """Completes the output; both lists are emptied."""
-    joined = _joined([_stored(features) for features in chain])
-    x = _convolved(model.fusion[0], joined).keep(joined)
+    parts = joined([stored(features) for features in chain])
+    x = convolved(model.fusion[0], parts).keep(parts)
     chain.clear()
-    del joined
-    x = _convolved(model.fusion[1], _stored(x)).keep()
+    del parts
+    x = convolved(model.fusion[1], stored(x)).keep()
     *inner, last = model.decoder
     for stage in inner:
-        joined = _joined([_upsampled(stage.up, _stored(x)), _stored(skips.pop())])
-        x = _convolved(stage.merge, joined).keep(joined, size=CHAIN_BYTES)
-        del joined
-    upsampled = _upsampled(last.up, _stored(x))
+        parts = joined([upsampled(stage.up, stored(x)), stored(skips.pop())])
+        x = convolved(stage.merge, parts).keep(parts, size=banded.CHAIN_BYTES)
+        del parts
+    widest = upsampled(last.up, stored(x))
 
     def finish(top: int, bottom: int) -> tuple[int, Tensor]:
-        return top, output.responses(upsampled(top, bottom), output.of_up)
+        return top, output.responses(widest(top, bottom), output.of_up)
 
-    for top, responses in in_bands(finish, upsampled.shape[0], _rows_of(BAND_BYTES, upsampled), BLOCK):
+    for top, responses in in_bands(finish, widest.shape[0], rows_of(banded.BAND_BYTES, widest), banded.BLOCK):
         output.add(top, responses)
 
 
 def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
     if isinstance(block, nn.Sequential):
         for conv in block:
-            x = _convolved(conv, _stored(x)).keep()
+            x = convolved(conv, stored(x)).keep()
         return x
-    image = _image(x)
+    image = as_image(x)
     kernels = list(block.kernels)
     if shape is None and block.shape_attention is not None:
         shape = block.shape_attention(image)
@@ -270,17 +216,25 @@ def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
         responses = torch.zeros(len(block.dilations), *x.shape[:2], len(kernels[0]))
         add_responses(x[None], kernels[0].to(x.dtype), block.dilations, responses[:, None])
     else:
-        responses = [
-            F.conv2d(image, kernel.to(x.dtype), padding=dilation * (kernel.shape[-1] // 2), dilation=dilation)
-            for kernel, dilation in zip(kernels * (len(block.dilations) // len(kernels)), block.dilations, strict=True)
-        ]
-        responses = [channels_last(response)[0].float() for response in responses]
+        pairs = zip(kernels * (len(block.dilations) // len(kernels)), block.dilations, strict=True)
+        responses = [_branch(kernel.to(x.dtype), dilation, stored(x)).keep() for kernel, dilation in pairs]
     scale = _scale_attention(block.scale_attention, x) if block.scale_attention is not None else None
     branches = _weighed(responses, scale, None if shape is None else channels_last(shape)[0].float(), x.dtype)
-    return _convolved(block.fusion, branches).keep(branches)
+    return convolved(block.fusion, branches).keep(branches)
 
 
-def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | None, dtype: torch.dtype) -> _Rows:
+def _branch(kernel: Tensor, dilation: int, x: Rows) -> Rows:
+    """The response of a kernel of its own at one dilation, in float32."""
+    reach = dilation * (kernel.shape[-1] // 2)
+
+    def compute(top: int, bottom: int) -> Tensor:
+        image = as_image(x(top - reach, bottom + reach))
+        return F.conv2d(image, kernel, padding=(0, reach), dilation=dilation)[0].permute(1, 2, 0).float()
+
+    return Rows((*x.shape[:2], len(kernel)), torch.float32, compute)
+
+
+def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | None, dtype: torch.dtype) -> Rows:
     """The activation of each branch's responses, weighed by the attentions that are on, branch beside branch.
 
     Shape: responses (rows, columns, filters) each, scale (rows, columns, branches), shape (rows, columns, filters).
@@ -298,7 +252,7 @@ def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | 
             weigh(values, *attentions, branch, top, array(rows))
         return rows
 
-    return _Rows((height, width, len(arrays) * filters), dtype, compute)
+    return Rows((height, width, len(arrays) * filters), dtype, compute)
 
 
 @lru_cache
@@ -328,79 +282,11 @@ def _weigh(filters: int, by_scale: bool, by_shape: bool, dtype: torch.dtype) -> 
 def _scale_attention(attention: nn.Module, x: Tensor) -> Tensor:
     """(rows, columns, C) -> (rows, columns, branches) float32."""
     for conv in attention.features:
-        x = _convolved(conv, _stored(x)).keep()
-    features, (weight, bias), reach = _stored(x), _parameters(attention.weigh, x.dtype), attention.weigh.padding[0]
+        x = convolved(conv, stored(x)).keep()
+    features, (weight, bias), reach = stored(x), parameters_of(attention.weigh, x.dtype), attention.weigh.padding[0]
 
     def weigh(top: int, bottom: int) -> Tensor:
-        image = _image(features(top - reach, bottom + reach))
+        image = as_image(features(top - reach, bottom + reach))
         return torch.sigmoid(F.conv2d(image, weight, bias, padding=(0, reach)).float())[0].permute(1, 2, 0)
 
-    return _Rows((*x.shape[:2], len(weight)), torch.float32, weigh).keep(features)
-
-
-def _stored(x: Tensor) -> _Rows:
-    return _Rows(tuple(x.shape), x.dtype, lambda top, bottom: x[top:bottom])
-
-
-def _joined(parts: Sequence[_Rows]) -> _Rows:
-    rows, columns, _ = parts[0].shape
-    shape = (rows, columns, sum(part.shape[2] for part in parts))
-    return _Rows(shape, parts[0].dtype, lambda top, bottom: torch.cat([part(top, bottom) for part in parts], dim=2))
-
-
-def _convolved(layer: Conv, x: _Rows) -> _Rows:
-    reach = layer.padding[0]
-    convolve = _transformed(layer, x.dtype) if winograd.suits(layer) else _convolution(layer, x.dtype)
-    shape = (*x.shape[:2], layer.out_channels)
-    return _Rows(shape, x.dtype, lambda top, bottom: convolve(x(top - reach, bottom + reach)))
-
-
-def _downsampled(layer: DownConv, x: _Rows) -> _Rows:
-    downsample = _downsampling(layer, x.dtype)
-    shape = (x.shape[0] // 2, x.shape[1] // 2, layer.out_channels)
-    return _Rows(shape, x.dtype, lambda top, bottom: downsample(x(2 * top, 2 * bottom + 1)))
-
-
-def _upsampled(layer: UpConv, x: _Rows) -> _Rows:
-    weight, bias = _parameters(layer, x.dtype)
-
-    def compute(top: int, bottom: int) -> Tensor:
-        first, last = top // 2, -(-bottom // 2)
-        image = _image(x(first - 1, last + 1))
-        rows = F.conv_transpose2d(image, weight, bias, layer.stride, padding=(3, layer.padding[1]))
-        return activation(rows)[0].permute(1, 2, 0)[top - 2 * first : bottom - 2 * first]
-
-    return _Rows((2 * x.shape[0], 2 * x.shape[1], layer.out_channels), x.dtype, compute)
-
-
-def _transformed(layer: Conv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    convolution = winograd.Convolution(layer.weight, layer.bias, layer.dilation[0], LEAKY_SLOPE, dtype)
-    return lambda rows: convolution(rows, layer.padding[0])
-
-
-def _convolution(layer: Conv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A layer and its activation on rows that hold their vertical padding, as are those of `_downsampling`."""
-    weight, bias = _parameters(layer, dtype)
-    options = {"padding": (0, layer.padding[1]), "dilation": layer.dilation}
-    return lambda rows: activation(F.conv2d(_image(rows), weight, bias, **options))[0].permute(1, 2, 0)
-
-
-def _downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    weight, bias = _parameters(layer, dtype)
-
-    def downsample(rows: Tensor) -> Tensor:
-        # Two zeros at both sides, and the first column dropped, is one zero at the right without a copy.
-        image = F.conv2d(_image(rows), weight, bias, layer.stride, padding=(0, 2))[..., 1:]
-        return activation(image)[0].permute(1, 2, 0)
-
-    return downsample
-
-
-def _parameters(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weight and bias."""
-    return layer.weight.to(dtype), layer.bias.to(dtype)
-
-
-def _image(features: Tensor) -> Tensor:
-    """(H, W, C) -> (1, C, H, W), in an order that PyTorch knows as channels last."""
-    return features[None].permute(0, 3, 1, 2)  # not permuted first: the stride of the new dimension would be another
+    return Rows((*x.shape[:2], len(weight)), torch.float32, weigh).keep(features)

@@ -89,7 +89,9 @@ def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: 
             of_taps.addmm_(pixels.T, products)
         return of_taps
 
-    of_taps = sum(in_threads(compute, _pieces(*images.shape[:2])))
+    of_taps = torch.zeros_like(taps)
+    for part in in_threads(compute, _pieces(*images.shape[:2])):
+        np.add(of_taps, part, out=of_taps.numpy())  # PyTorch would divide it, and its threads go on asking for more
     return of_images, of_taps.view(channels, side, side, filters).permute(3, 0, 1, 2)
 
 
