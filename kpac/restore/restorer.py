@@ -23,7 +23,7 @@ TILES = (1024, 512, 256, 128)  # that "auto" chooses from
 # What a pass takes by the bytes of its tensors: `python benchmarks/tiling.py` measured 1.0 for whole images of 24
 # megapixels on a CPU, and 1.17 for tiles.
 OVERHEAD = 1.2
-BANDS = 128 << 20  # bytes, for the rows at work in a pass that goes through an image in bands
+BANDS = 64 << 20  # bytes a thread, for the rows at work in a pass that goes through an image in bands
 
 
 class Restorer:
@@ -130,8 +130,8 @@ class Restorer:
                 kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
             height, width = min(tile + 64, height), min(tile + 64, width)
         if self._takes_fast_path():
-            peak = self.dtype.itemsize * bands.peak_values(self.model, height, width)
-            return int(OVERHEAD * (peak + kept)) + BANDS
+            peak = torch.float32.itemsize * bands.peak_values(self.model, height, width)  # in bfloat16 it is less
+            return int(OVERHEAD * (peak + kept)) + BANDS * torch.get_num_threads()
         peak = peak_bytes(self.model, height, width, self.dtype)
         return None if peak is None else int(OVERHEAD * (peak + kept))
 
@@ -181,11 +181,9 @@ class Restorer:
             )
             raise UserError(f"{bad:,} of {restored.numel():,} values of the output are NaN or infinite: {what}")
 
-    @torch.no_grad()
     def _takes_fast_path(self) -> bool:
-        views = torch.empty(0, dtype=self.dtype, device=self.device)
-        with torch.no_grad():
-            return type(self.model) is KPACNet and self.model.takes_fast_path(views)
+        with torch.no_grad(), self._precision():
+            return type(self.model) is KPACNet and self.model.takes_fast_path(torch.empty(0, device=self.device))
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

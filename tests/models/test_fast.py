@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kpac import create_model
-from kpac.models.fast import banded, bands, few_outputs, shared_kernel, winograd
+from kpac.models.fast import banded, bands, few_outputs, has_bfloat16, shared_kernel, winograd
 from kpac.models.kpac import KPACBlock
 from kpac.models.layers import LEAKY_SLOPE, Conv
 from kpac.restore.memory import LiveBytes
@@ -155,7 +155,7 @@ def test_convolutions_of_many_channels_are_transformed():
     ]
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs a processor with bfloat16")
+@pytest.mark.skipif(not has_bfloat16(), reason="needs a processor with bfloat16")
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
 def test_output_in_bfloat16_is_that_of_the_layers_but_for_rounding(name, options, taken, monkeypatch):
     monkeypatch.setattr(banded, "BAND_BYTES", 1)
@@ -169,6 +169,14 @@ def test_output_in_bfloat16_is_that_of_the_layers_but_for_rounding(name, options
     assert found.dtype == torch.float32
     changed = (expected - views[:, :3]).square().mean().sqrt()
     assert 0 < (found - expected).square().mean().sqrt() < 0.05 * changed
+
+
+def test_empty_batch_gives_an_empty_batch():
+    quick, plain = pair("kpac_2level", {})
+    for model in (quick, plain):
+        with torch.inference_mode():
+            assert model(torch.rand(0, 3, 16, 24)).shape == (0, 3, 16, 24)
+        assert model(torch.rand(0, 3, 16, 24)).shape == (0, 3, 16, 24)
 
 
 def test_threads_change_nothing(taken):

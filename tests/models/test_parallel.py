@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +58,19 @@ def test_an_error_ends_the_work_and_restores_the_number_of_threads(threads):
     assert torch.get_num_threads() == threads
 
 
+def test_threads_that_begin_meanwhile_have_the_usual_number(threads):
+    found = []
+    with undivided():
+        list(in_threads(str, range(3)))
+        with undivided():
+            list(in_threads(str, range(3)))
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    assert found == [threads]
+    assert torch.get_num_threads() == threads
+
+
 def test_spans_cover_everything_at_multiples():
     for size, most, multiple in ((280, 26, 4), (1, 4, 4), (7, 3, 1), (13, 4, 4)):
         cuts = list(spans(size, most, multiple))
@@ -70,6 +85,39 @@ def test_bfloat16_is_read_and_rounded_as_pytorch_does():
     rounded = values.bfloat16()
     assert [int(store(np.float32(value))) for value in values] == array(rounded).tolist()
     assert [load(bits) for bits in array(rounded)] == rounded.float().tolist()
+
+
+LOOP = """
+import sys
+from kpac.models.fast.compiled import compiled
+
+def make(constant, inner=None):
+    @compiled
+    def loop(value):
+        return value + constant if inner is None else inner(value) * constant
+    return loop
+
+outer = make(int(sys.argv[1]), make(2))
+print(outer(3), sum(outer.stats.cache_hits.values()))
+"""
+
+
+def run_loop(tmp_path, constant: int) -> str:
+    script = tmp_path / "loop.py"
+    script.write_text(LOOP)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, str(script), str(constant)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_another_process_finds_what_was_compiled_for_the_same_constants(tmp_path):
+    assert [run_loop(tmp_path, constant) for constant in (10, 10, 20, 10, 20)] == [
+        "50 0",
+        "50 1",
+        "100 0",
+        "50 1",
+        "100 1",
+    ]
 
 
 def test_loops_compile_where_no_folder_can_be_written(tmp_path):

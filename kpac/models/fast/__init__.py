@@ -30,7 +30,12 @@ def number_format(x: Tensor) -> torch.dtype | None:
     if not _on_cpu(x) or not torch.is_autocast_enabled("cpu"):
         return torch.float32 if is_plain(x) else None
     lower = torch.get_autocast_dtype("cpu")
-    return lower if lower == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+    return lower if lower == torch.bfloat16 and has_bfloat16() else None
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16, and PyTorch uses them."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _on_cpu(x: Tensor) -> bool:

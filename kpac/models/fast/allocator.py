@@ -5,18 +5,22 @@ time of a training step on a CPU (`python benchmarks/network.py --tricks`).
 """
 
 import ctypes
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # names of <malloc.h>
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # names of <malloc.h>
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
-USUAL = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 << 10}  # what glibc starts with
+# What glibc settles at by itself in a program with large blocks; what it had before cannot be asked.
+RETURNING = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
+
+_state = {"kept": False}  # for the rest of this process
 
 
 def keep_freed_memory() -> None:
     """Keeps the memory of freed tensors for the next ones, for the rest of this process."""
+    _state["kept"] = True
     _set(KEEPING)
-    USUAL.update(KEEPING)
 
 
 def hand_back_freed() -> None:
@@ -26,7 +30,7 @@ def hand_back_freed() -> None:
     megapixels took 1.85 GB at most without this, and 1.44 GB with it after every tile, in the same time
     (benchmarks/tiling.py).
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _of_the_library("malloc_trim")
     if trim is not None:
         trim(0)
 
@@ -34,17 +38,23 @@ def hand_back_freed() -> None:
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Keeps freed memory inside the context, and hands it back at the end."""
+    if _state["kept"]:
+        yield
+        return
     _set(KEEPING)
     try:
         yield
     finally:
-        if USUAL != KEEPING:
-            _set(USUAL)
-            hand_back_freed()
+        _set(RETURNING)
+        hand_back_freed()
 
 
 def _set(options: dict[int, int]) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_the_library("mallopt")
     if mallopt is not None:
         for name, value in options.items():
             mallopt(name, value)
+
+
+def _of_the_library(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

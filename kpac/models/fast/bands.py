@@ -74,6 +74,8 @@ def residual(model: nn.Module, x: Tensor) -> Tensor:
 
     Shape: (N, 3 or 6, H, W) -> (N, 3, H, W) float32.
     """
+    if not len(x):
+        return x[:, :3]
     with freed_memory_kept(), undivided():
         return torch.stack([_residual(model, image) for image in _images(x)]).permute(0, 3, 1, 2)
 

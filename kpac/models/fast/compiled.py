@@ -4,7 +4,11 @@ What was compiled is kept beside the module, or in the user's cache folder, so t
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +23,35 @@ def compiled(function: Callable) -> Callable:
     from numba import njit  # imported when it is needed: importing kpac stays quick
 
     options = {"nogil": True, "fastmath": {"contract"}}  # products and sums may be rounded once instead of twice
+    identity = _identity(function)
+    # Numba keeps what it compiled by the function's name. A name for each set of constants keeps processes that compile
+    # at the same time from writing into one file.
+    function.__qualname__ = f"{function.__name__}_{identity[:16]}"
     try:
-        return njit(**options, cache=True)(function)
+        made = njit(**options, cache=True)(function)
     except RuntimeError:  # no folder can be written
-        return njit(**options)(function)
+        made = njit(**options)(function)
+    else:
+        made._cache.save_overload = _unless_disk_fails(made._cache.save_overload)
+    made._set_uuid(identity)  # Numba's own is random, and no other process would find what takes this as a constant
+    return made
+
+
+def _identity(function: Callable) -> str:
+    """Of the source code and of the constants, other compiled functions among them."""
+    code = function.__code__
+    constants = [cell.cell_contents for cell in function.__closure__ or ()]
+    parts = [getattr(constant, "_uuid", None) or repr(constant) for constant in constants]
+    facts = (Path(code.co_filename).read_bytes(), code.co_name, code.co_firstlineno, parts)
+    return sha256(repr(facts).encode()).hexdigest()
+
+
+def _unless_disk_fails(save: Callable) -> Callable:
+    def save_or_not(*arguments: Any) -> None:
+        with suppress(OSError):  # compiled again the next time
+            save(*arguments)
+
+    return save_or_not
 
 
 def array(values: Tensor) -> np.ndarray:
@@ -35,7 +64,7 @@ def array(values: Tensor) -> np.ndarray:
 def access(dtype: torch.dtype) -> tuple[Callable, Callable]:
     """How compiled loops read a value of an array as float32, and round float32 to a value of an array."""
     if dtype != torch.bfloat16:
-        return compiled(_itself), compiled(_itself)
+        return (compiled(_itself),) * 2
     half, one, bits = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 
     @compiled

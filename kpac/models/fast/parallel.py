@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
-from threading import Barrier, local
+from threading import Barrier, Thread, local
 from typing import TypeVar
 
 import torch
@@ -24,22 +24,23 @@ Result = TypeVar("Result")
 def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
     """`function` of each piece, in their order, in as many threads as PyTorch has; without gradients.
 
-    Within `function`, PyTorch computes with one thread.
+    Within `function`, PyTorch computes with one thread. After an error, pieces that were begun still finish.
     """
     threads = thread_count()
-    if threads == 1:
-        yield from map(function, pieces)
-        return
     inference = torch.is_inference_mode_enabled()  # known to the calling thread alone
 
     def call(piece: Piece) -> Result:
         with torch.inference_mode(inference), torch.no_grad():
             return function(piece)
 
+    if threads == 1:
+        yield from map(call, pieces)
+        return
+    pool = _pool(threads)
     waiting: deque[Future[Result]] = deque()
     try:
         for piece in pieces:
-            waiting.append(_pool(threads).submit(call, piece))
+            waiting.append(pool.submit(call, piece))
             if len(waiting) > 2 * threads:  # more results would only take memory
                 yield waiting.popleft().result()
         while waiting:
@@ -61,13 +62,25 @@ def undivided() -> Iterator[None]:
     Threads that have divided an operation go on asking for the next one for some milliseconds, on a core where one of
     `in_threads` should be.
     """
-    _here.threads = thread_count()
-    torch.set_num_threads(1)
+    if getattr(_here, "threads", None):
+        yield
+        return
+    before = torch.get_num_threads()
     try:
+        _here.threads = before
+        torch.set_num_threads(1)
+        _begin_later_threads_with(before)
         yield
     finally:
-        torch.set_num_threads(_here.threads)
-        del _here.threads
+        torch.set_num_threads(before)
+        _here.threads = None
+
+
+def _begin_later_threads_with(number: int) -> None:
+    """The number of threads that a thread sets is its own, but also the one that later threads begin with."""
+    other = Thread(target=torch.set_num_threads, args=(number,))
+    other.start()
+    other.join()
 
 
 _here = local()
@@ -83,12 +96,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         started.wait()
 
     pool = ThreadPoolExecutor(threads, "kpac", initializer=start)
-    for _ in range(threads):
-        pool.submit(int)
-    # The number that a thread sets is its own, but also the one that PyTorch's later threads begin with.
-    before = torch.get_num_threads()
-    started.wait()
-    torch.set_num_threads(before)
+    try:
+        for _ in range(threads):
+            pool.submit(int)
+        started.wait()
+    except BaseException:
+        started.abort()  # or else those that have started would wait, and Python for them
+        raise
+    _begin_later_threads_with(threads)
     return pool
 
 

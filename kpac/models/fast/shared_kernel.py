@@ -170,7 +170,7 @@ def _sums(filters: int, side: int, dilations: tuple[int, ...], dtype: torch.dtyp
 
 def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
     """An image, first and last (excluded) row: at least one for each thread."""
-    each = -(-thread_count() // images)
+    each = -(-thread_count() // max(1, images))
     for image in range(images):
         for top, bottom in spans(height, -(-height // each)):
             yield image, top, bottom
