@@ -75,7 +75,8 @@ def test_file_that_differs_is_not_written(monkeypatch, tmp_path):
 
 
 def test_file_that_refuses_a_size_is_not_written(monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "size_settings", SimpleNamespace(patch=lambda _: contextlib.nullcontext()))
+    without_effect = {export.ANY_SIZE: False, "patch": lambda _: contextlib.nullcontext()}
+    monkeypatch.setattr(export, "size_settings", SimpleNamespace(**without_effect))
     with pytest.raises(UserError, match=r"m.pt2: does not take every size \(Guard failed.*\); export .onnx"):
         export.export_model(small(), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []
