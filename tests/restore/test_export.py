@@ -1,9 +1,7 @@
 """An exported file gives what the model gives, for any size, without this package."""
 
-import contextlib
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,8 +73,10 @@ def test_file_that_differs_is_not_written(monkeypatch, tmp_path):
 
 
 def test_file_that_refuses_a_size_is_not_written(monkeypatch, tmp_path):
-    without_effect = {export.ANY_SIZE: False, "patch": lambda _: contextlib.nullcontext()}
-    monkeypatch.setattr(export, "size_settings", SimpleNamespace(**without_effect))
+    def refuse(_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("Guard failed: a size")
+
+    monkeypatch.setattr(export, "_run_pt2", lambda _: refuse)
     with pytest.raises(UserError, match=r"m.pt2: does not take every size \(Guard failed.*\); export .onnx"):
         export.export_model(small(), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []
