@@ -86,7 +86,7 @@ def encode(model: nn.Module, x: Tensor) -> Tensor:
     Shape: (1, 3 or 6, H, W) -> (1, C, h, w), in channels-last order.
     """
     (image,) = _images(x)
-    with undivided():
+    with freed_memory_kept(), undivided():
         return as_image(_encode(model, image, None)[-1])
 
 
@@ -96,7 +96,7 @@ def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Ten
     Shape: (1, C, h, w) -> (1, C, h, w), in channels-last order.
     """
     (features,) = channels_last(x)
-    with undivided():
+    with freed_memory_kept(), undivided():
         return as_image(_block(block, features, shape))
 
 
@@ -107,7 +107,7 @@ def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
     float32.
     """
     (image,) = _images(x)
-    with undivided():
+    with freed_memory_kept(), undivided():
         output = _Output(model, image)
         skips = _encode(model, image, output, levels=len(model.encoder) - 1)
         _decode(model, [channels_last(features)[0] for features in chain], skips, output)
