@@ -50,9 +50,8 @@ class Convolution:
 
     def __init__(self, weight: Tensor, bias: Tensor, dilation: int, slope: float, dtype: torch.dtype):
         self.reach, self.dilation = dilation * (weight.shape[-1] // 2), dilation
-        points = torch.tensor(KERNELS[BLOCK // dilation])
-        with torch.autocast("cpu", enabled=False):
-            kernel = torch.einsum("ik,fckl,jl->ijcf", points, weight, points)
+        points = torch.tensor(KERNELS[BLOCK // dilation], dtype=torch.float64)  # which autocast leaves as it is
+        kernel = torch.einsum("ik,fckl,jl->ijcf", points, weight.double(), points)
         self.kernel = kernel.flatten(0, 1).to(dtype).contiguous()  # (36, in_channels, out_channels)
         self.bias, self.slope = array(bias), np.float32(slope)
         _, channels, filters = self.kernel.shape
