@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac import create_model
 from kpac.models.cost import count_cost
-from kpac.models.fast import banded, shared_kernel, winograd
+from kpac.models.fast import banded, parallel, shared_kernel, winograd
 from kpac.models.fast.allocator import keep_freed_memory
 from kpac.text import markdown_table
 
@@ -37,10 +37,11 @@ GEMM = 2048  # side of the matrices
 WARM_UP = 2  # calls
 TRICKS = {  # what can be left out -> the cases that it matters for
     "shared products": ("forward-float32", "train-8x256"),
-    "transformed convolutions": ("forward-float32",),
+    "transformed convolutions": ("forward-float32", "train-8x256"),
     "bands": ("forward-float32",),
     "few outputs": ("train-8x256",),
-    "kept memory": ("train-8x256",),
+    "kept memory": ("forward-float32", "train-8x256"),
+    "sleeping threads": ("train-8x96",),
 }
 
 
@@ -110,6 +111,10 @@ def worker(case: str, side: str) -> dict:
         model.decoder[-1].merge.fast = False
     if side == "without bands":
         banded.BAND_BYTES = banded.CHAIN_BYTES = 1 << 40
+    if side == "without sleeping threads":
+        parallel._let_others_sleep = lambda: None
+    if side not in ("plain", "without kept memory"):
+        keep_freed_memory()  # as evaluations and trainings do on a CPU
     if kind == "train":
         batch, crop = map(int, detail.split("x"))
         call = training_step(model, batch, crop, side)
@@ -139,9 +144,7 @@ def forward(model: torch.nn.Module, precision: str, side: str) -> Callable[[], o
 
 
 def training_step(model: torch.nn.Module, batch: int, crop: int, side: str) -> Callable[[], object]:
-    if side not in ("plain", "without kept memory"):
-        keep_freed_memory()  # as the training does on a CPU
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=side != "plain")  # as trainings do
     views, target = torch.rand(2, batch, 3, crop, crop)
 
     def call() -> object:

@@ -162,8 +162,8 @@ class ComputeConfig(Section):
     """Keeps the channels of a pixel together in memory; null: on GPUs."""
     compile: bool = False
     """Compiles the network with torch.compile: slow first steps, once for every crop size, faster later ones."""
-    fused_optimizer: bool | None = None
-    """One kernel for the optimizer's step, which also skips a step on the device itself; null: on GPUs."""
+    fused_optimizer: bool = True
+    """One kernel for the optimizer's step, which also skips a step on the device itself."""
     prefetch: bool | None = None
     """Pins batches in memory and copies the next one to the GPU during a step; null: on GPUs."""
 

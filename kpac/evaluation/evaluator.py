@@ -14,6 +14,7 @@ from kpac.data.dataset import Scene
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.scorer import Scorer
+from kpac.models.fast.allocator import freed_memory_kept
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        for scene in scenes:
-            yield score_scene(scene, lambda sized: restore(model, sized.views, device), scorer)
+        with freed_memory_kept():
+            for scene in scenes:
+                yield score_scene(scene, lambda sized: restore(model, sized.views, device), scorer)
     finally:
         model.train(was_training)
 

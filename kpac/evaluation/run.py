@@ -26,6 +26,7 @@ from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.results import FILE, make_results
 from kpac.evaluation.scorer import Scorer
 from kpac.files import whole_file, write_json
+from kpac.models.fast.allocator import freed_memory_kept
 
 SHOWN = 2  # scenes in comparison.png
 
@@ -145,7 +146,7 @@ class _Work:
         mine = self.missing()[self.here.rank :: self.here.world_size]
         bar = tqdm(total=len(mine), desc="evaluating", unit="image", disable=None if self.here.is_first else True)
         try:
-            with bar:
+            with bar, freed_memory_kept():
                 for index, scene in _read_ahead(self.dataset, mine):
                     evaluated = score_scene(scene, self.method.restore, self.scorer)
                     for path in self._kept(index):

@@ -1,11 +1,14 @@
-"""Convolutions with the paper's activation and the published graph's padding."""
+"""Convolutions with the paper's activation and the published graph's padding.
+
+Each has a switch, `fast`, to compute the same in less time on a CPU; see `kpac.models.fast`.
+"""
 
 import math
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import few_outputs, is_plain
+from kpac.models.fast import few_outputs, is_plain, winograd
 
 LEAKY_SLOPE = 0.2
 
@@ -21,11 +24,15 @@ class Conv(nn.Conv2d):
     Shape: (N, in_channels, H, W) -> (N, out_channels, H, W).
     """
 
+    fast = True
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1):
         padding = dilation * (kernel_size // 2)
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fast and is_plain(x) and winograd.suits(self):
+            return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(x))
 
 
@@ -38,10 +45,14 @@ class DownConv(nn.Conv2d):
     Shape: (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), H and W even.
     """
 
+    fast = True
+
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fast and is_plain(x) and winograd.suits(self):
+            return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(F.pad(x, (0, 1, 0, 1))))
 
 
@@ -51,10 +62,14 @@ class UpConv(nn.ConvTranspose2d):
     Shape: (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
     """
 
+    fast = True
+
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fast and is_plain(x) and winograd.suits(self):
+            return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(x))
 
 
@@ -63,17 +78,17 @@ class ResidualConv(nn.Conv2d):
 
     Args:
         in_channels: channels of the input.
-        fast: computes the same in less time on a CPU; see `kpac.models.fast.few_outputs`.
 
     Shape: (N, in_channels, H, W) -> (N, 3, H, W).
     """
 
-    def __init__(self, in_channels: int, fast: bool = True):
+    fast = True
+
+    def __init__(self, in_channels: int):
         super().__init__(in_channels, 3, kernel_size=5, padding=2)
-        self.fast = fast
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and is_plain(x):
+        if self.fast and is_plain(x) and few_outputs.suits(self.in_channels):
             return few_outputs.convolve(x, self.weight, self.bias)
         return super().forward(x)
 

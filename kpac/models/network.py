@@ -120,8 +120,10 @@ class KPACNet(nn.Module):
         self.decoder = nn.ModuleList()
         for level in reversed(range(levels)):
             shallow = channels[level]
-            merge = Conv(2 * shallow, shallow, 3) if level else ResidualConv(2 * shallow, fast)
+            merge = Conv(2 * shallow, shallow, 3) if level else ResidualConv(2 * shallow)
             self.decoder.append(DecoderStage(channels[level + 1], shallow, merge))
+        for layer in self.modules():
+            layer.fast = fast
         initialize(self, init, last=self.decoder[-1].merge)
 
     def forward(self, views: Tensor) -> Tensor:
@@ -133,6 +135,8 @@ class KPACNet(nn.Module):
             )
         height, width = views.shape[-2:]
         x = pad_to_multiple(views, self.multiple) * 2 - 1
+        if self.fast:
+            x = x.contiguous(memory_format=torch.channels_last)
         compute = partial(bands.residual, self) if self.takes_fast_path(x) else self.residual
         output = x[:, :3] + compute(self.encoder_input(x))
         return (output[..., :height, :width] + 1) / 2

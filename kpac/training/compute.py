@@ -24,7 +24,7 @@ class Compute:
         self.device = device
         self.dtype = DTYPES[_default_precision(device) if config.precision == "auto" else config.precision]
         self.memory_format = torch.channels_last if _or(config.channels_last, on_gpu) else torch.contiguous_format
-        self.fused = _or(config.fused_optimizer, on_gpu)
+        self.fused = config.fused_optimizer
         self.pinned = on_gpu and _or(config.prefetch, True)
         self.compiled = config.compile
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)

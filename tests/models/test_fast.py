@@ -9,7 +9,7 @@ import torch
 from kpac import create_model
 from kpac.models.fast import banded, bands, few_outputs, has_bfloat16, shared_kernel, winograd
 from kpac.models.kpac import KPACBlock
-from kpac.models.layers import LEAKY_SLOPE, Conv
+from kpac.models.layers import Conv, DownConv, UpConv
 from kpac.restore.memory import LiveBytes
 from tests.models import golden
 from tests.models.test_ablation import COMBINATIONS
@@ -26,7 +26,7 @@ NETWORKS = [
 
 def pair(name: str, options: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
     """A network on the fast path, and the same one without it."""
-    quick, plain = (create_model(name, **({"width": 8} | options), fast=fast).eval() for fast in (True, False))
+    quick, plain = (create_model(name, **({"width": 16} | options), fast=fast).eval() for fast in (True, False))
     golden.randomize(plain)
     quick.load_state_dict(plain.state_dict())
     return quick, plain
@@ -41,14 +41,13 @@ def taken(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("channels", [1, winograd.CHANNELS])  # all 3x3 convolutions transformed, or none
+@pytest.mark.parametrize("channels", [1, winograd.CHANNELS, 1000])  # of the layers that are transformed: all to none
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
 def test_output_is_that_of_the_layers(name, options, channels, taken, monkeypatch):
     monkeypatch.setattr(winograd, "CHANNELS", channels)
     # Bands of few rows, so that these small images have several, of different heights.
     monkeypatch.setattr(banded, "BAND_BYTES", 1)
     monkeypatch.setattr(banded, "CHAIN_BYTES", 1)
-    monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", 1 << 15)
     quick, plain = pair(name, options)
     views = torch.rand(2, 3 * len(quick.views), 75, 53, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -59,7 +58,7 @@ def test_output_is_that_of_the_layers(name, options, channels, taken, monkeypatc
     assert (found - expected).abs().max() < 1e-5 * max(1, changed)
 
 
-@pytest.mark.parametrize("channels", [1, winograd.CHANNELS])
+@pytest.mark.parametrize("channels", [1, 1000])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (3, 50), (200, 5)], ids=str)
 def test_image_of_any_size(size, channels, taken, monkeypatch):
     monkeypatch.setattr(winograd, "CHANNELS", channels)
@@ -70,8 +69,10 @@ def test_image_of_any_size(size, channels, taken, monkeypatch):
     assert taken
 
 
+@pytest.mark.parametrize("channels", [1, 1000])
 @pytest.mark.parametrize("options", COMBINATIONS, ids=str)
-def test_gradients_are_those_of_the_layers(options):
+def test_gradients_are_those_of_the_layers(options, channels, monkeypatch):
+    monkeypatch.setattr(winograd, "CHANNELS", channels)
     quick, plain = pair("kpac_2level", options)
     gradients = []
     for model in (quick, plain):
@@ -86,16 +87,14 @@ def test_gradients_are_those_of_the_layers(options):
     ("size", "kernel_size", "dilations"),
     list(itertools.product([(9, 14), (1, 1)], [3, 5], [(1, 2, 3, 4, 5), (2, 2), (20, 1)])),
 )
-@pytest.mark.parametrize("room", [1, 15_000, 40_000, 1 << 20])  # a row, some rows, two images of the three, all at once
-def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_size, dilations, room, monkeypatch):
-    monkeypatch.setattr(shared_kernel, "PRODUCT_BYTES", room)
+def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_size, dilations):
     torch.manual_seed(0)
-    block = KPACBlock(6, 4, kernel_size, dilations)
+    block = KPACBlock(48, 16, kernel_size, dilations)
     golden.randomize(block)
-    weights = torch.rand(len(dilations), 3, 4, *size)
+    weights = torch.rand(len(dilations), 3, 16, *size)
     found = []
     for block.fast in (True, False):
-        x = torch.rand(3, 6, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        x = torch.rand(3, 48, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
         branches = torch.stack(block.branches(x))
         (branches * weights).sum().backward()
         found.append((branches, x.grad, block.kernels[0].grad))
@@ -104,54 +103,101 @@ def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_si
         assert (one - other).abs().max() < 2e-6 * other.abs().max()
 
 
-SIZES = ((1, 1), (4, 4), (9, 14), (2, 3), (16, 21), (8, 8), (3, 900))
+LAYERS = {
+    "3x3": (lambda channels: Conv(channels, 16, 3), banded.convolved),
+    "5x5 dilated": (lambda channels: Conv(channels, 48, 5, dilation=2), banded.convolved),
+    "strided": (lambda channels: DownConv(channels, 16), banded.downsampled),
+    "transposed": (lambda channels: UpConv(channels, 16), banded.upsampled),
+}
+SIZES = ((2, 2), (4, 4), (10, 14), (2, 4), (16, 22), (36, 8), (4, 900))
 
 
-@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (5, 2)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.15)], ids=str)
-def test_transformed_convolution_is_a_convolution_for_one_band_after_the_other(
-    kernel_size, dilation, dtype, tolerance, monkeypatch
-):
-    monkeypatch.setattr(winograd, "TILE_BYTES", 1 << 18)  # wide images have several portions
+def random_layer(kind: str, channels: int = 32) -> torch.nn.Module:
     torch.manual_seed(0)
-    layer = Conv(winograd.CHANNELS, 5, kernel_size, dilation)
+    layer = LAYERS[kind][0](channels)
     torch.nn.init.normal_(layer.bias)
-    reach = layer.padding[0]
+    assert winograd.suits(layer)
+    return layer
+
+
+def by_the_library(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """In float64."""
+    plain = copy.deepcopy(layer).double()
+    plain.fast = False
+    return plain(x.double())
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("portion", [1, winograd.TILE_BYTES])  # few tiles at a time, or many
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.2)], ids=str)
+def test_transformed_convolution_is_a_convolution_for_any_rows(kind, portion, dtype, tolerance, monkeypatch):
+    if dtype == torch.bfloat16 and not has_bfloat16():
+        pytest.skip("needs a processor with bfloat16")
+    monkeypatch.setattr(winograd, "TILE_BYTES", portion)
+    layer, (_, rows_of) = random_layer(kind), LAYERS[kind]
     with torch.inference_mode():
-        convolve = winograd.Convolution(layer.weight, layer.bias, dilation, LEAKY_SLOPE, dtype)
         for height, width in SIZES:
-            rows = torch.randn(height + 2 * reach, width, winograd.CHANNELS).to(dtype)
-            expected = layer(rows.float().permute(2, 0, 1)[None])[0].permute(1, 2, 0)[reach:-reach]
-            found = convolve(rows, reach)
-            assert found.dtype == dtype
-            torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
+            x = torch.randn(height, width, 32).to(dtype)
+            expected = by_the_library(layer, banded.as_image(x))[0].permute(1, 2, 0)
+            parts = [banded.stored(part) for part in x.split(16, dim=2)]
+            for source in (banded.stored(x), banded.Joined(parts)):
+                rows = rows_of(layer, source)
+                assert rows.shape == expected.shape
+                for top, bottom in itertools.combinations({0, 1, 2, 3, 5, 8, len(expected)}, 2):
+                    if top < bottom <= len(expected):
+                        found = rows.within(top, bottom)
+                        assert found.dtype == dtype
+                        torch.testing.assert_close(found.double(), expected[top:bottom], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (5, 2)])
-def test_transformed_convolution_rounds_to_a_few_millionths(kernel_size, dilation):
-    torch.manual_seed(0)
-    layer = Conv(192, 48, kernel_size, dilation)
-    reach = layer.padding[0]
-    rows = torch.randn(16 + 2 * reach, 32, 192)
-    image = rows.permute(2, 0, 1)[None]
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("portion", [1, winograd.GRADIENT_BYTES])
+@pytest.mark.parametrize("size", [(1, 2, 2), (3, 10, 14), (2, 36, 50)], ids=str)
+def test_transformed_convolution_has_the_gradients_of_a_convolution(kind, portion, size, monkeypatch):
+    monkeypatch.setattr(winograd, "GRADIENT_BYTES", portion)
+    layer = random_layer(kind)
+    images, *sides = size
+    x = torch.randn(images, 32, *sides, requires_grad=True)
+    expected = by_the_library(layer, x)
+    found = layer(x)
+    assert "_Convolve" in type(found.grad_fn).__name__
+    above = torch.randn(found.shape)
+    gradients = torch.autograd.grad(found, (x, layer.weight, layer.bias), above)
+    plain = copy.deepcopy(layer).double()
+    plain.fast = False
+    wanted = torch.autograd.grad(plain(x.double()), (x, plain.weight, plain.bias), above.double())
+    for one, other in zip((found, *gradients), (expected, *wanted), strict=True):
+        assert (one - other).abs().max() < 2e-5 * max(1, other.abs().max())
+
+
+def test_transformed_convolution_in_training_takes_inputs_of_any_memory_layout():
+    layer = random_layer("3x3")
+    x = torch.randn(2, 32, 12, 20)
+    wide = torch.randn(2, 64, 24, 20)[:, 16:48, ::2].requires_grad_()
+    for images in (x, x.contiguous(memory_format=torch.channels_last), wide):
+        torch.testing.assert_close(layer(images).double(), by_the_library(layer, images), atol=2e-5, rtol=0)
+    layer(wide).sum().backward()  # whose gradient has no stride
+    assert wide.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_transformed_convolution_rounds_to_a_few_millionths(kind):
+    layer = random_layer(kind, 192)
+    x = torch.randn(1, 192, 16, 32)
     with torch.inference_mode():
-        expected = copy.deepcopy(layer).double()(image.double())[0].permute(1, 2, 0)[reach:-reach]
-        convolve = winograd.Convolution(layer.weight, layer.bias, dilation, LEAKY_SLOPE, torch.float32)
-        errors = [
-            (found - expected).abs().max() / expected.abs().max()
-            for found in (convolve(rows, reach), layer(image)[0].permute(1, 2, 0)[reach:-reach])
-        ]
-    assert errors[0] < 1e-5
-    assert errors[1] < 1e-6
+        expected = by_the_library(layer, x)
+        assert (layer(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+        layer.fast = False
+        assert (layer(x) - expected).abs().max() < 1e-6 * expected.abs().max()
 
 
 def test_convolutions_of_many_channels_are_transformed():
     model = create_model("kpac_2level", blocks=1)
-    names = [name for name, layer in model.named_modules() if isinstance(layer, Conv) and winograd.suits(layer)]
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, (Conv, DownConv, UpConv))}
     attention = [f"blocks.0.scale_attention.features.{index}" for index in range(3)]
-    assert names == [
-        *("encoder.0.1", "encoder.1.1", "encoder.2.1", *attention, "blocks.0.fusion"),
-        *("fusion.0", "fusion.1", "decoder.0.merge"),
+    assert [name for name, layer in layers.items() if winograd.suits(layer)] == [
+        *("encoder.0.1", "encoder.1.0", "encoder.1.1", "encoder.2.0", "encoder.2.1", *attention, "blocks.0.fusion"),
+        *("fusion.0", "fusion.1", "decoder.0.up", "decoder.0.merge", "decoder.1.up"),
     ]
 
 
@@ -200,9 +246,9 @@ def test_threads_change_nothing(taken):
 )
 def test_few_outputs_have_the_values_and_gradients_of_a_convolution(size, kernel_size, outputs):
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(6, outputs, kernel_size, padding=kernel_size // 2)
-    x = torch.randn(2, 6, *size, requires_grad=True)
-    above = torch.randn(2, outputs, *size)
+    layer = torch.nn.Conv2d(32, outputs, kernel_size, padding=kernel_size // 2)
+    x = torch.randn(3, 32, *size, requires_grad=True)
+    above = torch.randn(3, outputs, *size)
     found = []
     for compute in (layer, lambda x: few_outputs.convolve(x, layer.weight, layer.bias)):
         output = compute(x)
@@ -223,11 +269,13 @@ def test_last_convolution_takes_the_columns_in_training_unless_told_not_to(monke
 def test_block_of_a_shared_kernel_shares_its_products(monkeypatch):
     calls = []
     monkeypatch.setattr(shared_kernel, "add_responses", lambda *_: calls.append(1))
-    KPACBlock(6, 4).branches(torch.rand(3, 6, 8, 8))
+    x = torch.rand(3, 32, 8, 8)
+    KPACBlock(32, 16).branches(x)
     assert len(calls) == 1
-    KPACBlock(6, 4, share_kernel=False).branches(torch.rand(3, 6, 8, 8))
-    KPACBlock(6, 4, kernel_size=1).branches(torch.rand(3, 6, 8, 8))
-    KPACBlock(6, 4).double().branches(torch.rand(3, 6, 8, 8).double())
+    KPACBlock(32, 16, share_kernel=False).branches(x)
+    KPACBlock(32, 16, kernel_size=1).branches(x)
+    KPACBlock(32, 16).double().branches(x.double())
+    KPACBlock(32, 5).branches(x)  # no whole vectors
     assert len(calls) == 1
 
 
@@ -263,7 +311,7 @@ def test_exported_program_holds_ordinary_convolutions():
     ("name", "options"), [("kpac_2level", {}), ("kpac_3level", {}), ("kpac_dual", {"blocks": 0})], ids=str
 )
 def test_estimate_of_memory_holds(name, options, monkeypatch):
-    for module, size in ((banded, "BAND_BYTES"), (banded, "CHAIN_BYTES"), (shared_kernel, "PRODUCT_BYTES")):
+    for module, size in ((banded, "BAND_BYTES"), (banded, "CHAIN_BYTES"), (winograd, "TILE_BYTES")):
         monkeypatch.setattr(module, size, 1)
     quick, _ = pair(name, options)
     views = torch.rand(1, 3 * len(quick.views), 480, 320)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kpac.models.fast.compiled import access, array
-from kpac.models.fast.parallel import in_threads, spans, undivided
+from kpac.models.fast.parallel import in_threads, spans
 
 
 @pytest.fixture(params=[1, 3])
@@ -50,23 +50,18 @@ def test_an_error_ends_the_work_and_restores_the_number_of_threads(threads):
             raise ValueError("two")
         done.append(index)
 
-    with undivided():
-        assert torch.get_num_threads() == 1
-        with pytest.raises(ValueError, match="two"):
-            list(in_threads(work, range(1000)))
+    with pytest.raises(ValueError, match="two"):
+        list(in_threads(work, range(1000)))
     assert len(done) < 50
     assert torch.get_num_threads() == threads
 
 
 def test_threads_that_begin_meanwhile_have_the_usual_number(threads):
     found = []
-    with undivided():
-        list(in_threads(str, range(3)))
-        with undivided():
-            list(in_threads(str, range(3)))
-        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
+    list(in_threads(str, range(3)))
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
     assert found == [threads]
     assert torch.get_num_threads() == threads
 

@@ -5,16 +5,18 @@ tests hold this folder to them, in values and in gradients. docs/benchmarks.md h
 dropped. From the one that says most about the method to the one that says least:
 
 - `shared_kernel`: the five dilated convolutions of a block share their products.
-- `winograd`: 3x3 convolutions, and the dilated ones of scale attention, with a fraction of the multiplications.
+- `winograd`: convolutions with a fraction of the multiplications, by what `filtering` derives and `tiles` does.
 - `few_outputs`: the last convolution fills the processor's vector units.
-- `bands`: without gradients, the whole network a few rows at a time, in float32 or bfloat16.
+- `bands`: without gradients, the whole network a few rows at a time (`banded`), in float32 or bfloat16.
 
-Below them, `parallel` gives each thread bands of its own, `compiled` makes machine code of loops, and `allocator` keeps
-memory that was used.
+Below them, `vectors` has matrix products and sums on whole vector registers, `compiled` makes machine code of loops,
+`parallel` gives each thread pieces of its own, and `allocator` keeps memory that was used.
 """
 
 import torch
 from torch import Tensor
+
+from kpac.models.fast.vectors import multiplies_bfloat16
 
 
 def is_plain(x: Tensor) -> bool:
@@ -34,8 +36,9 @@ def number_format(x: Tensor) -> torch.dtype | None:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16, and PyTorch uses them."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Whether the processor has instructions for bfloat16, and both PyTorch and `vectors` use them."""
+    known = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return known and multiplies_bfloat16()
 
 
 def _on_cpu(x: Tensor) -> bool:

@@ -8,19 +8,20 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # names of <malloc.h>
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
 # What glibc settles at by itself in a program with large blocks; what it had before cannot be asked.
 RETURNING = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
 
-_state = {"kept": False}  # for the rest of this process
+_depth = 0  # of contexts that keep memory
+_lock = Lock()
 
 
 def keep_freed_memory() -> None:
     """Keeps the memory of freed tensors for the next ones, for the rest of this process."""
-    _state["kept"] = True
-    _set(KEEPING)
+    _enter()
 
 
 def hand_back_freed() -> None:
@@ -37,16 +38,33 @@ def hand_back_freed() -> None:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keeps freed memory inside the context, and hands it back at the end."""
-    if _state["kept"]:
-        yield
-        return
-    _set(KEEPING)
+    """Keeps freed memory inside the context, and hands it back at the end of the outermost one.
+
+    Around several images of one size, each takes over the memory of the last: memory that is new to the process takes a
+    tenth of the time of a forward pass.
+    """
+    _enter()
     try:
         yield
     finally:
-        _set(RETURNING)
-        hand_back_freed()
+        _leave()
+
+
+def _enter() -> None:
+    global _depth
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            _set(KEEPING)
+
+
+def _leave() -> None:
+    global _depth
+    with _lock:
+        _depth -= 1
+        if _depth == 0:
+            _set(RETURNING)
+            hand_back_freed()
 
 
 def _set(options: dict[int, int]) -> None:

@@ -6,7 +6,6 @@ which convolutions need no copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -24,7 +23,6 @@ BLOCK = winograd.BLOCK  # rows that are computed together
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
 class Rows:
     """Features that are computed a few rows at a time, when they are asked for; beyond the border they are zero.
 
@@ -32,18 +30,48 @@ class Rows:
         shape: (rows, columns, channels).
         dtype: float32 or bfloat16.
         compute: first and last (excluded) row within the border -> these rows. Several threads call it at a time.
+        fill: computes these rows into a tensor; either of both will do.
     """
 
-    shape: tuple[int, int, int]
-    dtype: torch.dtype
-    compute: Callable[[int, int], Tensor]
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        compute: Callable[[int, int], Tensor] | None = None,
+        fill: Callable[[int, int, Tensor], object] | None = None,
+    ):
+        self.shape, self.dtype = tuple(shape), dtype
+        self._compute, self._fill = compute, fill
+
+    @property
+    def parts(self) -> "Sequence[Rows]":
+        """What lies beside each other in the channels."""
+        return (self,)
+
+    def compute(self, top: int, bottom: int) -> Tensor:
+        if self._compute is not None:
+            return self._compute(top, bottom)
+        rows = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype)
+        self._fill(top, bottom, rows)
+        return rows
+
+    def fill(self, top: int, bottom: int, rows: Tensor) -> None:
+        if self._fill is not None:
+            self._fill(top, bottom, rows)
+        else:
+            rows.copy_(self._compute(top, bottom))
+
+    def within(self, top: int, bottom: int) -> Tensor:
+        """The rows among these that there are."""
+        return self.compute(*self.inside(top, bottom))
 
     def __call__(self, top: int, bottom: int) -> Tensor:
-        first, last = max(top, 0), min(bottom, self.shape[0])
-        rows = self.compute(first, last)
-        if (first, last) != (top, bottom):
-            rows = F.pad(rows, (0, 0, 0, 0, first - top, bottom - last))
-        return rows
+        """All of these rows."""
+        first, last = self.inside(top, bottom)
+        return F.pad(self.compute(first, last), (0, 0, 0, 0, first - top, bottom - last))
+
+    def inside(self, top: int, bottom: int) -> tuple[int, int]:
+        return max(top, 0), min(bottom, self.shape[0])
 
     def keep(self, *reads: "Rows", size: int | None = None) -> Tensor:
         """All rows in memory.
@@ -53,12 +81,8 @@ class Rows:
             size: bytes of a band of the widest of them; None for the usual number.
         """
         kept = torch.empty(self.shape, dtype=self.dtype)
-
-        def store(top: int, bottom: int) -> None:
-            kept[top:bottom] = self(top, bottom)
-
         rows = min(rows_of(size or BAND_BYTES, features) for features in (self, *reads))
-        for _ in in_bands(store, self.shape[0], rows, BLOCK):
+        for _ in in_bands(lambda top, bottom: self.fill(top, bottom, kept[top:bottom]), self.shape[0], rows, BLOCK):
             continue
         return kept
 
@@ -67,42 +91,88 @@ class Rows:
         return self.shape[1] * self.shape[2] * self.dtype.itemsize
 
 
+class Joined(Rows):
+    """Features beside each other in the channels."""
+
+    def __init__(self, parts: Sequence[Rows]):
+        rows, columns, _ = parts[0].shape
+        self._parts = parts
+        shape = (rows, columns, sum(part.shape[2] for part in parts))
+        super().__init__(shape, parts[0].dtype, lambda *ends: torch.cat([part.compute(*ends) for part in parts], dim=2))
+
+    @property
+    def parts(self) -> Sequence[Rows]:
+        return self._parts
+
+
+def stored(x: Tensor) -> Rows:
+    return Rows(x.shape, x.dtype, lambda top, bottom: x[top:bottom])
+
+
 def rows_of(size: int, rows: Rows) -> int:
     """How many rows take about so many bytes, in whole blocks."""
     return max(1, size // (BLOCK * rows.bytes())) * BLOCK
 
 
-def in_bands(function: Callable[[int, int], Result], height: int, rows: int, multiple: int) -> Iterator[Result]:
-    """`function` of the first and the last (excluded) row of bands of about so many rows, in threads."""
+def in_bands(
+    function: Callable[[int, int], Result], height: int, rows: int, multiple: int, early: int = 0
+) -> Iterator[Result]:
+    """`function` of the first and the last (excluded) row of bands of about so many rows, in threads.
+
+    Bands end at multiples of `multiple`, or `early` rows before them.
+    """
     threads = thread_count()
     count = -(-height // (threads * rows)) * threads  # the same for each thread
-    return in_threads(lambda span: function(*span), spans(height, -(-height // count), multiple))
-
-
-def stored(x: Tensor) -> Rows:
-    return Rows(tuple(x.shape), x.dtype, lambda top, bottom: x[top:bottom])
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    rows, columns, _ = parts[0].shape
-    shape = (rows, columns, sum(part.shape[2] for part in parts))
-    return Rows(shape, parts[0].dtype, lambda top, bottom: torch.cat([part(top, bottom) for part in parts], dim=2))
+    cuts = spans(height + early, -(-height // count), multiple)
+    return in_threads(lambda span: function(*span), ((max(0, top - early), bottom - early) for top, bottom in cuts))
 
 
 def convolved(layer: Conv, x: Rows) -> Rows:
-    reach = layer.padding[0]
-    convolve = _transformed(layer, x.dtype) if winograd.suits(layer) else _convolution(layer, x.dtype)
-    shape = (*x.shape[:2], layer.out_channels)
-    return Rows(shape, x.dtype, lambda top, bottom: convolve(x(top - reach, bottom + reach)))
+    shape, reach = (*x.shape[:2], layer.out_channels), layer.padding[0]
+    if winograd.suits(layer):
+        return _transformed(layer, x, shape, lambda top, bottom: (top, top - reach, bottom + reach, 0))
+    weight, bias = parameters_of(layer, x.dtype)
+    options = {"padding": (0, layer.padding[1]), "dilation": layer.dilation}
+
+    def compute(top: int, bottom: int) -> Tensor:
+        image = as_image(x(top - reach, bottom + reach))
+        return activation(F.conv2d(image, weight, bias, **options))[0].permute(1, 2, 0)
+
+    return Rows(shape, x.dtype, compute)
 
 
 def downsampled(layer: DownConv, x: Rows) -> Rows:
     downsample = downsampling(layer, x.dtype)
     shape = (x.shape[0] // 2, x.shape[1] // 2, layer.out_channels)
-    return Rows(shape, x.dtype, lambda top, bottom: downsample(x(2 * top, 2 * bottom + 1)))
+
+    def fill(top: int, bottom: int, rows: Tensor) -> None:
+        downsample(x.within(2 * top, 2 * bottom + 1), rows)
+
+    return Rows(shape, x.dtype, fill=fill)
+
+
+def downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor, Tensor], None]:
+    """A call computes some rows from those of the input that they read; the last one may be missing, and is zero."""
+    if winograd.suits(layer):
+        convolution = winograd.of_layer(layer, LEAKY_SLOPE, dtype)
+        return lambda rows, target: convolution([rows[None]], target[None])
+    weight, bias = parameters_of(layer, dtype)
+
+    def downsample(rows: Tensor, target: Tensor) -> None:
+        rows = F.pad(rows, (0, 0, 0, 0, 0, 2 * len(target) + 1 - len(rows)))
+        # Two zeros at both sides, and the first column dropped, is one zero at the right without a copy.
+        image = F.conv2d(as_image(rows), weight, bias, layer.stride, padding=(0, 2))[..., 1:]
+        target.copy_(activation(image)[0].permute(1, 2, 0))
+
+    return downsample
 
 
 def upsampled(layer: UpConv, x: Rows) -> Rows:
+    shape = (2 * x.shape[0], 2 * x.shape[1], layer.out_channels)
+    if winograd.suits(layer):
+        return _transformed(
+            layer, x, shape, lambda top, bottom: ((top + 1) // 2, (top - 1) // 2, bottom // 2 + 1, -(top % 2))
+        )
     weight, bias = parameters_of(layer, x.dtype)
 
     def compute(top: int, bottom: int) -> Tensor:
@@ -111,30 +181,24 @@ def upsampled(layer: UpConv, x: Rows) -> Rows:
         rows = F.conv_transpose2d(image, weight, bias, layer.stride, padding=(3, layer.padding[1]))
         return activation(rows)[0].permute(1, 2, 0)[top - 2 * first : bottom - 2 * first]
 
-    return Rows((2 * x.shape[0], 2 * x.shape[1], layer.out_channels), x.dtype, compute)
+    return Rows(shape, x.dtype, compute)
 
 
-def _transformed(layer: Conv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    convolution = winograd.Convolution(layer.weight, layer.bias, layer.dilation[0], LEAKY_SLOPE, dtype)
-    return lambda rows: convolution(rows, layer.padding[0])
+def _transformed(layer: nn.Module, x: Rows, shape: Sequence[int], reads: Callable[[int, int], Sequence[int]]) -> Rows:
+    """A layer by minimal filtering.
 
+    Args:
+        reads: the output's first and last row -> the input's row where they begin, the first and the last row of the
+            input that they read, and the shift of a `winograd.Convolution`.
+    """
+    convolution = winograd.of_layer(layer, LEAKY_SLOPE, x.dtype)
 
-def _convolution(layer: Conv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A layer and its activation on rows that hold their vertical padding, as are those of `downsampling`."""
-    weight, bias = parameters_of(layer, dtype)
-    options = {"padding": (0, layer.padding[1]), "dilation": layer.dilation}
-    return lambda rows: activation(F.conv2d(as_image(rows), weight, bias, **options))[0].permute(1, 2, 0)
+    def fill(top: int, bottom: int, rows: Tensor) -> None:
+        begin, first, last, shift = reads(top, bottom)
+        sources = [part.within(first, last)[None] for part in x.parts]
+        convolution(sources, rows[None], begin - max(first, 0), shift)
 
-
-def downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    weight, bias = parameters_of(layer, dtype)
-
-    def downsample(rows: Tensor) -> Tensor:
-        # Two zeros at both sides, and the first column dropped, is one zero at the right without a copy.
-        image = F.conv2d(as_image(rows), weight, bias, layer.stride, padding=(0, 2))[..., 1:]
-        return activation(image)[0].permute(1, 2, 0)
-
-    return downsample
+    return Rows(shape, x.dtype, fill=fill)
 
 
 def parameters_of(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

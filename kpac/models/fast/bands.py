@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from kpac.models.fast import banded, few_outputs, number_format, shared_kernel
 from kpac.models.fast.allocator import freed_memory_kept
 from kpac.models.fast.banded import (
+    Joined,
     Rows,
     as_image,
     convolved,
     downsampled,
     downsampling,
     in_bands,
-    joined,
     parameters_of,
     rows_of,
     stored,
     upsampled,
 )
 from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.parallel import channels_last, undivided
+from kpac.models.fast.parallel import channels_last
 from kpac.models.fast.shared_kernel import add_responses
 from kpac.models.layers import LEAKY_SLOPE
 
@@ -76,7 +76,7 @@ def residual(model: nn.Module, x: Tensor) -> Tensor:
     """
     if not len(x):
         return x[:, :3]
-    with freed_memory_kept(), undivided():
+    with freed_memory_kept():
         return torch.stack([_residual(model, image) for image in _images(x)]).permute(0, 3, 1, 2)
 
 
@@ -86,7 +86,7 @@ def encode(model: nn.Module, x: Tensor) -> Tensor:
     Shape: (1, 3 or 6, H, W) -> (1, C, h, w), in channels-last order.
     """
     (image,) = _images(x)
-    with freed_memory_kept(), undivided():
+    with freed_memory_kept():
         return as_image(_encode(model, image, None)[-1])
 
 
@@ -96,7 +96,7 @@ def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Ten
     Shape: (1, C, h, w) -> (1, C, h, w), in channels-last order.
     """
     (features,) = channels_last(x)
-    with freed_memory_kept(), undivided():
+    with freed_memory_kept():
         return as_image(_block(block, features, shape))
 
 
@@ -107,7 +107,7 @@ def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
     float32.
     """
     (image,) = _images(x)
-    with freed_memory_kept(), undivided():
+    with freed_memory_kept():
         output = _Output(model, image)
         skips = _encode(model, image, output, levels=len(model.encoder) - 1)
         _decode(model, [channels_last(features)[0] for features in chain], skips, output)
@@ -162,8 +162,8 @@ def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | N
     kept = x.new_empty(x.shape[0] // 2, x.shape[1] // 2, deeper[0][0].out_channels)
 
     def pass_on(top: int, bottom: int) -> tuple[int, Tensor | None]:
-        rows = features(2 * top, 2 * bottom + 1)
-        kept[top:bottom] = downsample(rows)
+        rows = features.within(2 * top, 2 * bottom + 1)
+        downsample(rows, kept[top:bottom])
         return 2 * top, None if output is None else output.responses(rows[: 2 * (bottom - top)], output.of_skip)
 
     # One row of the features more than twice the rows of a band should be as many as whole blocks have.
@@ -182,22 +182,23 @@ def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | N
 
 def _decode(model: nn.Module, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
     """Completes the output; both lists are emptied."""
-    parts = joined([stored(features) for features in chain])
+    parts = Joined([stored(features) for features in chain])
     x = convolved(model.fusion[0], parts).keep(parts)
     chain.clear()
     del parts
     x = convolved(model.fusion[1], stored(x)).keep()
     *inner, last = model.decoder
     for stage in inner:
-        parts = joined([upsampled(stage.up, stored(x)), stored(skips.pop())])
+        parts = Joined([upsampled(stage.up, stored(x)), stored(skips.pop())])
         x = convolved(stage.merge, parts).keep(parts, size=banded.CHAIN_BYTES)
         del parts
     widest = upsampled(last.up, stored(x))
 
     def finish(top: int, bottom: int) -> tuple[int, Tensor]:
-        return top, output.responses(widest(top, bottom), output.of_up)
+        return top, output.responses(widest.within(top, bottom), output.of_up)
 
-    for top, responses in in_bands(finish, widest.shape[0], rows_of(banded.BAND_BYTES, widest), banded.BLOCK):
+    rows = rows_of(banded.BAND_BYTES, widest)
+    for top, responses in in_bands(finish, widest.shape[0], rows, 2 * banded.BLOCK, early=1):
         output.add(top, responses)
 
 
@@ -216,7 +217,7 @@ def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
         shape = None
     if shared_kernel.suits(kernels, block.dilations):
         responses = torch.zeros(len(block.dilations), *x.shape[:2], len(kernels[0]))
-        add_responses(x[None], kernels[0].to(x.dtype), block.dilations, responses[:, None])
+        add_responses(x[None], kernels[0], block.dilations, responses[:, None])
     else:
         pairs = zip(kernels * (len(block.dilations) // len(kernels)), block.dilations, strict=True)
         responses = [_branch(kernel.to(x.dtype), dilation, stored(x)).keep() for kernel, dilation in pairs]
@@ -248,13 +249,11 @@ def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | 
         *(x if x is None else array(x) for x in (scale, shape)),
     )
 
-    def compute(top: int, bottom: int) -> Tensor:
-        rows = torch.empty(bottom - top, width, len(arrays) * filters, dtype=dtype)
+    def fill(top: int, bottom: int, rows: Tensor) -> None:
         for branch, values in enumerate(arrays):
             weigh(values, *attentions, branch, top, array(rows))
-        return rows
 
-    return Rows((height, width, len(arrays) * filters), dtype, compute)
+    return Rows((height, width, len(arrays) * filters), dtype, fill=fill)
 
 
 @lru_cache

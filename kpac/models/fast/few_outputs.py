@@ -5,16 +5,25 @@ Here every column of the kernel has output channels of its own, so that 5x5 to 3
 responses are then added up with shifts. It takes half the time, and less than half with gradients.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kpac.models.fast.compiled import access, array, compiled
+from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
+from kpac.models.fast.vectors import product, registers
 
 LANES = 16  # float32 values in the widest vector units
+PIXELS = 96  # whose neighbourhoods stay in the cache
+
+
+def suits(channels: int) -> bool:
+    """Whether `convolve` may stand in for a convolution of so many channels."""
+    return channels % registers().lanes == 0
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -28,28 +37,90 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class _FewOutputs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        outputs, _, size, _ = weight.shape
-        columns = columns_of(weight)
-        ctx.save_for_backward(x, columns)
-        ctx.outputs = outputs
-        responses = F.conv2d(x, columns, padding=(size // 2, 0))
-        output = bias.view(-1, 1, 1).repeat(len(x), 1, *x.shape[2:])
-        add_responses(responses, size, output)
-        return output
+        size = weight.shape[-1]
+        ctx.save_for_backward(x, weight)
+        responses = channels_last(F.conv2d(x, columns_of(weight), padding=(size // 2, 0)))
+        output = bias.repeat(*responses.shape[:3], 1)
+
+        def add(span: tuple[int, int]) -> None:
+            for image in range(*span):
+                add_rows(responses[image], size, 0, output[image])
+
+        for _ in in_threads(add, _shares(len(x))):
+            continue
+        return output.permute(0, 3, 1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, columns = ctx.saved_tensors
-        size, outputs = columns.shape[2], ctx.outputs
-        of_responses = gradient.new_zeros(len(x), len(columns), *x.shape[2:])
-        for channels, here, there in _shifts(size, outputs, x.shape[3]):
-            of_responses[:, channels, :, here] = gradient[..., there]
-        of_x, of_columns, _ = torch.ops.aten.convolution_backward(
-            of_responses, x, columns, None, (1, 1), (size // 2, 0), (1, 1), False, (0, 0), 1, (True, True, False)
-        )
-        of_weight = of_columns[: size * outputs, ..., 0].unflatten(0, (size, outputs)).permute(1, 2, 3, 0)
-        return of_x, of_weight, gradient.sum(dim=(0, 2, 3))
+        x, weight = ctx.saved_tensors
+        images, above = channels_last(x), channels_last(gradient)
+        outputs, channels, size, _ = weight.shape
+        of_images, taps = torch.empty_like(images), size**2 * outputs
+        # A pixel's gradient is the product of its neighbourhood in `above` with the kernel turned around.
+        turned = F.pad(weight.flip(2, 3).permute(2, 3, 0, 1).flatten(0, 2), (0, 0, 0, -taps % LANES)).contiguous()
+        compute = _gradients(size, outputs)
+
+        def gradients(span: tuple[int, int]) -> Tensor:
+            of_turned = torch.zeros(channels, len(turned))
+            for image in range(*span):
+                places = (tensor.data_ptr() for tensor in (turned, images[image], of_images[image], of_turned))
+                compute(array(above[image].flatten(1)), *places, channels)
+            return of_turned
+
+        of_turned = torch.zeros(channels, len(turned))
+        for part in in_threads(gradients, _shares(len(x))):
+            np.add(of_turned, part, out=of_turned.numpy())
+        of_weight = of_turned[:, :taps].view(channels, size, size, outputs).permute(3, 0, 1, 2).flip(2, 3)
+        return of_images.permute(0, 3, 1, 2), of_weight, above.sum(dim=(0, 1, 2))
+
+
+def _shares(images: int) -> list[tuple[int, int]]:
+    """First and last (excluded) image of each thread."""
+    return list(spans(images, -(-images // thread_count()))) if images else []
+
+
+@lru_cache
+def _gradients(size: int, outputs: int) -> Callable:
+    """The gradients of an image and of the kernel.
+
+    A call takes: the gradient of the output (H, W * outputs); addresses of the kernel turned around (taps, C), of the
+    image, of its gradient (H, W, C) and of what the kernel's gains, (C, taps); C. Taps are filled up to whole vectors.
+    """
+    half, line, pixels = size // 2, size * outputs, PIXELS
+    taps = -(-(size * line) // LANES) * LANES
+    multiply, accumulate = product(torch.float32), product(torch.float32, adds=True)
+
+    @compiled
+    def gather(above, y, left, count, around):
+        """The neighbourhoods of some pixels of a row."""
+        height, values = above.shape
+        for row in range(size):
+            there = y + row - half
+            for pixel in range(count):
+                target, first = around[pixel, row * line :], (left + pixel - half) * outputs
+                if 0 <= there < height and 0 <= first <= values - line:
+                    source = above[there, first:]
+                    for k in range(line):
+                        target[k] = source[k]
+                    continue
+                for k in range(line):
+                    inside = 0 <= there < height and 0 <= first + k < values
+                    target[k] = above[there, first + k] if inside else np.float32(0)
+
+    @compiled
+    def compute(above, turned, image, of_image, of_turned, channels):
+        height, width = above.shape[0], above.shape[1] // outputs
+        around = np.zeros((pixels, taps), np.float32)
+        found, step = around.ctypes.data, channels * 4
+        for y in range(height):
+            for left in range(0, width, pixels):
+                count, place = min(pixels, width - left), (y * width + left) * step
+                gather(above, y, left, count, around)
+                multiply(found, taps * 4, 4, turned, step, of_image + place, step, count, size * line, channels)
+                accumulate(image + place, 4, step, found, taps * 4, of_turned, taps * 4, channels, count, taps)
+
+    return compute
 
 
 def columns_of(weight: Tensor) -> Tensor:
@@ -58,20 +129,8 @@ def columns_of(weight: Tensor) -> Tensor:
     return F.pad(columns, (0, 0, 0, 0, 0, 0, 0, -len(columns) % LANES))
 
 
-def add_responses(responses: Tensor, size: int, output: Tensor) -> None:
-    """Adds the responses of the columns up.
-
-    Args:
-        responses: of `columns_of`, (..., at least size * M, H, W).
-        size: of the kernel.
-        output: (..., M, H, W).
-    """
-    for channels, here, there in _shifts(size, output.shape[-3], output.shape[-1]):
-        output[..., there].add_(responses[..., channels, :, here])
-
-
 def add_rows(responses: Tensor, size: int, top: int, output: Tensor) -> None:
-    """The same for rows in channels-last order, without a pass over memory for each column.
+    """Adds the responses of the columns up.
 
     Args:
         responses: of `columns_of`, (rows, W, at least size * M), without gaps.
@@ -100,12 +159,3 @@ def _add_rows(size: int, outputs: int, dtype: torch.dtype) -> Callable:
                     output[top + row, x, k] = value
 
     return add
-
-
-def _shifts(size: int, outputs: int, width: int) -> Iterator[tuple[slice, slice, slice]]:
-    """A column's channels; where its responses are, and where they belong. Those beyond the border are left out."""
-    for column in range(size):
-        right = column - size // 2
-        left, end = max(0, right), min(width, width + right)
-        if left < end:
-            yield slice(column * outputs, (column + 1) * outputs), slice(left, end), slice(left - right, end - right)

@@ -8,10 +8,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
-from threading import Barrier, Thread, local
+from threading import Barrier, Event, Thread
 from typing import TypeVar
 
 import torch
@@ -36,6 +35,7 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
     if threads == 1:
         yield from map(call, pieces)
         return
+    _let_others_sleep()
     pool = _pool(threads)
     waiting: deque[Future[Result]] = deque()
     try:
@@ -52,38 +52,7 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
 
 def thread_count() -> int:
     """Threads that `in_threads` takes."""
-    return getattr(_here, "threads", None) or torch.get_num_threads()
-
-
-@contextmanager
-def undivided() -> Iterator[None]:
-    """Inside, PyTorch divides no operation of this thread, and `in_threads` takes the threads that it had.
-
-    Threads that have divided an operation go on asking for the next one for some milliseconds, on a core where one of
-    `in_threads` should be.
-    """
-    if getattr(_here, "threads", None):
-        yield
-        return
-    before = torch.get_num_threads()
-    try:
-        _here.threads = before
-        torch.set_num_threads(1)
-        _begin_later_threads_with(before)
-        yield
-    finally:
-        torch.set_num_threads(before)
-        _here.threads = None
-
-
-def _begin_later_threads_with(number: int) -> None:
-    """The number of threads that a thread sets is its own, but also the one that later threads begin with."""
-    other = Thread(target=torch.set_num_threads, args=(number,))
-    other.start()
-    other.join()
-
-
-_here = local()
+    return torch.get_num_threads()
 
 
 @lru_cache(maxsize=1)
@@ -107,8 +76,38 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
+@lru_cache(maxsize=1)
+def _let_others_sleep() -> None:
+    """Keeps PyTorch's own threads from looking out for their next operation, on the cores that are needed here.
+
+    GNU's OpenMP has threads do so for milliseconds, unless there are more of them than cores (its manual, on
+    GOMP_SPINCOUNT). Here it gets some that never work: training steps of 8x96 take a quarter less time
+    (`python benchmarks/network.py --tricks`).
+    """
+    begun, never = Event(), Event()
+    before = torch.get_num_threads()
+
+    def wait() -> None:
+        torch.set_num_threads(os.cpu_count() or 1)
+        torch.zeros(1 << 20).add_(1)
+        begun.set()
+        never.wait()
+
+    Thread(target=wait, name="kpac-idle", daemon=True).start()
+    begun.wait()
+    _begin_later_threads_with(before)
+
+
+def _begin_later_threads_with(number: int) -> None:
+    """The number of threads that a thread sets is its own, but also the one that later threads begin with."""
+    other = Thread(target=torch.set_num_threads, args=(number,))
+    other.start()
+    other.join()
+
+
 if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    for started in (_pool, _let_others_sleep):
+        os.register_at_fork(after_in_child=started.cache_clear)
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpac.models.fast.compiled import access, array, compiled
+from kpac.models.fast.compiled import compiled
 from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
-
-PRODUCT_BYTES = 4 << 20  # of the products of a few rows with all taps
-PIECE_COLUMNS = 128  # whose sums stay in the cache while products are added
+from kpac.models.fast.vectors import in_pairs, linear, product, registers
 
 
 def suits(kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:
-    """Whether there are products to share."""
-    return len(kernels) == 1 and len(dilations) > 1 and kernels[0].shape[-1] > 1
+    """Whether there are products to share, of whole vectors."""
+    filters, channels, _, size = kernels[0].shape
+    lanes = registers().lanes
+    return len(kernels) == 1 and len(dilations) > 1 and size > 1 and filters % lanes == channels % lanes == 0
 
 
 def shared_branches(x: Tensor, kernel: Tensor, dilations: Sequence[int]) -> Tensor:
@@ -60,15 +60,15 @@ def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums
         dilations: D of them.
         sums: (D, N, H, W, filters) float32, without gaps.
     """
-    (filters, _, _, side), taps = kernel.shape, _taps_of(kernel)
-    add, _ = _sums(filters, side, tuple(dilations), images.dtype)
-    target, height, reach = sums.flatten(3).numpy(), images.shape[1], side // 2 * max(dilations)
+    height, width, channels = images.shape[1:]
+    taps = _taps_of(kernel.to(images.dtype))
+    respond, reach = _respond(kernel.shape[-1], tuple(dilations), images.dtype), kernel.shape[-1] // 2 * max(dilations)
+    shape, plane = (height, width, channels, len(kernel)), 4 * sums.stride(0)
 
     def compute(piece: tuple[int, int, int]) -> None:
         image, top, bottom = piece
-        for first, pixels, products in _portions(images[image], taps, top - reach, bottom + reach):
-            torch.mm(pixels, taps, out=products)
-            add(array(products.view(-1, images.shape[2] * taps.shape[1])), target[:, image], first, top, bottom)
+        rows = (max(0, top - reach), min(height, bottom + reach), top, bottom)
+        respond(images[image].data_ptr(), taps.data_ptr(), sums[0, image].data_ptr(), plane, shape, rows)
 
     for _ in in_threads(compute, _pieces(len(images), height)):
         continue
@@ -76,96 +76,118 @@ def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums
 
 def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: Tensor) -> tuple[Tensor, Tensor]:
     """The reverse of `add_responses`: from the gradient of its sums, those of the images and of the kernel."""
-    (filters, channels, *_, side), taps = kernel.shape, _taps_of(kernel)
-    _, collect = _sums(filters, side, tuple(dilations), images.dtype)
-    source, of_images, turned = above.flatten(3).numpy(), torch.empty_like(images), taps.T
+    taps, of_images = _taps_of(kernel), torch.empty_like(images)
+    turned, shape = taps.transpose(1, 2).contiguous(), (*images.shape[1:], len(kernel))
+    collect, plane = _collect(kernel.shape[-1], tuple(dilations)), 4 * above.stride(0)
 
     def compute(piece: tuple[int, int, int]) -> Tensor:
         image, top, bottom = piece
         of_taps = torch.zeros_like(taps)
-        for first, pixels, products in _portions(images[image], taps, top, bottom):
-            collect(array(products.view(-1, images.shape[2] * taps.shape[1])), source, image, first)
-            torch.mm(products, turned, out=of_images[image].flatten(0, 1)[first * images.shape[2] :][: len(pixels)])
-            of_taps.addmm_(pixels.T, products)
+        places = (tensor.data_ptr() for tensor in (above[0, image], images[image], turned, of_images[image], of_taps))
+        collect(*places, plane, shape, (top, bottom))
         return of_taps
 
     of_taps = torch.zeros_like(taps)
     for part in in_threads(compute, _pieces(*images.shape[:2])):
         np.add(of_taps, part, out=of_taps.numpy())  # PyTorch would divide it, and its threads go on asking for more
-    return of_images, of_taps.view(channels, side, side, filters).permute(3, 0, 1, 2)
+    return of_images, of_taps.unflatten(0, kernel.shape[2:]).permute(3, 2, 0, 1)
 
 
 @lru_cache
-def _sums(filters: int, side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> tuple[Callable, Callable]:
-    """Each dilation's sums of products, and the reverse, for some rows of one image.
+def _respond(side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> Callable:
+    """The loops of `add_responses` for some rows of one image.
 
-    Calls take: the products of rows from `first`, (rows, W * taps * filters), of this type; the sums in float32, (D, H,
-    W * filters), or (D, N, H, W * filters) and which image; `first`; and the former, which rows it may change.
+    A call takes: addresses of the image, of the taps and of the image's first sums, and the distance to those of the
+    next dilation; height, width, channels, filters; first and last (excluded) row to multiply; those whose sums may
+    change.
     """
-    load, store = access(dtype)
-    taps, half, branches, widest = side**2, side // 2, len(dilations), side // 2 * max(dilations)
-    steps, piece = np.array(dilations), PIECE_COLUMNS
+    half, branches, distances = side // 2, len(dilations), np.array(dilations)
+    size, pair, multiply = dtype.itemsize, 4 // dtype.itemsize, product(dtype)
+    add_all, add_one = (linear(((1.0,) * taps,), torch.float32, torch.float32, adds=True) for taps in (side, 1))
+    none = np.float32(0)
 
     @compiled
-    def add(products, sums, first, top, bottom):
-        width = sums.shape[2] // filters
-        for row in range(products.shape[0]):
-            for left in range(0, width, piece):
+    def add_row(products, target, distance, width, filters):
+        """Adds a row's products with one row of taps, (taps, W, filters), to a row of sums."""
+        reach, value, plane = half * distance, filters * 4, width * filters * 4
+        within = width - 2 * reach
+        if within > 0:
+            add_all(products, plane + distance * value, target + reach * value, 0, within * filters, 0, none)
+        for tap in range(side):
+            away = distance * (tap - half)
+            for first, last in ((0, min(reach, width)), (max(reach, width - reach), width)):
+                first, last = max(first, -away), min(last, width - away)
+                if first < last:
+                    place = products + tap * plane + (first + away) * value
+                    add_one(place, 0, target + first * value, 0, (last - first) * filters, 0, none)
+
+    @compiled
+    def respond(image, taps, sums, plane, shape, rows):
+        _, width, channels, filters = shape
+        first, last, top, bottom = rows
+        products = np.empty(side * width * filters, np.float32)
+        found, line = products.ctypes.data, width * filters * 4
+        for row in range(first, last):
+            pixels = image + row * width * channels * size
+            for down in range(side):
+                for across in range(side):
+                    tap, place = taps + (down * side + across) * channels * filters * size, found + across * line
+                    multiply(
+                        pixels,
+                        channels * size,
+                        4,
+                        tap,
+                        filters * 4,
+                        place,
+                        filters * 4,
+                        width,
+                        channels // pair,
+                        filters,
+                    )
                 for branch in range(branches):
-                    step = steps[branch] * taps * filters + filters  # from a tap to the next one of its row
-                    for down in range(side):
-                        y = first + row - steps[branch] * (down - half)
-                        if not top <= y < bottom:
-                            continue
-                        for x in range(left, min(left + piece, width)):
-                            target = sums[branch, y, x * filters :]
-                            if half * steps[branch] <= x < width - half * steps[branch]:
-                                start = (x - half * steps[branch]) * taps + down * side
-                                source = products[row, start * filters :]
-                                for k in range(filters):
-                                    value = target[k]
-                                    for across in range(side):
-                                        value += load(source[np.uintp(k + across * step)])
-                                    target[k] = value
-                                continue
-                            for across in range(side):
-                                place = x + steps[branch] * (across - half)
-                                if 0 <= place < width:
-                                    source = products[row, (place * taps + down * side + across) * filters :]
-                                    for k in range(filters):
-                                        target[k] += load(source[k])
+                    y = row - distances[branch] * (down - half)
+                    if top <= y < bottom:
+                        add_row(found, sums + branch * plane + y * line, distances[branch], width, filters)
+
+    return respond
+
+
+@lru_cache
+def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
+    """The loops of `_gradients` for some rows of one image.
+
+    A call takes: addresses of the gradients of the image's first sums, of the image, of the taps (taps, filters, C), of
+    the image's and of the taps' gradients; the distance to the sums of the next dilation; height, width, channels,
+    filters; first and last (excluded) row.
+    """
+    half, branches, distances = side // 2, len(dilations), np.array(dilations)
+    accumulate = product(torch.float32, adds=True)
+    clear, none = linear(((0.0,),), torch.float32, torch.float32), np.float32(0)
+    add = linear(((1.0,),), torch.float32, torch.float32, adds=True)
 
     @compiled
-    def collect(products, sums, image, first):
-        height, width = sums.shape[2], sums.shape[3] // filters
-        line, plane = width * filters, sums.shape[1] * height * width * filters
-        values = sums.reshape(-1)
-        for row in range(products.shape[0]):
-            within = widest <= first + row < height - widest
-            for tap in range(taps):
-                down, across = tap // side - half, tap % side - half
-                for x in range(width):
-                    target = products[row, (x * taps + tap) * filters :]
-                    if within and widest <= x < width - widest:
-                        here = (image * height + first + row) * line + x * filters
-                        for k in range(filters):
-                            value = np.float32(0)
-                            for branch in range(branches):
-                                away = steps[branch] * (down * line + across * filters)
-                                value += values[np.uintp(here + branch * plane - away + k)]
-                            target[k] = store(value)
-                        continue
-                    total = np.zeros(filters, np.float32)
-                    for branch in range(branches):
-                        y, place = first + row - steps[branch] * down, x - steps[branch] * across
-                        if 0 <= y < height and 0 <= place < width:
-                            source = sums[branch, image, y, place * filters :]
-                            for k in range(filters):
-                                total[k] += source[k]
-                    for k in range(filters):
-                        target[k] = store(total[k])
+    def collect(sums, image, taps, of_image, of_taps, plane, shape, rows):
+        height, width, channels, filters = shape
+        products = np.empty(width * filters, np.float32)
+        found, value, tap_size = products.ctypes.data, filters * 4, channels * filters * 4
+        for row in range(rows[0], rows[1]):
+            pixels, target = image + row * width * channels * 4, of_image + row * width * channels * 4
+            clear(target, 0, target, 0, width * channels, 0, none)
+            for tap in range(side * side):
+                clear(found, 0, found, 0, width * filters, 0, none)
+                for branch in range(branches):
+                    y = row - distances[branch] * (tap // side - half)
+                    away = distances[branch] * (tap % side - half)
+                    first, last = max(0, away), min(width, width + away)
+                    if 0 <= y < height and first < last:
+                        source = sums + branch * plane + (y * width + first - away) * value
+                        add(source, 0, found + first * value, 0, (last - first) * filters, 0, none)
+                turned = taps + tap * tap_size
+                accumulate(found, value, 4, turned, channels * 4, target, channels * 4, width, filters, channels)
+                gained = of_taps + tap * tap_size
+                accumulate(pixels, 4, channels * 4, found, value, gained, value, channels, width, filters)
 
-    return add, collect
+    return collect
 
 
 def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
@@ -176,26 +198,7 @@ def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
             yield image, top, bottom
 
 
-def _portions(image: Tensor, taps: Tensor, top: int, bottom: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """A few rows at a time, whose products stay in the cache.
-
-    Args:
-        image: (H, W, C).
-        taps: (C, taps * filters).
-        top, bottom: first and last (excluded) row, which may lie beyond the border.
-
-    Yields:
-        First row; its pixels, (rows * W, C); room for their products, (rows * W, taps * filters), which the next
-        portion uses again.
-    """
-    top, bottom = max(top, 0), min(bottom, image.shape[0])
-    rows = max(1, PRODUCT_BYTES // (taps.element_size() * image.shape[1] * taps.shape[1]))
-    room = image.new_empty(min(rows, bottom - top) * image.shape[1], taps.shape[1])
-    for first, last in spans(bottom - top, rows):
-        pixels = image[top + first : top + last].flatten(0, 1)
-        yield top + first, pixels, room[: len(pixels)]
-
-
 def _taps_of(kernel: Tensor) -> Tensor:
-    """(filters, C, size, size) -> (C, size * size * filters)."""
-    return kernel.permute(1, 2, 3, 0).flatten(1).contiguous()
+    """(filters, C, size, size) -> (size * size, C, filters), bfloat16 in pairs."""
+    taps = kernel.permute(2, 3, 1, 0).flatten(0, 1)
+    return (in_pairs(taps) if kernel.dtype == torch.bfloat16 else taps).contiguous()

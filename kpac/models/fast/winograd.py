@@ -1,251 +1,191 @@
-"""Convolutions with a quarter of the multiplications: `layers.Conv` says what is computed.
+"""Convolutions with a fraction of the multiplications: `kpac.models.layers` says what is computed.
 
-F(4x4, 3x3) of Lavin and Gray (arXiv 1509.09308) computes 4x4 neighbouring outputs from 6x6 inputs. Both are transformed
-along columns and rows, and what were 144 multiplications for each pair of channels are 36, in 36 matrix products.
-F(2x2, 5x5) has the same inputs, and 36 instead of 100; a dilation of 2 leaves four images to convolve, interleaved.
+By minimal filtering, see `filtering`, along columns and rows:
 
-The transforms are compiled by Numba when they are first needed, which takes seconds once and is remembered: PyTorch's
-own operations would pass over memory several times for each, and take the time that is saved.
+- F(4, 3) for 3x3 convolutions: 36 products instead of 144 for 4x4 outputs and each pair of channels.
+- F(2, 5) for 5x5 ones: 36 instead of 100. A dilation of 2 leaves four images to convolve, interleaved.
+- F(4, 2) twice for 4x4 transposed ones of stride 2, whose every second output has two of the taps: 100 instead of 256.
+- F(4, 2) and the middle tap by itself for 3x3 convolutions of stride 2: 81 instead of 144.
+
+The gradients are of the same form.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
-from threading import local
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kpac.models.fast.compiled import access, array, compiled
+from kpac.models.fast import filtering as minimal
+from kpac.models.fast import tiles
+from kpac.models.fast.filtering import Filtering
+from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
+from kpac.models.fast.tiles import Grid, Room, View
+from kpac.models.fast.vectors import in_pairs, registers
 
+BLOCK = 4  # rows that are computed together
 CHANNELS = 32  # with fewer, the transforms take the time that is saved
-POINTS = 6  # a polynomial's values at 0, 1, -1, 2, -2 and infinity
-TILE_BYTES = 3 << 20  # of the tiles at work in a thread: calls long enough that threads seldom wait for each other
-KERNELS = {  # in the paper's terms G, for outputs of 4 and of 2
-    4: ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
-    2: ((1 / 4, 0, 0, 0, 0), (-1 / 6, -1 / 6, -1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6, 1 / 3, 2 / 3), (1 / 24, -1 / 12, 1 / 6, -1 / 3, 2 / 3), (0, 0, 0, 0, 1)),
-}  # fmt: skip
-BLOCK = 4  # outputs a side that are computed together: a tile of 4x4, or with a dilation of 2 four of 2x2
+TILE_BYTES = 3 << 18  # of the tiles at work in a thread and their products
+GRADIENT_BYTES = 4 << 20  # the same for the gradients of weights, which gain something with each portion
 
 
-def suits(layer: nn.Conv2d) -> bool:
-    """Whether `Convolution` may stand in for the layer, and takes less time."""
-    size, dilation = layer.kernel_size[0], layer.dilation[0]
-    known = (size, dilation) in ((3, 1), (5, 2)) and layer.kernel_size == (size, size) and layer.stride == (1, 1)
-    return known and layer.in_channels >= CHANNELS
+def suits(layer: nn.Module) -> bool:
+    """Whether `of_layer` and `convolve` may stand in for the layer, and take less time."""
+    lanes = registers().lanes
+    whole = layer.in_channels % lanes == 0 and layer.out_channels % lanes == 0
+    return whole and layer.in_channels >= CHANNELS and minimal.of_layer(layer) is not None
+
+
+def of_layer(layer: nn.Module, slope: float, dtype: torch.dtype) -> "Convolution":
+    """A layer of `kpac.models.layers` that suits, with the slope of its leaky ReLU."""
+    weight = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+    return Convolution(minimal.of_layer(layer), weight, layer.bias, slope, dtype, layer.dilation[0])
+
+
+def convolve(layer: nn.Module, slope: float, x: Tensor) -> Tensor:
+    """A layer that suits, and its activation, with gradients.
+
+    Shape: (N, C, H, W) float32 -> (N, F, H', W'), in channels-last order.
+    """
+    weight = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+    return _Convolve.apply(x, weight, layer.bias, minimal.of_layer(layer), layer.dilation[0], slope)
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor, filtering: Filtering, dilation: int, slope: float
+    ) -> Tensor:
+        images = channels_last(x)
+        convolution = Convolution(filtering, weight, bias, slope, x.dtype, dilation, x.dtype)
+        outputs = len(filtering.kernels) * len(filtering.gather)
+        output = images.new_empty(len(x), *(outputs * side // filtering.step for side in x.shape[2:]), len(bias))
+        convolution.whole(images, output)
+        ctx.save_for_backward(images, weight, output)
+        ctx.convolution = convolution
+        return output.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, output = ctx.saved_tensors
+        forward, of_images = ctx.convolution, None
+        above = torch.ops.aten.leaky_relu_backward(channels_last(gradient), output, float(forward.slope), True)
+        if ctx.needs_input_grad[0]:
+            filtering, turned = minimal.reverse(forward.filtering, weight)
+            zeros, kind = weight.new_zeros(len(turned)), images.dtype
+            back = Convolution(filtering, turned, zeros, 1, kind, forward.dilation, kind)
+            of_images = torch.empty_like(images)
+            back.whole(above, of_images)
+            of_images = of_images.permute(0, 3, 1, 2)
+        return of_images, forward.weight_gradient(images, above), above.sum(dim=(0, 1, 2)), None, None, None
 
 
 class Convolution:
-    """A convolution and its activation, for bands of rows in any order, in several threads at a time.
+    """A convolution and its activation, for several threads at a time.
 
     Args:
-        weight: (F, C, size, size); what `suits` a layer suits here.
+        filtering: what is computed, and how.
+        weight: (F, C, taps, taps); both channel numbers are multiples of the registers' lanes.
         bias: (F).
-        dilation: 1 or 2.
         slope: of the leaky ReLU; 1 is none.
-        dtype: of the rows.
+        dtype: of the features.
+        dilation: of the kernel.
+        precision: in which the kernel is transformed; autocast leaves float64 as it is.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, dilation: int, slope: float, dtype: torch.dtype):
-        self.reach, self.dilation = dilation * (weight.shape[-1] // 2), dilation
-        points = torch.tensor(KERNELS[BLOCK // dilation], dtype=torch.float64)  # which autocast leaves as it is
-        kernel = torch.einsum("ik,fckl,jl->ijcf", points, weight.double(), points)
-        self.kernel = kernel.flatten(0, 1).to(dtype).contiguous()  # (36, in_channels, out_channels)
-        self.bias, self.slope = array(bias), np.float32(slope)
-        _, channels, filters = self.kernel.shape
-        tile = POINTS**2 * dilation**2 * channels * self.kernel.element_size()
-        self.blocks = max(8, TILE_BYTES // tile)  # at a time
-        self.transform = _input_transform(channels, dilation, self.blocks, dtype)
-        self.finish = _output_transform(filters, dilation, self.blocks, dtype)
-        self.room = local()
+    def __init__(
+        self,
+        filtering: Filtering,
+        weight: Tensor,
+        bias: Tensor,
+        slope: float,
+        dtype: torch.dtype,
+        dilation: int = 1,
+        precision: torch.dtype = torch.float64,
+    ):
+        self.filtering, self.dilation, self.dtype = filtering, dilation, dtype
+        self.filters, self.channels = weight.shape[:2]
+        self.parts, self.points = len(filtering.kernels), len(filtering.spread)
+        taps = weight.detach().permute(2, 3, 1, 0).flatten(0, 1).flatten(1).to(precision)
+        kernel = (minimal.values_of_taps(filtering).to(precision) @ taps).unflatten(1, (self.channels, self.filters))
+        if self.parts > 1:
+            kernel = kernel.unflatten(0, (-1, self.parts**2)).transpose(1, 2).flatten(2)
+        if dtype == torch.bfloat16:
+            kernel = in_pairs(kernel)
+        self.kernel = kernel.to(dtype).contiguous()  # (values ** 2, C, parts ** 2 * F)
+        self.bias, self.slope = bias.detach().float().contiguous(), np.float32(slope)
+        self.loops = tiles.forward(filtering, dtype)
 
-    def __call__(self, rows: Tensor, margin: int) -> Tensor:
-        """Some rows of an image.
+    def __call__(
+        self,
+        sources: Sequence[Tensor],
+        target: Tensor,
+        above: int = 0,
+        shift: int = 0,
+        span: tuple[int, int] | None = None,
+    ) -> None:
+        """Computes some rows of images.
 
         Args:
-            rows: (rows + 2 * margin, W, C); zeros are beyond them.
-            margin: rows above and below of which no output is wanted.
-
-        Returns:
-            (rows, W, F).
+            sources: (N, H, W, C) each, whose channels lie beside each other; all of them together have `channels`.
+                Zeros are beyond them.
+            target: (N, rows, columns, F), likewise; all rows and columns are written.
+            above: the row of the sources that the output's first row is at.
+            shift: the output's row that the target begins with, 0 or for a doubling -1.
+            span: first and last (excluded) tile to compute, among those of all images.
         """
-        height, width = len(rows) - 2 * margin, rows.shape[1]
-        output = rows.new_empty(height, width, self.kernel.shape[2])
-        source, target = (array(values.flatten(1)) for values in (rows.contiguous(), output))
-        half, zeros, tiles, products = self._room()
-        inputs, outputs = array(tiles.view(-1)), array(products.view(-1))
-        across = min(self.blocks, -(-width // BLOCK))
-        lines = self.blocks // across  # of blocks, in one product
-        for top in range(0, height, BLOCK * lines):
-            tops = range(top, min(top + BLOCK * lines, height), BLOCK)
-            for left in range(0, width, BLOCK * across):
-                blocks = min(across, -(-(width - left) // BLOCK))
-                count = blocks * self.dilation**2
-                for line, y in enumerate(tops):
-                    above = y + margin - self.reach
-                    self.transform(source, above, left - self.reach, blocks, half, zeros, inputs, line * count)
-                chosen = slice(0, len(tops) * count)
-                torch.bmm(tiles[:, chosen], self.kernel, out=products[:, chosen])
-                for line, y in enumerate(tops):
-                    self.finish(outputs, line * count, blocks, self.bias, self.slope, y, left, target)
-        return output
+        grid = self._grid(target, above, shift, span)
+        room, _memory = self._room(grid, TILE_BYTES)
+        places = self.kernel.data_ptr(), self.bias.data_ptr()
+        self.loops(tuple(map(View.of, sources)), View.of(target), grid, room, self.channels, *places, self.slope)
 
-    def _room(self) -> tuple[np.ndarray, np.ndarray, Tensor, Tensor]:
-        """This thread's memory: for columns of tiles that are transformed, zeros, for tiles, and for their products."""
-        if not hasattr(self.room, "tensors"):
-            _, channels, filters = self.kernel.shape
-            tiles = self.blocks * self.dilation**2
-            line = _columns(self.blocks, self.dilation) * channels
-            arrays = np.empty(POINTS * line, np.float32), array(self.kernel.new_zeros(line))
-            self.room.tensors = *arrays, *(self.kernel.new_empty(POINTS**2, tiles, n) for n in (channels, filters))
-        return self.room.tensors
+    def whole(self, images: Tensor, target: Tensor) -> None:
+        """The same for whole images, divided among threads."""
+        for _ in in_threads(lambda span: self([images], target, span=span), self._spans(target)):
+            continue
 
+    def weight_gradient(self, images: Tensor, above: Tensor) -> Tensor:
+        """The gradient of the weight, (F, C, taps, taps).
 
-def _columns(blocks: int, dilation: int) -> int:
-    """How many columns neighbouring blocks read."""
-    return BLOCK * (blocks - 1) + dilation * POINTS
+        Args:
+            images: (N, H, W, C) float32, without gaps.
+            above: the gradient of what they give before the activation, (N, H', W', F), without gaps.
+        """
+        loops = tiles.weight_gradient(self.filtering)
 
+        def compute(span: tuple[int, int]) -> Tensor:
+            gains = torch.zeros(self.points**2, self.channels, self.parts**2 * self.filters)
+            grid = self._grid(above, span=span)
+            room, _memory = self._room(grid, GRADIENT_BYTES)
+            loops((View.of(images),), View.of(above), grid, room, self.channels, gains.data_ptr())
+            return gains
 
-@lru_cache
-def _input_transform(channels: int, dilation: int, most: int, dtype: torch.dtype) -> Callable:
-    """Blocks of a row -> the values of their tiles at all points.
+        gains = images.new_zeros(self.points**2, self.channels, self.parts**2 * self.filters)
+        for part in in_threads(compute, self._spans(above)):
+            gains += part
+        if self.parts > 1:
+            gains = gains.unflatten(2, (self.parts**2, -1)).transpose(1, 2)
+        of_values = minimal.values_of_taps(self.filtering, each_point=True).to(gains.dtype)
+        taps = of_values.T @ gains.reshape(len(of_values), -1)
+        side = len(self.filtering.kernels[0][0])
+        return taps.view(side, side, self.channels, self.filters).permute(3, 2, 0, 1)
 
-    A call takes: rows (height, W * channels); where the blocks begin, above and left of the kernel's reach; how many
-    there are; room; zeros; the tiles (36, most * dilation ** 2, channels), flat; the first tile. Zeros are around
-    the rows.
-    """
-    line = _columns(most, dilation) * channels
-    plane = most * dilation**2 * channels
-    block, points, step = BLOCK, POINTS, dilation * channels
-    two, four, five = map(np.float32, (2, 4, 5))
-    load, store = access(dtype)
+    def _grid(self, target: Tensor, above: int = 0, shift: int = 0, span: tuple[int, int] | None = None) -> Grid:
+        size = self.dilation * self.parts * len(self.filtering.gather)
+        lengths = target.shape[1] + shift, target.shape[2]
+        down, across = (-(-(length + self.parts - 1) // size) for length in lengths)
+        first, last = span or (0, len(target) * self.dilation**2 * down * across)
+        before = self.filtering.before * self.dilation
+        return Grid(down, across, self.dilation, above - before, -before, shift, first, last)
 
-    @compiled
-    def values(a, b, c, d, e, f):
-        even, odd = e - four * c, d - four * b
-        difference, twice = e - c, two * (d - b)
-        first, last = four * a - five * c + e, four * b - five * d + f
-        return first, even + odd, even - odd, difference + twice, difference - twice, last
+    def _spans(self, target: Tensor) -> Iterator[tuple[int, int]]:
+        total = self._grid(target).last
+        return spans(total, -(-total // thread_count()), registers().rows) if total else iter(())
 
-    @compiled
-    def part(rows, y, start, end, zeros):
-        return rows[y, start:end] if 0 <= y < rows.shape[0] else zeros[: end - start]
-
-    @compiled
-    def transform_columns(rows, top, left, count, half, zeros):
-        first, last = max(0, -left * channels), min(count, rows.shape[1] - left * channels)
-        for point in range(points):
-            half[point * line : point * line + first] = 0
-            half[point * line + last : point * line + count] = 0
-        start, end = left * channels + first, left * channels + last
-        a = part(rows, top, start, end, zeros)
-        b = part(rows, top + dilation, start, end, zeros)
-        c = part(rows, top + 2 * dilation, start, end, zeros)
-        d = part(rows, top + 3 * dilation, start, end, zeros)
-        e = part(rows, top + 4 * dilation, start, end, zeros)
-        f = part(rows, top + 5 * dilation, start, end, zeros)
-        target = half[first:]
-        for k in range(last - first):
-            found = values(load(a[k]), load(b[k]), load(c[k]), load(d[k]), load(e[k]), load(f[k]))
-            for point in range(points):
-                target[k + point * line] = found[point]
-
-    @compiled
-    def transform(rows, top, left, blocks, half, zeros, tiles, first):
-        count = (block * (blocks - 1) + points * dilation) * channels
-        for down in range(dilation):
-            transform_columns(rows, top + down, left, count, half, zeros)
-            for point in range(points):
-                for right in range(dilation):
-                    for place in range(blocks):
-                        source = half[point * line + (block * place + right) * channels :]
-                        tile = first + (down * dilation + right) * blocks + place
-                        target = tiles[point * points * plane + tile * channels :]
-                        for k in range(channels):
-                            found = values(
-                                source[k],
-                                source[k + step],
-                                source[k + 2 * step],
-                                source[k + 3 * step],
-                                source[k + 4 * step],
-                                source[k + 5 * step],
-                            )
-                            for other in range(points):
-                                target[k + other * plane] = store(found[other])
-
-    return transform
-
-
-@lru_cache
-def _output_transform(filters: int, dilation: int, most: int, dtype: torch.dtype) -> Callable:
-    """The products of blocks with the kernel -> outputs of a row, with bias and activation.
-
-    A call takes: the products (36, most * dilation ** 2, filters), flat; the first tile; how many blocks there are;
-    bias; slope; where the blocks begin; the output (height, W * filters), of which rows and columns beyond the end are
-    left out.
-    """
-    plane, line = most * dilation**2 * filters, POINTS * filters
-    block, points, side = BLOCK, POINTS, BLOCK // dilation
-    two, four, eight = map(np.float32, (2, 4, 8))
-    load, store = access(dtype)
-
-    @compiled
-    def sums(a, b, c, d, e, f):
-        even, odd, even_far, odd_far = b + c, b - c, d + e, d - e
-        if side == 2:
-            return a + even + even_far, odd + two * odd_far + f, a, a
-        return a + even + even_far, odd + two * odd_far, even + four * even_far, odd + eight * odd_far + f
-
-    @compiled
-    def finish_line(source, bias, slope, target):
-        for k in range(filters):
-            found = sums(
-                source[k],
-                source[k + filters],
-                source[k + 2 * filters],
-                source[k + 3 * filters],
-                source[k + 4 * filters],
-                source[k + 5 * filters],
-            )
-            for column in range(side):
-                value = found[column] + bias[k]
-                target[column * dilation * filters + k] = store(max(value, slope * value))
-
-    @compiled
-    def finish(products, first, blocks, bias, slope, top, left, output):
-        height, width = output.shape[0], output.shape[1] // filters
-        half = np.empty(side * line, np.float32)
-        spare = np.empty(block * filters, output.dtype)
-        for tile in range(dilation * dilation * blocks):
-            down, right, place = tile // (dilation * blocks), tile // blocks % dilation, tile % blocks
-            source = products[(first + tile) * filters :]
-            for point in range(points):
-                for k in range(filters):
-                    found = sums(
-                        load(source[k + point * plane]),
-                        load(source[k + (point + points) * plane]),
-                        load(source[k + (point + 2 * points) * plane]),
-                        load(source[k + (point + 3 * points) * plane]),
-                        load(source[k + (point + 4 * points) * plane]),
-                        load(source[k + (point + 5 * points) * plane]),
-                    )
-                    for row in range(side):
-                        half[row * line + point * filters + k] = found[row]
-            x = left + block * place + right
-            inside = min(side, (width - x + dilation - 1) // dilation)
-            for row in range(side):
-                y = top + down + row * dilation
-                if y >= height:
-                    break
-                if inside == side:
-                    finish_line(half[row * line :], bias, slope, output[y, x * filters :])
-                    continue
-                finish_line(half[row * line :], bias, slope, spare)
-                for column in range(inside):
-                    start = column * dilation * filters
-                    for k in range(filters):
-                        output[y, x * filters + start + k] = spare[start + k]
-
-    return finish
+    def _room(self, grid: Grid, size: int) -> tuple[Room, Tensor]:
+        """Memory for tiles of about so many bytes."""
+        rows = registers().rows
+        tile = self.points**2 * (self.channels * self.dtype.itemsize + self.parts**2 * self.filters * 4)
+        most = max(1, size // (tile * rows)) * rows
+        return Room.of(self.filtering, self.channels, self.filters, self.dtype, grid.across, most)

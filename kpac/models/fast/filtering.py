@@ -1,0 +1,136 @@
+"""Minimal filtering: what transforms a convolution with fewer multiplications consists of, in one dimension.
+
+Winograd's idea, in the form of Lavin and Gray (arXiv 1509.09308): neighbouring outputs of a convolution are like the
+coefficients of a product of polynomials. Their inputs become values at a few points, these are multiplied with the
+kernel's values there, and the products become outputs. F(outputs, taps) takes outputs + taps - 1 points.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from kpac.models.fast.vectors import Matrix
+
+POINTS = (0, 1, -1, 2, -2)  # and infinity
+
+
+class Filtering(NamedTuple):
+    """A minimal filtering in one dimension; along the other it is the same.
+
+    Args:
+        spread: (points, window): a window of inputs -> values at the points.
+        kernels: (values, taps) for each of the interleaved parts of the output.
+        chosen: which of these values belongs to each point.
+        gather: (outputs, points): products -> neighbouring outputs of a part.
+        step: inputs from window to window.
+        before: inputs of the first window that lie before the first output's place.
+    """
+
+    spread: Matrix
+    kernels: tuple[Matrix, ...]
+    chosen: tuple[int, ...]
+    gather: Matrix
+    step: int
+    before: int
+
+
+def minimal(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
+    """F(outputs, taps): its matrices for inputs, kernel and products, from the places where a polynomial is known."""
+    places = POINTS[: outputs + taps - 2]
+    spread, kernel = [], []
+    for place in places:
+        others = np.poly([other for other in places if other != place])[::-1]
+        scale = np.polyval(others[::-1], place)
+        spread.append((*others, 0.0))
+        kernel.append([place**tap / scale for tap in range(taps)])
+    spread.append(np.poly(places)[::-1])
+    kernel.append([0.0] * (taps - 1) + [1.0])
+    gather = [[float(place**output) for place in places] + [float(output == outputs - 1)] for output in range(outputs)]
+    return _matrix(spread), _matrix(kernel), _matrix(gather)
+
+
+def _matrix(rows: Sequence[Sequence[float]]) -> Matrix:
+    return tuple(tuple(float(value) + 0.0 for value in row) for row in rows)
+
+
+@lru_cache
+def same_size(outputs: int, taps: int) -> Filtering:
+    """Of a convolution with an odd kernel that keeps the size."""
+    spread, kernel, gather = minimal(outputs, taps)
+    return Filtering(spread, (kernel,), tuple(range(len(spread))), gather, outputs, taps // 2)
+
+
+@lru_cache
+def doubling() -> Filtering:
+    """Of a transposed convolution of stride 2 with 4 taps, of which one lies before an input's place.
+
+    Part 0 has the outputs at 0, 2, ..., part 1 those at -1, 1, ...: both read the same windows.
+    """
+    spread, kernel, gather = minimal(4, 2)
+    kernels = [np.array(kernel) @ np.eye(4)[list(taps)] for taps in ((3, 1), (2, 0))]
+    return Filtering(spread, tuple(map(_matrix, kernels)), tuple(range(5)), gather, 4, 1)
+
+
+@lru_cache
+def halving(taps: int) -> Filtering:
+    """Of a convolution of stride 2. Every second tap reads every second input; with 3 taps, one reads by itself.
+
+    Args:
+        taps: 3, or 4 of which one lies before an output's place.
+    """
+    spread, kernel, gather = map(np.array, minimal(4, 2))
+    odd, odd_kernel, odd_gather, chosen = (spread, kernel, gather, range(10))
+    if taps == 3:
+        odd, odd_kernel, odd_gather, chosen = np.eye(4), np.eye(1), np.eye(4), (0, 1, 2, 3, 4, 5, 5, 5, 5)
+    inputs = np.zeros((len(spread) + len(odd), 2 * odd.shape[1] + 1 - (taps == 4)))
+    inputs[: len(spread), ::2] = spread
+    inputs[len(spread) :, 1::2] = odd
+    kernels = np.vstack([kernel @ np.eye(taps)[::2], odd_kernel @ np.eye(taps)[1::2]])
+    return Filtering(
+        _matrix(inputs), (_matrix(kernels),), tuple(chosen), _matrix(np.hstack([gather, odd_gather])), 8, taps - 3
+    )
+
+
+def of_layer(layer: nn.Module) -> Filtering | None:
+    """How to compute a layer of `kpac.models.layers`; None if no filtering here is for it."""
+    facts = (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return doubling() if facts == ((4, 4), (2, 2), (1, 1), (1, 1)) else None
+    known = {
+        ((3, 3), (1, 1), (1, 1), (1, 1)): same_size(4, 3),
+        ((5, 5), (1, 1), (2, 2), (4, 4)): same_size(2, 5),
+        ((3, 3), (2, 2), (1, 1), (0, 0)): halving(3),
+    }
+    return known.get(facts)
+
+
+def reverse(filtering: Filtering, weight: Tensor) -> tuple[Filtering, Tensor]:
+    """By which filtering, with which weight, the gradient of the output becomes that of the input.
+
+    Args:
+        weight: of the convolution, (F, C, taps, taps).
+    """
+    weight = weight.transpose(0, 1)
+    if filtering == doubling():
+        return halving(4), weight
+    if filtering == halving(3):
+        return doubling(), pad(weight, (1, 0, 1, 0))
+    return filtering, weight.flip(2, 3)
+
+
+@lru_cache
+def values_of_taps(filtering: Filtering, each_point: bool = False) -> Tensor:
+    """The values of a kernel in two dimensions, from its taps: (values ** 2 * parts ** 2, taps ** 2) float64.
+
+    Args:
+        each_point: has a row for each point, instead of each value, which some points may share.
+    """
+    kernels = torch.tensor(filtering.kernels, dtype=torch.float64)
+    if each_point:
+        kernels = kernels[:, list(filtering.chosen)]
+    return torch.einsum("apk,bql->pqabkl", kernels, kernels).flatten(0, 3).flatten(1)
