@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from kpac.models.fast import bands
+from kpac.models.fast import bands, is_plain
 from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention
 from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, initialize, pad_to_multiple
 
@@ -123,7 +123,8 @@ class KPACNet(nn.Module):
             merge = Conv(2 * shallow, shallow, 3) if level else ResidualConv(2 * shallow)
             self.decoder.append(DecoderStage(channels[level + 1], shallow, merge))
         for layer in self.modules():
-            layer.fast = fast
+            if hasattr(layer, "fast"):
+                layer.fast = fast
         initialize(self, init, last=self.decoder[-1].merge)
 
     def forward(self, views: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class KPACNet(nn.Module):
             )
         height, width = views.shape[-2:]
         x = pad_to_multiple(views, self.multiple) * 2 - 1
-        if self.fast:
+        if self.fast and is_plain(x):
             x = x.contiguous(memory_format=torch.channels_last)
         compute = partial(bands.residual, self) if self.takes_fast_path(x) else self.residual
         output = x[:, :3] + compute(self.encoder_input(x))

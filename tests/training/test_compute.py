@@ -63,12 +63,12 @@ def test_compiled_step_is_the_same(config_file, plain):
 def test_auto_precision_is_float32_on_a_cpu():
     described = Compute(ComputeConfig(), CPU).describe()
     assert described == {
-        "precision": "float32", "tf32": False, "channels_last": False, "compile": False, "fused_optimizer": False,
+        "precision": "float32", "tf32": False, "channels_last": False, "compile": False, "fused_optimizer": True,
         "prefetch": False,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [{}, {"fused_optimizer": True}, {"precision": "float16"}])
+@pytest.mark.parametrize("settings", [{}, {"fused_optimizer": False}, {"precision": "float16"}])
 def test_step_with_a_gradient_that_is_not_finite_changes_nothing(settings):
     compute = Compute(ComputeConfig(**settings), CPU)
     layer = nn.Linear(3, 1)
@@ -84,7 +84,7 @@ def test_step_with_a_gradient_that_is_not_finite_changes_nothing(settings):
 
 
 def test_long_gradients_are_clipped_to_the_norm_and_logged_as_they_were():
-    compute = Compute(ComputeConfig(), CPU)
+    compute = Compute(ComputeConfig(fused_optimizer=False), CPU)
     layer = nn.Linear(3, 1, bias=False)
     start = layer.weight.detach().clone()
     compute.backward(layer(torch.tensor([3.0, 0.0, 4.0])).sum())
