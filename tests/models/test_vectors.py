@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from kpac.models.fast import has_bfloat16
 from kpac.models.fast.compiled import compiled
 from kpac.models.fast.filtering import doubling, halving, minimal, same_size
-from kpac.models.fast.vectors import in_pairs, linear, product, registers
+from kpac.models.fast.instructions import registers
+from kpac.models.fast.vectors import in_pairs, linear, product
 
 LANES = registers().lanes
 UNTOUCHED = 7.0

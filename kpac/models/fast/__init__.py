@@ -16,7 +16,7 @@ Below them, `vectors` has matrix products and sums on whole vector registers, `c
 import torch
 from torch import Tensor
 
-from kpac.models.fast.vectors import multiplies_bfloat16
+from kpac.models.fast.instructions import multiplies_bfloat16
 
 
 def is_plain(x: Tensor) -> bool:

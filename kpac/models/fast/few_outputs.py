@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kpac.models.fast.compiled import access, array, compiled
+from kpac.models.fast.instructions import registers
 from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
-from kpac.models.fast.vectors import product, registers
+from kpac.models.fast.vectors import product
 
 LANES = 16  # float32 values in the widest vector units
 PIXELS = 96  # whose neighbourhoods stay in the cache

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from kpac.models.fast.compiled import compiled
+from kpac.models.fast.instructions import registers
 from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
-from kpac.models.fast.vectors import in_pairs, linear, product, registers
+from kpac.models.fast.vectors import in_pairs, linear, product
 
 
 def suits(kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from kpac.models.fast.compiled import compiled
 from kpac.models.fast.filtering import Filtering
-from kpac.models.fast.vectors import Matrix, linear, product
+from kpac.models.fast.instructions import Matrix
+from kpac.models.fast.vectors import linear, product
 
 NONE = np.float32(0)  # for a slope that nothing reads
 CLEAR, COPY = ((0.0,),), ((1.0,),)  # for `linear`

@@ -11,6 +11,7 @@ The gradients are of the same form.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from kpac.models.fast import filtering as minimal
 from kpac.models.fast import tiles
 from kpac.models.fast.filtering import Filtering
+from kpac.models.fast.instructions import registers
 from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
 from kpac.models.fast.tiles import Grid, Room, View
-from kpac.models.fast.vectors import in_pairs, registers
+from kpac.models.fast.vectors import in_pairs
 
 BLOCK = 4  # rows that are computed together
 CHANNELS = 32  # with fewer, the transforms take the time that is saved
@@ -60,7 +62,8 @@ class _Convolve(torch.autograd.Function):
         convolution = Convolution(filtering, weight, bias, slope, x.dtype, dilation, x.dtype)
         outputs = len(filtering.kernels) * len(filtering.gather)
         output = images.new_empty(len(x), *(outputs * side // filtering.step for side in x.shape[2:]), len(bias))
-        convolution.whole(images, output)
+        for _ in in_threads(lambda share: convolution([images], output, span=share), convolution.shares(output)):
+            continue
         ctx.save_for_backward(images, weight, output)
         ctx.convolution = convolution
         return output.permute(0, 3, 1, 2)
@@ -69,16 +72,26 @@ class _Convolve(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight, output = ctx.saved_tensors
-        forward, of_images = ctx.convolution, None
+        forward, back, of_images = ctx.convolution, None, None
         above = torch.ops.aten.leaky_relu_backward(channels_last(gradient), output, float(forward.slope), True)
         if ctx.needs_input_grad[0]:
             filtering, turned = minimal.reverse(forward.filtering, weight)
             zeros, kind = weight.new_zeros(len(turned)), images.dtype
             back = Convolution(filtering, turned, zeros, 1, kind, forward.dilation, kind)
             of_images = torch.empty_like(images)
-            back.whole(above, of_images)
-            of_images = of_images.permute(0, 3, 1, 2)
-        return of_images, forward.weight_gradient(images, above), above.sum(dim=(0, 1, 2)), None, None, None
+
+        def compute(share: tuple[tuple[int, int] | None, ...]) -> Tensor:
+            of_above, of_target = share
+            if of_target is not None:
+                back([above], of_images, span=of_target)
+            return forward.weight_gradient(images, above, of_above or (0, 0))
+
+        of_weight = torch.zeros(weight.shape)
+        shares = zip_longest(forward.shares(above), back.shares(of_images) if back is not None else ())
+        for part in in_threads(compute, shares):
+            of_weight += part
+        of_images = None if back is None else of_images.permute(0, 3, 1, 2)
+        return of_images, of_weight, above.sum(dim=(0, 1, 2)), None, None, None
 
 
 class Convolution:
@@ -140,30 +153,24 @@ class Convolution:
         places = self.kernel.data_ptr(), self.bias.data_ptr()
         self.loops(tuple(map(View.of, sources)), View.of(target), grid, room, self.channels, *places, self.slope)
 
-    def whole(self, images: Tensor, target: Tensor) -> None:
-        """The same for whole images, divided among threads."""
-        for _ in in_threads(lambda span: self([images], target, span=span), self._spans(target)):
-            continue
+    def shares(self, target: Tensor) -> Iterator[tuple[int, int]]:
+        """The tiles of whole images, divided among threads: a span for each."""
+        total = self._grid(target).last
+        return spans(total, -(-total // thread_count()), registers().rows) if total else iter(())
 
-    def weight_gradient(self, images: Tensor, above: Tensor) -> Tensor:
-        """The gradient of the weight, (F, C, taps, taps).
+    def weight_gradient(self, images: Tensor, above: Tensor, span: tuple[int, int]) -> Tensor:
+        """What some tiles add to the gradient of the weight, (F, C, taps, taps).
 
         Args:
             images: (N, H, W, C) float32, without gaps.
             above: the gradient of what they give before the activation, (N, H', W', F), without gaps.
+            span: first and last (excluded) tile.
         """
-        loops = tiles.weight_gradient(self.filtering)
-
-        def compute(span: tuple[int, int]) -> Tensor:
-            gains = torch.zeros(self.points**2, self.channels, self.parts**2 * self.filters)
-            grid = self._grid(above, span=span)
-            room, _memory = self._room(grid, GRADIENT_BYTES)
-            loops((View.of(images),), View.of(above), grid, room, self.channels, gains.data_ptr())
-            return gains
-
-        gains = images.new_zeros(self.points**2, self.channels, self.parts**2 * self.filters)
-        for part in in_threads(compute, self._spans(above)):
-            gains += part
+        gains = torch.zeros(self.points**2, self.channels, self.parts**2 * self.filters)
+        grid = self._grid(above, span=span)
+        room, _memory = self._room(grid, GRADIENT_BYTES)
+        views = (View.of(images),), View.of(above)
+        tiles.weight_gradient(self.filtering)(*views, grid, room, self.channels, gains.data_ptr())
         if self.parts > 1:
             gains = gains.unflatten(2, (self.parts**2, -1)).transpose(1, 2)
         of_values = minimal.values_of_taps(self.filtering, each_point=True).to(gains.dtype)
@@ -178,10 +185,6 @@ class Convolution:
         first, last = span or (0, len(target) * self.dilation**2 * down * across)
         before = self.filtering.before * self.dilation
         return Grid(down, across, self.dilation, above - before, -before, shift, first, last)
-
-    def _spans(self, target: Tensor) -> Iterator[tuple[int, int]]:
-        total = self._grid(target).last
-        return spans(total, -(-total // thread_count()), registers().rows) if total else iter(())
 
     def _room(self, grid: Grid, size: int) -> tuple[Room, Tensor]:
         """Memory for tiles of about so many bytes."""

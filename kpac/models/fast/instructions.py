@@ -1,0 +1,187 @@
+"""LLVM's instructions for whole vector registers, for steps that compiled loops can call; `vectors` is made of them."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+class Registers(NamedTuple):
+    """What fits into a processor's vector registers: a product keeps the sums of `rows` times `vectors` of them."""
+
+    lanes: int  # float32 values in one
+    rows: int
+    vectors: int
+
+
+@lru_cache
+def registers() -> Registers:
+    import llvmlite.binding as llvm
+
+    has = llvm.get_host_cpu_features()
+    if has.get("avx512f"):
+        return Registers(16, 8, 3)
+    if has.get("fma"):
+        return Registers(8, 6, 2)
+    return Registers(4, 8, 2) if has.get("neon") else Registers(4, 4, 2)
+
+
+@lru_cache
+def multiplies_bfloat16() -> bool:
+    """Whether `product` takes bfloat16."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_asmparser()
+    has = llvm.get_host_cpu_features()
+    return bool(has.get("avx512f") and has.get("avx512bf16"))
+
+
+def intrinsic(make: Callable, *facts: object) -> Callable:
+    """A function for compiled loops, with an identity that another process finds again; see `compiled`."""
+    from numba.extending import intrinsic
+
+    made = intrinsic(make)
+    sources = [Path(file).read_bytes() for file in (__file__, make.__code__.co_filename)]
+    facts = (sources, make.__qualname__, facts, registers())
+    made._set_uuid(sha256(repr(facts).encode()).hexdigest())
+    return made
+
+
+class Vectors:
+    """What a builder of LLVM's instructions needs for registers of `registers().lanes` float32 values."""
+
+    def __init__(self, builder):
+        from llvmlite import ir
+
+        self.builder, self.ir = builder, ir
+        lanes = registers().lanes
+        self.lanes, self.bytes = lanes, lanes * 4
+        self.integer, self.float = ir.IntType(64), ir.FloatType()
+        self.floats = ir.VectorType(self.float, lanes)
+        self.words, self.halves = (ir.VectorType(ir.IntType(bits), lanes) for bits in (32, 16))
+        self.zero = self.constant(0.0)
+
+    def constant(self, value: float):
+        return self.ir.Constant(self.floats, [self.ir.Constant(self.float, value)] * self.lanes)
+
+    def load(self, place, dtype: torch.dtype):
+        """A vector as float32."""
+        if dtype == torch.float32:
+            return self._load(place, self.floats)
+        words = self.builder.zext(self._load(place, self.halves), self.words)
+        bits = self.ir.Constant(self.words, [16] * self.lanes)
+        return self.builder.bitcast(self.builder.shl(words, bits), self.floats)
+
+    def store(self, value, place, dtype: torch.dtype) -> None:
+        if dtype == torch.bfloat16:
+            convert = self.ir.InlineAsm(
+                self.ir.FunctionType(self.halves, [self.floats]), "vcvtneps2bf16 $1, $0", "=v,v"
+            )
+            value = self.builder.call(convert, [value])
+        self.builder.store(value, self.builder.inttoptr(place, value.type.as_pointer()), align=dtype.itemsize)
+
+    def places(self, first, step, count: int) -> list:
+        """Every third of so many places: an instruction reaches the two that follow without a register of their own."""
+        return [self.builder.add(first, self.builder.mul(step, self.integer(i))) for i in range(0, count, 3)]
+
+    def near(self, places: Sequence, step, count: int) -> list:
+        """All of the places."""
+        add, twice = self.builder.add, self.builder.add(step, step)
+        return [near for place in places for near in (place, add(place, step), add(place, twice))][:count]
+
+    def load_pairs(self, place, dtype: torch.dtype):
+        """A vector of float32 values, or of pairs of bfloat16."""
+        return self._load(place, self.floats if dtype == torch.float32 else self.words)
+
+    def spread(self, place, dtype: torch.dtype):
+        """One value, or pair of bfloat16, in all lanes."""
+        vectors = self.floats if dtype == torch.float32 else self.words
+        return self._spread(self._load(place, vectors.element), vectors)
+
+    def multiply_add(self, a, b, c, dtype: torch.dtype):
+        if dtype == torch.float32:
+            return self._fused(a, b, c)
+        kind = self.ir.FunctionType(self.floats, [self.words, self.words, self.floats])
+        return self.builder.call(self.ir.InlineAsm(kind, "vdpbf16ps $2, $1, $0", "=v,v,v,0"), [a, b, c])
+
+    def linear(self, matrix: Matrix, values: Sequence) -> list:
+        """The products of constants with the values. Rows that differ in signs alone share their sums."""
+        found = [None] * len(matrix)
+        for here, row in enumerate(matrix):
+            if found[here] is not None:
+                continue
+            twin = next(
+                (i for i in range(here + 1, len(matrix)) if found[i] is None and _mirrored(row, matrix[i])), None
+            )
+            if twin is None:
+                found[here] = self._sum(row, values)
+                continue
+            pairs = list(zip(row, matrix[twin], strict=True))
+            even = self._sum([a if a == b else 0 for a, b in pairs], values)
+            odd = self._sum([a if a != b else 0 for a, b in pairs], values)
+            found[here], found[twin] = self.builder.fadd(even, odd), self.builder.fsub(even, odd)
+        return found
+
+    def activation(self, value, slope):
+        """The leaky ReLU, whose slope is at most 1."""
+        lower = self.builder.fmul(value, self._spread(slope, self.floats))
+        return self.builder.select(self.builder.fcmp_ordered(">", value, lower), value, lower)
+
+    def loop(self, count, values: list, body: Callable) -> list:
+        """The values after `body` (step, values) was called for every step, at least once."""
+        builder = self.builder
+        before = builder.block
+        inside, after = builder.append_basic_block("step"), builder.append_basic_block("after")
+        builder.branch(inside)
+        builder.position_at_end(inside)
+        step, *current = (builder.phi(kind) for kind in (self.integer, *(value.type for value in values)))
+        changed = body(step, current)
+        following = builder.add(step, self.integer(1))
+        begin = (self.integer(0), *values)
+        for phi, first, later in zip((step, *current), begin, (following, *changed), strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(later, builder.block)
+        builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
+        builder.position_at_end(after)
+        return changed
+
+    def _sum(self, factors: Sequence[float], values: Sequence):
+        total = None
+        for factor, value in sorted(zip(factors, values, strict=True), key=lambda pair: abs(pair[0]) != 1):
+            if factor == 0:
+                continue
+            if total is None:
+                total = value if factor == 1 else self.builder.fmul(value, self.constant(factor))
+            elif abs(factor) == 1:
+                total = (self.builder.fadd if factor == 1 else self.builder.fsub)(total, value)
+            else:
+                total = self._fused(value, self.constant(factor), total)
+        return self.zero if total is None else total
+
+    def _fused(self, a, b, c):
+        from numba.core import cgutils
+
+        kind = self.ir.FunctionType(self.floats, [self.floats] * 3)
+        fma = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fma.v{self.lanes}f32")
+        return self.builder.call(fma, [a, b, c])
+
+    def _spread(self, value, vectors):
+        undefined = self.ir.Constant(vectors, self.ir.Undefined)
+        zeros = self.ir.Constant(self.words, [0] * self.lanes)
+        return self.builder.shuffle_vector(
+            self.builder.insert_element(undefined, value, self.ir.IntType(32)(0)), undefined, zeros
+        )
+
+    def _load(self, address, kind):
+        return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=2)
+
+
+def _mirrored(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two rows have the same magnitudes, and share some values and differ in the signs of others."""
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x or y]
+    return all(abs(x) == abs(y) for x, y in pairs) and 0 < sum(x == y for x, y in pairs) < len(pairs)
