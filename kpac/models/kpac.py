@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import is_plain, shared_kernel
+from kpac.models.fast import fits, shared_kernel
 from kpac.models.layers import Conv, activation
 
 
@@ -115,7 +115,8 @@ class KPACBlock(nn.Module):
 
     def branches(self, x: Tensor) -> list[Tensor]:
         """The kernel's response at each dilation: a list of (N, filters, H, W)."""
-        if self.fast and is_plain(x) and shared_kernel.suits(self.kernels, self.dilations):
+        channels = self.kernels[0].shape[1]
+        if self.fast and fits(x, channels, *self.kernels) and shared_kernel.suits(self.kernels, self.dilations):
             return list(activation(shared_kernel.shared_branches(x, self.kernels[0], self.dilations)))
         kernels = list(self.kernels) if len(self.kernels) > 1 else [self.kernels[0]] * len(self.dilations)
         reach = self.kernels[0].shape[-1] // 2

@@ -8,7 +8,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import few_outputs, is_plain, winograd
+from kpac.models.fast import few_outputs, fits, winograd
+from kpac.models.fast.instructions import fill_registers
 
 LEAKY_SLOPE = 0.2
 
@@ -31,7 +32,7 @@ class Conv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and is_plain(x) and winograd.suits(self):
+        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
             return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(x))
 
@@ -51,7 +52,7 @@ class DownConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and is_plain(x) and winograd.suits(self):
+        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
             return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(F.pad(x, (0, 1, 0, 1))))
 
@@ -68,7 +69,7 @@ class UpConv(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and is_plain(x) and winograd.suits(self):
+        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
             return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(x))
 
@@ -88,7 +89,7 @@ class ResidualConv(nn.Conv2d):
         super().__init__(in_channels, 3, kernel_size=5, padding=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and is_plain(x) and few_outputs.suits(self.in_channels):
+        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and fill_registers(self.in_channels):
             return few_outputs.convolve(x, self.weight, self.bias)
         return super().forward(x)
 

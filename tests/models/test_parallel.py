@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kpac.models.fast.compiled import access, array
+from kpac.models.fast.compiled import access, array, fingerprint
 from kpac.models.fast.parallel import in_threads, spans
 
 
@@ -113,6 +113,14 @@ def test_another_process_finds_what_was_compiled_for_the_same_constants(tmp_path
         "50 1",
         "100 1",
     ]
+
+
+def test_identity_of_code_is_that_of_all_its_constants():
+    def returning(source: str):
+        return compile(f"def make():\n def inner(x):\n  return x + {source}\n return inner", "same.py", "exec")
+
+    assert fingerprint(returning("1.5")) == fingerprint(returning("1.5"))
+    assert fingerprint(returning("1.5")) != fingerprint(returning("2.5"))
 
 
 def test_loops_compile_where_no_folder_can_be_written(tmp_path):

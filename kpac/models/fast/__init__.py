@@ -24,6 +24,19 @@ def is_plain(x: Tensor) -> bool:
     return _on_cpu(x) and not torch.is_autocast_enabled("cpu")
 
 
+def fits(x: Tensor, channels: int, *parameters: Tensor) -> bool:
+    """Whether loops that take addresses may compute a layer: all is plain, of the shapes that they rely on.
+
+    Where it does not, PyTorch's own layers compute, or refuse.
+
+    Args:
+        x: should be (N, channels, H, W), with more than one row and column.
+        parameters: of the layer.
+    """
+    shaped = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0 and min(x.shape[2:]) > 1
+    return shaped and is_plain(x) and all(_is_float_on_cpu(parameter) for parameter in parameters)
+
+
 def number_format(x: Tensor) -> torch.dtype | None:
     """What layers on the way of such an input compute in, float32 or, under autocast, bfloat16; None for anything else.
 
@@ -44,4 +57,8 @@ def has_bfloat16() -> bool:
 def _on_cpu(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor:
         return False
+    return _is_float_on_cpu(x) and not x.is_neg()
+
+
+def _is_float_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpac.models.fast import winograd
+from kpac.models.fast.instructions import fill_registers
 from kpac.models.fast.parallel import in_threads, spans, thread_count
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
@@ -51,7 +52,7 @@ class Rows:
     def compute(self, top: int, bottom: int) -> Tensor:
         if self._compute is not None:
             return self._compute(top, bottom)
-        rows = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype)
+        rows = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype, device="cpu")
         self._fill(top, bottom, rows)
         return rows
 
@@ -80,7 +81,7 @@ class Rows:
             reads: what a band reads and makes on the way, besides these rows.
             size: bytes of a band of the widest of them; None for the usual number.
         """
-        kept = torch.empty(self.shape, dtype=self.dtype)
+        kept = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         rows = min(rows_of(size or BAND_BYTES, features) for features in (self, *reads))
         for _ in in_bands(lambda top, bottom: self.fill(top, bottom, kept[top:bottom]), self.shape[0], rows, BLOCK):
             continue
@@ -192,10 +193,11 @@ def _transformed(layer: nn.Module, x: Rows, shape: Sequence[int], reads: Callabl
             input that they read, and the shift of a `winograd.Convolution`.
     """
     convolution = winograd.of_layer(layer, LEAKY_SLOPE, x.dtype)
+    parts = x.parts if fill_registers(*(part.shape[2] for part in x.parts)) else (x,)
 
     def fill(top: int, bottom: int, rows: Tensor) -> None:
         begin, first, last, shift = reads(top, bottom)
-        sources = [part.within(first, last)[None] for part in x.parts]
+        sources = [part.within(first, last)[None] for part in parts]
         convolution(sources, rows[None], begin - max(first, 0), shift)
 
     return Rows(shape, x.dtype, fill=fill)

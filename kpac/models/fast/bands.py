@@ -39,6 +39,8 @@ def suits(model: nn.Module, x: Tensor, known: Collection[type]) -> bool:
     """Whether `residual` may stand in for the model's layers: all are of known types, and nobody hooks into them."""
     if torch.is_grad_enabled() or number_format(x) is None:
         return False
+    if any(parameter.dtype != torch.float32 or parameter.device.type != "cpu" for parameter in model.parameters()):
+        return False
     return all(_is_known(module, known) for module in model.modules())
 
 
@@ -216,7 +218,8 @@ def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
         kernels = [kernel * shape.view(-1, 1, 1, 1) for kernel in kernels]
         shape = None
     if shared_kernel.suits(kernels, block.dilations):
-        responses = torch.zeros(len(block.dilations), *x.shape[:2], len(kernels[0]))
+        shape_of_all = (len(block.dilations), *x.shape[:2], len(kernels[0]))
+        responses = torch.zeros(shape_of_all, dtype=torch.float32, device="cpu")
         add_responses(x[None], kernels[0], block.dilations, responses[:, None])
     else:
         pairs = zip(kernels * (len(block.dilations) // len(kernels)), block.dilations, strict=True)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# Products and sums may be rounded once instead of twice; the loops run beside other threads.
+OPTIONS = {"nogil": True, "fastmath": {"contract"}}
 
 
 def compiled(function: Callable) -> Callable:
@@ -22,15 +25,14 @@ def compiled(function: Callable) -> Callable:
     """
     from numba import njit  # imported when it is needed: importing kpac stays quick
 
-    options = {"nogil": True, "fastmath": {"contract"}}  # products and sums may be rounded once instead of twice
     identity = _identity(function)
     # Numba keeps what it compiled by the function's name. A name for each set of constants keeps processes that compile
     # at the same time from writing into one file.
     function.__qualname__ = f"{function.__name__}_{identity[:16]}"
     try:
-        made = njit(**options, cache=True)(function)
+        made = njit(**OPTIONS, cache=True)(function)
     except RuntimeError:  # no folder can be written
-        made = njit(**options)(function)
+        made = njit(**OPTIONS)(function)
     else:
         made._cache.save_overload = _unless_disk_fails(made._cache.save_overload)
     made._set_uuid(identity)  # Numba's own is random, and no other process would find what takes this as a constant
@@ -38,11 +40,20 @@ def compiled(function: Callable) -> Callable:
 
 
 def _identity(function: Callable) -> str:
-    """Of the source code and of the constants, other compiled functions among them."""
-    code = function.__code__
+    """Of the code, of the constants, other compiled functions among them, and of the processor."""
+    import llvmlite.binding as llvm
+
     constants = [cell.cell_contents for cell in function.__closure__ or ()]
     parts = [getattr(constant, "_uuid", None) or repr(constant) for constant in constants]
-    facts = (Path(code.co_filename).read_bytes(), code.co_name, code.co_firstlineno, parts)
+    processor = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    facts = (fingerprint(function.__code__), function.__module__, parts, OPTIONS, processor)
+    return sha256(repr(facts).encode()).hexdigest()
+
+
+def fingerprint(code: CodeType) -> str:
+    """Of what a function does. Its file may have changed since it was imported."""
+    constants = [fingerprint(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    facts = (code.co_name, code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)
     return sha256(repr(facts).encode()).hexdigest()
 
 

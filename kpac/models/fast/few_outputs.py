@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.instructions import registers
 from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
 from kpac.models.fast.vectors import product
 
@@ -22,17 +21,13 @@ LANES = 16  # float32 values in the widest vector units
 PIXELS = 96  # whose neighbourhoods stay in the cache
 
 
-def suits(channels: int) -> bool:
-    """Whether `convolve` may stand in for a convolution of so many channels."""
-    return channels % registers().lanes == 0
-
-
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution with zero padding that keeps the size, with gradients.
+    """A convolution with zero padding that keeps the size, with gradients; float32.
 
-    Shape: x (N, C, H, W), weight (M, C, size, size) with an odd size, bias (M) -> (N, M, H, W).
+    Shape: x (N, C, H, W), whose channels `fill_registers`, weight (M, C, size, size) with an odd size, bias (M) ->
+    (N, M, H, W).
     """
-    return _FewOutputs.apply(x, weight, bias)
+    return _FewOutputs.apply(x, weight, bias).permute(0, 3, 1, 2)
 
 
 class _FewOutputs(torch.autograd.Function):
@@ -49,13 +44,13 @@ class _FewOutputs(torch.autograd.Function):
 
         for _ in in_threads(add, _shares(len(x))):
             continue
-        return output.permute(0, 3, 1, 2)
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        images, above = channels_last(x), channels_last(gradient)
+        images, above = channels_last(x), gradient.contiguous()
         outputs, channels, size, _ = weight.shape
         of_images, taps = torch.empty_like(images), size**2 * outputs
         # A pixel's gradient is the product of its neighbourhood in `above` with the kernel turned around.
@@ -63,13 +58,13 @@ class _FewOutputs(torch.autograd.Function):
         compute = _gradients(size, outputs)
 
         def gradients(span: tuple[int, int]) -> Tensor:
-            of_turned = torch.zeros(channels, len(turned))
+            of_turned, room = turned.new_zeros(channels, len(turned)), np.zeros((PIXELS, len(turned)), np.float32)
             for image in range(*span):
                 places = (tensor.data_ptr() for tensor in (turned, images[image], of_images[image], of_turned))
-                compute(array(above[image].flatten(1)), *places, channels)
+                compute(array(above[image].flatten(1)), *places, channels, room, room.ctypes.data)
             return of_turned
 
-        of_turned = torch.zeros(channels, len(turned))
+        of_turned = turned.new_zeros(channels, len(turned))
         for part in in_threads(gradients, _shares(len(x))):
             np.add(of_turned, part, out=of_turned.numpy())
         of_weight = of_turned[:, :taps].view(channels, size, size, outputs).permute(3, 0, 1, 2).flip(2, 3)
@@ -86,7 +81,8 @@ def _gradients(size: int, outputs: int) -> Callable:
     """The gradients of an image and of the kernel.
 
     A call takes: the gradient of the output (H, W * outputs); addresses of the kernel turned around (taps, C), of the
-    image, of its gradient (H, W, C) and of what the kernel's gains, (C, taps); C. Taps are filled up to whole vectors.
+    image, of its gradient (H, W, C) and of what the kernel's gains, (C, taps); C; zeros (PIXELS, taps), and their
+    address. Taps are filled up to whole vectors.
     """
     half, line, pixels = size // 2, size * outputs, PIXELS
     taps = -(-(size * line) // LANES) * LANES
@@ -110,10 +106,9 @@ def _gradients(size: int, outputs: int) -> Callable:
                     target[k] = above[there, first + k] if inside else np.float32(0)
 
     @compiled
-    def compute(above, turned, image, of_image, of_turned, channels):
+    def compute(above, turned, image, of_image, of_turned, channels, around, found):
         height, width = above.shape[0], above.shape[1] // outputs
-        around = np.zeros((pixels, taps), np.float32)
-        found, step = around.ctypes.data, channels * 4
+        step = channels * 4
         for y in range(height):
             for left in range(0, width, pixels):
                 count, place = min(pixels, width - left), (y * width + left) * step

@@ -130,7 +130,7 @@ def values_of_taps(filtering: Filtering, each_point: bool = False) -> Tensor:
     Args:
         each_point: has a row for each point, instead of each value, which some points may share.
     """
-    kernels = torch.tensor(filtering.kernels, dtype=torch.float64)
+    kernels = torch.tensor(filtering.kernels, dtype=torch.float64, device="cpu")
     if each_point:
         kernels = kernels[:, list(filtering.chosen)]
     return torch.einsum("apk,bql->pqabkl", kernels, kernels).flatten(0, 3).flatten(1)

@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import torch
 
+from kpac.models.fast.compiled import fingerprint
+
 Matrix = tuple[tuple[float, ...], ...]
+
+_SOURCE = Path(__file__).read_bytes()  # as it is imported: it may be another when something is compiled
 
 
 class Registers(NamedTuple):
@@ -32,6 +36,16 @@ def registers() -> Registers:
 
 
 @lru_cache
+def fill_registers(*channels: int) -> bool:
+    """Whether so many channels are whole vectors, on a processor that multiplies and adds in one instruction."""
+    import llvmlite.binding as llvm
+
+    has = llvm.get_host_cpu_features()
+    fused = has.get("avx512f") or has.get("fma") or has.get("neon")
+    return bool(fused) and all(count % registers().lanes == 0 for count in channels)
+
+
+@lru_cache
 def multiplies_bfloat16() -> bool:
     """Whether `product` takes bfloat16."""
     import llvmlite.binding as llvm
@@ -46,9 +60,7 @@ def intrinsic(make: Callable, *facts: object) -> Callable:
     from numba.extending import intrinsic
 
     made = intrinsic(make)
-    sources = [Path(file).read_bytes() for file in (__file__, make.__code__.co_filename)]
-    facts = (sources, make.__qualname__, facts, registers())
-    made._set_uuid(sha256(repr(facts).encode()).hexdigest())
+    made._set_uuid(sha256(repr((_SOURCE, fingerprint(make.__code__), facts, registers())).encode()).hexdigest())
     return made
 
 

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-    """`function` of each piece, in their order, in as many threads as PyTorch has; without gradients.
+    """`function` of each piece, in their order, in as many threads as PyTorch has; without gradients or autocast.
 
     Within `function`, PyTorch computes with one thread. After an error, pieces that were begun still finish.
     """
@@ -29,7 +29,7 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
     inference = torch.is_inference_mode_enabled()  # known to the calling thread alone
 
     def call(piece: Piece) -> Result:
-        with torch.inference_mode(inference), torch.no_grad():
+        with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
             return function(piece)
 
     if threads == 1:
@@ -88,9 +88,11 @@ def _let_others_sleep() -> None:
     before = torch.get_num_threads()
 
     def wait() -> None:
-        torch.set_num_threads(os.cpu_count() or 1)
-        torch.zeros(1 << 20).add_(1)
-        begun.set()
+        try:
+            torch.set_num_threads(os.cpu_count() or 1)
+            torch.zeros(1 << 20, dtype=torch.float32, device="cpu").add_(1)
+        finally:
+            begun.set()
         never.wait()
 
     Thread(target=wait, name="kpac-idle", daemon=True).start()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kpac.models.fast.compiled import compiled
-from kpac.models.fast.instructions import registers
+from kpac.models.fast.instructions import fill_registers
 from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
 from kpac.models.fast.vectors import in_pairs, linear, product
 
@@ -23,8 +23,7 @@ from kpac.models.fast.vectors import in_pairs, linear, product
 def suits(kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:
     """Whether there are products to share, of whole vectors."""
     filters, channels, _, size = kernels[0].shape
-    lanes = registers().lanes
-    return len(kernels) == 1 and len(dilations) > 1 and size > 1 and filters % lanes == channels % lanes == 0
+    return len(kernels) == 1 and len(dilations) > 1 and size > 1 and fill_registers(filters, channels)
 
 
 def shared_branches(x: Tensor, kernel: Tensor, dilations: Sequence[int]) -> Tensor:
@@ -68,8 +67,10 @@ def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums
 
     def compute(piece: tuple[int, int, int]) -> None:
         image, top, bottom = piece
+        room = torch.empty(kernel.shape[-1] * width * len(kernel), dtype=torch.float32, device="cpu")
         rows = (max(0, top - reach), min(height, bottom + reach), top, bottom)
-        respond(images[image].data_ptr(), taps.data_ptr(), sums[0, image].data_ptr(), plane, shape, rows)
+        places = (tensor.data_ptr() for tensor in (images[image], taps, sums[0, image], room))
+        respond(*places, plane, shape, rows)
 
     for _ in in_threads(compute, _pieces(len(images), height)):
         continue
@@ -83,9 +84,9 @@ def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: 
 
     def compute(piece: tuple[int, int, int]) -> Tensor:
         image, top, bottom = piece
-        of_taps = torch.zeros_like(taps)
-        places = (tensor.data_ptr() for tensor in (above[0, image], images[image], turned, of_images[image], of_taps))
-        collect(*places, plane, shape, (top, bottom))
+        of_taps, room = torch.zeros_like(taps), taps.new_empty(images.shape[2] * len(kernel))
+        tensors = (above[0, image], images[image], turned, of_images[image], of_taps, room)
+        collect(*(tensor.data_ptr() for tensor in tensors), plane, shape, (top, bottom))
         return of_taps
 
     of_taps = torch.zeros_like(taps)
@@ -98,9 +99,9 @@ def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: 
 def _respond(side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> Callable:
     """The loops of `add_responses` for some rows of one image.
 
-    A call takes: addresses of the image, of the taps and of the image's first sums, and the distance to those of the
-    next dilation; height, width, channels, filters; first and last (excluded) row to multiply; those whose sums may
-    change.
+    A call takes: addresses of the image, of the taps, of the image's first sums and of room for a row's products with a
+    row of taps; the distance to the sums of the next dilation; height, width, channels, filters; first and last
+    (excluded) row to multiply; those whose sums may change.
     """
     half, branches, distances = side // 2, len(dilations), np.array(dilations)
     size, pair, multiply = dtype.itemsize, 4 // dtype.itemsize, product(dtype)
@@ -123,11 +124,10 @@ def _respond(side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> Calla
                     add_one(place, 0, target + first * value, 0, (last - first) * filters, 0, none)
 
     @compiled
-    def respond(image, taps, sums, plane, shape, rows):
+    def respond(image, taps, sums, found, plane, shape, rows):
         _, width, channels, filters = shape
         first, last, top, bottom = rows
-        products = np.empty(side * width * filters, np.float32)
-        found, line = products.ctypes.data, width * filters * 4
+        line = width * filters * 4
         for row in range(first, last):
             pixels = image + row * width * channels * size
             for down in range(side):
@@ -158,8 +158,8 @@ def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
     """The loops of `_gradients` for some rows of one image.
 
     A call takes: addresses of the gradients of the image's first sums, of the image, of the taps (taps, filters, C), of
-    the image's and of the taps' gradients; the distance to the sums of the next dilation; height, width, channels,
-    filters; first and last (excluded) row.
+    the image's and of the taps' gradients, and of room for a row's sums; the distance to the sums of the next
+    dilation; height, width, channels, filters; first and last (excluded) row.
     """
     half, branches, distances = side // 2, len(dilations), np.array(dilations)
     accumulate = product(torch.float32, adds=True)
@@ -167,10 +167,9 @@ def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
     add = linear(((1.0,),), torch.float32, torch.float32, adds=True)
 
     @compiled
-    def collect(sums, image, taps, of_image, of_taps, plane, shape, rows):
+    def collect(sums, image, taps, of_image, of_taps, found, plane, shape, rows):
         height, width, channels, filters = shape
-        products = np.empty(width * filters, np.float32)
-        found, value, tap_size = products.ctypes.data, filters * 4, channels * filters * 4
+        value, tap_size = filters * 4, channels * filters * 4
         for row in range(rows[0], rows[1]):
             pixels, target = image + row * width * channels * 4, of_image + row * width * channels * 4
             clear(target, 0, target, 0, width * channels, 0, none)

@@ -67,7 +67,7 @@ class Room(NamedTuple):
 
     Args:
         columns: of windows, transformed along the columns.
-        column: of one window, as far as it is within the border.
+        column: one of a window, with zeros beyond the border.
         tiles: their values at all points.
         products: of these with the kernel.
         sums: of a tile's products along the columns.
@@ -100,7 +100,7 @@ class Room(NamedTuple):
             outputs * points * filters * 4,
             outputs * filters * 4,
         ]
-        memory = torch.empty(sum(sizes), dtype=torch.uint8)
+        memory = torch.empty(sum(sizes), dtype=torch.uint8, device="cpu")
         ends = [memory.data_ptr() + sum(sizes[:index]) for index in range(len(sizes))]
         return cls(*ends, reads, most), memory
 

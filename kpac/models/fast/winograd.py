@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kpac.models.fast import filtering as minimal
 from kpac.models.fast import tiles
 from kpac.models.fast.filtering import Filtering
-from kpac.models.fast.instructions import registers
+from kpac.models.fast.instructions import fill_registers, registers
 from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
 from kpac.models.fast.tiles import Grid, Room, View
 from kpac.models.fast.vectors import in_pairs
@@ -33,15 +33,15 @@ GRADIENT_BYTES = 4 << 20  # the same for the gradients of weights, which gain so
 
 def suits(layer: nn.Module) -> bool:
     """Whether `of_layer` and `convolve` may stand in for the layer, and take less time."""
-    lanes = registers().lanes
-    whole = layer.in_channels % lanes == 0 and layer.out_channels % lanes == 0
-    return whole and layer.in_channels >= CHANNELS and minimal.of_layer(layer) is not None
+    channels = layer.in_channels, layer.out_channels
+    return channels[0] >= CHANNELS and fill_registers(*channels) and minimal.of_layer(layer) is not None
 
 
 def of_layer(layer: nn.Module, slope: float, dtype: torch.dtype) -> "Convolution":
     """A layer of `kpac.models.layers` that suits, with the slope of its leaky ReLU."""
-    weight = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
-    return Convolution(minimal.of_layer(layer), weight, layer.bias, slope, dtype, layer.dilation[0])
+    weight = _weight_of(layer)
+    tiling = Tiling(minimal.of_layer(layer), *weight.shape[:2], dtype, layer.dilation[0])
+    return Convolution(tiling, weight, layer.bias, slope)
 
 
 def convolve(layer: nn.Module, slope: float, x: Tensor) -> Tensor:
@@ -49,86 +49,150 @@ def convolve(layer: nn.Module, slope: float, x: Tensor) -> Tensor:
 
     Shape: (N, C, H, W) float32 -> (N, F, H', W'), in channels-last order.
     """
-    weight = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
-    return _Convolve.apply(x, weight, layer.bias, minimal.of_layer(layer), layer.dilation[0], slope)
+    weight = _weight_of(layer)
+    tiling = Tiling(minimal.of_layer(layer), *weight.shape[:2], x.dtype, layer.dilation[0])
+    return _Convolve.apply(x, weight, layer.bias, tiling, slope).permute(0, 3, 1, 2)
+
+
+def _weight_of(layer: nn.Module) -> Tensor:
+    return layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, x: Tensor, weight: Tensor, bias: Tensor, filtering: Filtering, dilation: int, slope: float
-    ) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, tiling: "Tiling", slope: float) -> Tensor:
         images = channels_last(x)
-        convolution = Convolution(filtering, weight, bias, slope, x.dtype, dilation, x.dtype)
-        outputs = len(filtering.kernels) * len(filtering.gather)
-        output = images.new_empty(len(x), *(outputs * side // filtering.step for side in x.shape[2:]), len(bias))
-        for _ in in_threads(lambda share: convolution([images], output, span=share), convolution.shares(output)):
+        convolution = Convolution(tiling, weight, bias, slope, x.dtype)
+        outputs, step = tiling.parts * len(tiling.filtering.gather), tiling.filtering.step
+        output = images.new_empty(len(x), *(outputs * side // step for side in x.shape[2:]), len(bias))
+        for _ in in_threads(lambda share: convolution([images], output, span=share), tiling.shares(output)):
             continue
         ctx.save_for_backward(images, weight, output)
-        ctx.convolution = convolution
-        return output.permute(0, 3, 1, 2)
+        ctx.tiling, ctx.slope = tiling, slope
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight, output = ctx.saved_tensors
-        forward, back, of_images = ctx.convolution, None, None
-        above = torch.ops.aten.leaky_relu_backward(channels_last(gradient), output, float(forward.slope), True)
-        if ctx.needs_input_grad[0]:
-            filtering, turned = minimal.reverse(forward.filtering, weight)
-            zeros, kind = weight.new_zeros(len(turned)), images.dtype
-            back = Convolution(filtering, turned, zeros, 1, kind, forward.dilation, kind)
-            of_images = torch.empty_like(images)
+        of_images, of_weight = torch.empty_like(images), weight.new_zeros(weight.shape)
+        wanted, tiling = ctx.needs_input_grad, ctx.tiling
+        above = torch.ops.aten.leaky_relu_backward(gradient.contiguous(), output, float(ctx.slope), True)
+        with torch.autocast("cpu", enabled=False):
+            back = _reverse(tiling, weight) if wanted[0] else None
 
-        def compute(share: tuple[tuple[int, int] | None, ...]) -> Tensor:
-            of_above, of_target = share
+        def compute(shares: tuple[tuple[int, int] | None, ...]) -> Tensor | None:
+            of_above, of_target = shares
             if of_target is not None:
                 back([above], of_images, span=of_target)
-            return forward.weight_gradient(images, above, of_above or (0, 0))
+            return tiling.weight_gradient(images, above, of_above) if of_above is not None else None
 
-        of_weight = torch.zeros(weight.shape)
-        shares = zip_longest(forward.shares(above), back.shares(of_images) if back is not None else ())
+        shares = zip_longest(tiling.shares(above) if wanted[1] else (), back.tiling.shares(of_images) if back else ())
         for part in in_threads(compute, shares):
-            of_weight += part
-        of_images = None if back is None else of_images.permute(0, 3, 1, 2)
-        return of_images, of_weight, above.sum(dim=(0, 1, 2)), None, None, None
+            if part is not None:
+                of_weight += part
+        return (
+            of_images.permute(0, 3, 1, 2) if wanted[0] else None,
+            of_weight if wanted[1] else None,
+            above.sum(dim=(0, 1, 2)) if wanted[2] else None,
+            None,
+            None,
+        )
+
+
+def _reverse(tiling: "Tiling", weight: Tensor) -> "Convolution":
+    """From the gradient of a convolution's output to that of its input."""
+    filtering, turned = minimal.reverse(tiling.filtering, weight)
+    tiling = Tiling(filtering, *turned.shape[:2], tiling.dtype, tiling.dilation)
+    return Convolution(tiling, turned, weight.new_zeros(len(turned)), 1, tiling.dtype)
+
+
+class Tiling:
+    """How the tiles of a convolution lie, and what they give its weight.
+
+    Args:
+        filtering: what is computed, and how.
+        filters, channels: of the output and the input; multiples of the registers' lanes.
+        dtype: of the features.
+        dilation: of the kernel.
+    """
+
+    def __init__(self, filtering: Filtering, filters: int, channels: int, dtype: torch.dtype, dilation: int):
+        self.filtering, self.filters, self.channels = filtering, filters, channels
+        self.dtype, self.dilation = dtype, dilation
+        self.parts, self.points = len(filtering.kernels), len(filtering.spread)
+
+    def shares(self, target: Tensor) -> Iterator[tuple[int, int]]:
+        """The tiles of whole images, divided among threads: first and last (excluded) for each.
+
+        Args:
+            target: (N, H', W', F).
+        """
+        total = self.grid(target).last
+        return spans(total, -(-total // thread_count()), registers().rows) if total else iter(())
+
+    def grid(self, target: Tensor, above: int = 0, shift: int = 0, span: tuple[int, int] | None = None) -> Grid:
+        """See `Convolution.__call__`."""
+        size = self.dilation * self.parts * len(self.filtering.gather)
+        lengths = target.shape[1] + shift, target.shape[2]
+        down, across = (-(-(length + self.parts - 1) // size) for length in lengths)
+        first, last = span or (0, len(target) * self.dilation**2 * down * across)
+        before = self.filtering.before * self.dilation
+        return Grid(down, across, self.dilation, above - before, -before, shift, first, last)
+
+    def room(self, grid: Grid, size: int) -> tuple[Room, Tensor]:
+        """Memory for tiles of about so many bytes, and the tensor that owns it."""
+        rows = registers().rows
+        tile = self.points**2 * (self.channels * self.dtype.itemsize + self.parts**2 * self.filters * 4)
+        most = max(1, size // (tile * rows)) * rows
+        return Room.of(self.filtering, self.channels, self.filters, self.dtype, grid.across, most)
+
+    def weight_gradient(self, images: Tensor, above: Tensor, span: tuple[int, int]) -> Tensor:
+        """What some tiles add to the gradient of the weight, (F, C, taps, taps).
+
+        Args:
+            images: (N, H, W, C) float32, without gaps.
+            above: the gradient of what they give before the activation, (N, H', W', F), without gaps.
+            span: first and last (excluded) tile.
+        """
+        gains = images.new_zeros(self.points**2, self.channels, self.parts**2 * self.filters)
+        grid = self.grid(above, span=span)
+        room, _memory = self.room(grid, GRADIENT_BYTES)
+        views = (View.of(images),), View.of(above)
+        tiles.weight_gradient(self.filtering)(*views, grid, room, self.channels, gains.data_ptr())
+        if self.parts > 1:
+            gains = gains.unflatten(2, (self.parts**2, -1)).transpose(1, 2)
+        of_values = minimal.values_of_taps(self.filtering, each_point=True).to(gains.dtype)
+        taps = of_values.T @ gains.reshape(len(of_values), -1)
+        side = len(self.filtering.kernels[0][0])
+        return taps.view(side, side, self.channels, self.filters).permute(3, 2, 0, 1)
 
 
 class Convolution:
     """A convolution and its activation, for several threads at a time.
 
     Args:
-        filtering: what is computed, and how.
-        weight: (F, C, taps, taps); both channel numbers are multiples of the registers' lanes.
+        tiling: how it is computed.
+        weight: (F, C, taps, taps).
         bias: (F).
         slope: of the leaky ReLU; 1 is none.
-        dtype: of the features.
-        dilation: of the kernel.
         precision: in which the kernel is transformed; autocast leaves float64 as it is.
     """
 
     def __init__(
-        self,
-        filtering: Filtering,
-        weight: Tensor,
-        bias: Tensor,
-        slope: float,
-        dtype: torch.dtype,
-        dilation: int = 1,
-        precision: torch.dtype = torch.float64,
+        self, tiling: Tiling, weight: Tensor, bias: Tensor, slope: float, precision: torch.dtype = torch.float64
     ):
-        self.filtering, self.dilation, self.dtype = filtering, dilation, dtype
-        self.filters, self.channels = weight.shape[:2]
-        self.parts, self.points = len(filtering.kernels), len(filtering.spread)
+        self.tiling = tiling
         taps = weight.detach().permute(2, 3, 1, 0).flatten(0, 1).flatten(1).to(precision)
-        kernel = (minimal.values_of_taps(filtering).to(precision) @ taps).unflatten(1, (self.channels, self.filters))
-        if self.parts > 1:
-            kernel = kernel.unflatten(0, (-1, self.parts**2)).transpose(1, 2).flatten(2)
-        if dtype == torch.bfloat16:
+        kernel = minimal.values_of_taps(tiling.filtering).to(precision) @ taps
+        kernel = kernel.unflatten(1, (tiling.channels, tiling.filters))
+        if tiling.parts > 1:
+            kernel = kernel.unflatten(0, (-1, tiling.parts**2)).transpose(1, 2).flatten(2)
+        if tiling.dtype == torch.bfloat16:
             kernel = in_pairs(kernel)
-        self.kernel = kernel.to(dtype).contiguous()  # (values ** 2, C, parts ** 2 * F)
+        self.kernel = kernel.to(tiling.dtype).contiguous()  # (values ** 2, C, parts ** 2 * F)
         self.bias, self.slope = bias.detach().float().contiguous(), np.float32(slope)
-        self.loops = tiles.forward(filtering, dtype)
+        self.loops = tiles.forward(tiling.filtering, tiling.dtype)
 
     def __call__(
         self,
@@ -141,54 +205,17 @@ class Convolution:
         """Computes some rows of images.
 
         Args:
-            sources: (N, H, W, C) each, whose channels lie beside each other; all of them together have `channels`.
+            sources: (N, H, W, C) each, whose channels lie beside each other; all of them together have the layer's.
                 Zeros are beyond them.
             target: (N, rows, columns, F), likewise; all rows and columns are written.
             above: the row of the sources that the output's first row is at.
             shift: the output's row that the target begins with, 0 or for a doubling -1.
             span: first and last (excluded) tile to compute, among those of all images.
         """
-        grid = self._grid(target, above, shift, span)
-        room, _memory = self._room(grid, TILE_BYTES)
+        channels = self.tiling.channels
+        if sum(source.shape[3] for source in sources) != channels or target.shape[3] != self.tiling.filters:
+            raise ValueError(f"expected {channels} channels to become {self.tiling.filters}")
+        grid = self.tiling.grid(target, above, shift, span)
+        room, _memory = self.tiling.room(grid, TILE_BYTES)
         places = self.kernel.data_ptr(), self.bias.data_ptr()
-        self.loops(tuple(map(View.of, sources)), View.of(target), grid, room, self.channels, *places, self.slope)
-
-    def shares(self, target: Tensor) -> Iterator[tuple[int, int]]:
-        """The tiles of whole images, divided among threads: a span for each."""
-        total = self._grid(target).last
-        return spans(total, -(-total // thread_count()), registers().rows) if total else iter(())
-
-    def weight_gradient(self, images: Tensor, above: Tensor, span: tuple[int, int]) -> Tensor:
-        """What some tiles add to the gradient of the weight, (F, C, taps, taps).
-
-        Args:
-            images: (N, H, W, C) float32, without gaps.
-            above: the gradient of what they give before the activation, (N, H', W', F), without gaps.
-            span: first and last (excluded) tile.
-        """
-        gains = torch.zeros(self.points**2, self.channels, self.parts**2 * self.filters)
-        grid = self._grid(above, span=span)
-        room, _memory = self._room(grid, GRADIENT_BYTES)
-        views = (View.of(images),), View.of(above)
-        tiles.weight_gradient(self.filtering)(*views, grid, room, self.channels, gains.data_ptr())
-        if self.parts > 1:
-            gains = gains.unflatten(2, (self.parts**2, -1)).transpose(1, 2)
-        of_values = minimal.values_of_taps(self.filtering, each_point=True).to(gains.dtype)
-        taps = of_values.T @ gains.reshape(len(of_values), -1)
-        side = len(self.filtering.kernels[0][0])
-        return taps.view(side, side, self.channels, self.filters).permute(3, 2, 0, 1)
-
-    def _grid(self, target: Tensor, above: int = 0, shift: int = 0, span: tuple[int, int] | None = None) -> Grid:
-        size = self.dilation * self.parts * len(self.filtering.gather)
-        lengths = target.shape[1] + shift, target.shape[2]
-        down, across = (-(-(length + self.parts - 1) // size) for length in lengths)
-        first, last = span or (0, len(target) * self.dilation**2 * down * across)
-        before = self.filtering.before * self.dilation
-        return Grid(down, across, self.dilation, above - before, -before, shift, first, last)
-
-    def _room(self, grid: Grid, size: int) -> tuple[Room, Tensor]:
-        """Memory for tiles of about so many bytes."""
-        rows = registers().rows
-        tile = self.points**2 * (self.channels * self.dtype.itemsize + self.parts**2 * self.filters * 4)
-        most = max(1, size // (tile * rows)) * rows
-        return Room.of(self.filtering, self.channels, self.filters, self.dtype, grid.across, most)
+        self.loops(tuple(map(View.of, sources)), View.of(target), grid, room, channels, *places, self.slope)
