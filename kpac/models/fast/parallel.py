@@ -81,7 +81,7 @@ def _let_others_sleep() -> None:
     """Keeps PyTorch's own threads from looking out for their next operation, on the cores that are needed here.
 
     GNU's OpenMP has threads do so for milliseconds, unless there are more of them than cores (its manual, on
-    GOMP_SPINCOUNT). Here it gets some that never work: training steps of 8x96 take a quarter less time
+    GOMP_SPINCOUNT). Here it gets some that never work: training steps of 8x96 take 0.29 s instead of 0.42
     (`python benchmarks/network.py --tricks`).
     """
     begun, never = Event(), Event()
