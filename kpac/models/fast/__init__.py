@@ -33,8 +33,10 @@ def fits(x: Tensor, channels: int, *parameters: Tensor) -> bool:
         x: should be (N, channels, H, W), with more than one row and column.
         parameters: of the layer.
     """
+    if not is_plain(x):  # asked first: in an export, each question about sizes becomes a condition on them
+        return False
     shaped = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0 and min(x.shape[2:]) > 1
-    return shaped and is_plain(x) and all(_is_float_on_cpu(parameter) for parameter in parameters)
+    return shaped and all(_is_float_on_cpu(parameter) for parameter in parameters)
 
 
 def number_format(x: Tensor) -> torch.dtype | None:
