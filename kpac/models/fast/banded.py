@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kpac.models.fast import winograd
 from kpac.models.fast.instructions import fill_registers
-from kpac.models.fast.parallel import in_threads, spans, thread_count
+from kpac.models.fast.parallel import in_threads, spans
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
 BAND_BYTES = 4 << 20  # of the widest features of a band
@@ -122,7 +122,7 @@ def in_bands(
 
     Bands end at multiples of `multiple`, or `early` rows before them.
     """
-    threads = thread_count()
+    threads = torch.get_num_threads()
     count = -(-height // (threads * rows)) * threads  # the same for each thread
     cuts = spans(height + early, -(-height // count), multiple)
     return in_threads(lambda span: function(*span), ((max(0, top - early), bottom - early) for top, bottom in cuts))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
+from kpac.models.fast.parallel import channels_last, in_threads, spans
 from kpac.models.fast.vectors import product
 
 LANES = 16  # float32 values in the widest vector units
@@ -66,14 +66,14 @@ class _FewOutputs(torch.autograd.Function):
 
         of_turned = turned.new_zeros(channels, len(turned))
         for part in in_threads(gradients, _shares(len(x))):
-            np.add(of_turned, part, out=of_turned.numpy())
+            of_turned += part
         of_weight = of_turned[:, :taps].view(channels, size, size, outputs).permute(3, 0, 1, 2).flip(2, 3)
         return of_images.permute(0, 3, 1, 2), of_weight, above.sum(dim=(0, 1, 2))
 
 
 def _shares(images: int) -> list[tuple[int, int]]:
     """First and last (excluded) image of each thread."""
-    return list(spans(images, -(-images // thread_count()))) if images else []
+    return list(spans(images, -(-images // torch.get_num_threads()))) if images else []
 
 
 @lru_cache

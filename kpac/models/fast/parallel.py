@@ -25,7 +25,7 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
 
     Within `function`, PyTorch computes with one thread. After an error, pieces that were begun still finish.
     """
-    threads = thread_count()
+    threads = torch.get_num_threads()
     inference = torch.is_inference_mode_enabled()  # known to the calling thread alone
 
     def call(piece: Piece) -> Result:
@@ -48,11 +48,6 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
     finally:
         for future in waiting:
             future.cancel()
-
-
-def thread_count() -> int:
-    """Threads that `in_threads` takes."""
-    return torch.get_num_threads()
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kpac.models.fast.compiled import compiled
 from kpac.models.fast.instructions import fill_registers
-from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
+from kpac.models.fast.parallel import channels_last, in_threads, spans
 from kpac.models.fast.vectors import in_pairs, linear, product
 
 
@@ -91,7 +91,7 @@ def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: 
 
     of_taps = torch.zeros_like(taps)
     for part in in_threads(compute, _pieces(*images.shape[:2])):
-        np.add(of_taps, part, out=of_taps.numpy())  # PyTorch would divide it, and its threads go on asking for more
+        of_taps += part
     return of_images, of_taps.unflatten(0, kernel.shape[2:]).permute(3, 2, 0, 1)
 
 
@@ -192,7 +192,7 @@ def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
 
 def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
     """An image, first and last (excluded) row: at least one for each thread."""
-    each = -(-thread_count() // max(1, images))
+    each = -(-torch.get_num_threads() // max(1, images))
     for image in range(images):
         for top, bottom in spans(height, -(-height // each)):
             yield image, top, bottom

@@ -21,7 +21,7 @@ from kpac.models.fast import filtering as minimal
 from kpac.models.fast import tiles
 from kpac.models.fast.filtering import Filtering
 from kpac.models.fast.instructions import fill_registers, registers
-from kpac.models.fast.parallel import channels_last, in_threads, spans, thread_count
+from kpac.models.fast.parallel import channels_last, in_threads, spans
 from kpac.models.fast.tiles import Grid, Room, View
 from kpac.models.fast.vectors import in_pairs
 
@@ -129,7 +129,7 @@ class Tiling:
             target: (N, H', W', F).
         """
         total = self.grid(target).last
-        return spans(total, -(-total // thread_count()), registers().rows) if total else iter(())
+        return spans(total, -(-total // torch.get_num_threads()), registers().rows) if total else iter(())
 
     def grid(self, target: Tensor, above: int = 0, shift: int = 0, span: tuple[int, int] | None = None) -> Grid:
         """See `Convolution.__call__`."""
