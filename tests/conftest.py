@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from kpac.data.camera import SynthesisSettings
 from kpac.data.images import from_float, write_pixels
-from kpac.data.photos import folder_photos
-from kpac.data.synthetic import synthesize
+from kpac.data.synthesis.dataset import synthesize
+from kpac.data.synthesis.photos import folder_photos
+from kpac.data.synthesis.settings import SynthesisSettings
 
 torch.set_num_threads(2)
 

@@ -101,8 +101,8 @@ def cache(options: argparse.Namespace) -> int:
 
 
 def synthesize(options: argparse.Namespace) -> None:
-    from kpac.data.photos import folder_photos, skimage_photos
-    from kpac.data.synthetic import SynthesisSettings, scenes_of_each, synthesize
+    from kpac.data.synthesis.dataset import SynthesisSettings, scenes_of_each, synthesize
+    from kpac.data.synthesis.photos import folder_photos, skimage_photos
 
     settings = SynthesisSettings.from_options(vars(options))
     if options.photos == "skimage":
@@ -122,7 +122,7 @@ def _layout_argument(command: argparse.ArgumentParser) -> None:
 
 def _settings_arguments(command: argparse.ArgumentParser) -> None:
     """One flag for each of the camera's settings; the defaults and checks are the schema's."""
-    from kpac.data.camera import SynthesisSettings
+    from kpac.data.synthesis.settings import SynthesisSettings
 
     group = command.add_argument_group("camera and scenes")
     for name, field in SynthesisSettings.model_fields.items():

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kpac.data.images import read_pixels, to_float
 from kpac.data.layouts import find_scenes
-from kpac.data.photos import skimage_photos
+from kpac.data.synthesis.photos import skimage_photos
 from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.evaluation.tables import markdown_table

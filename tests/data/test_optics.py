@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from kpac.data import optics
-from kpac.data.camera import SynthesisSettings
 from kpac.data.images import from_float, to_float
-from kpac.data.optics import Lens, aperture_kernel, render_view
-from kpac.data.synthetic import render
+from kpac.data.synthesis import optics
+from kpac.data.synthesis.optics import Lens, aperture_kernel, render_view
+from kpac.data.synthesis.render import render
+from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.errors import UserError
 from tests.conftest import texture
 

@@ -8,12 +8,12 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from kpac.data import synthetic
-from kpac.data.camera import SynthesisSettings
 from kpac.data.images import read_pixels, write_pixels
 from kpac.data.layouts import SPLITS, find_scenes
-from kpac.data.photos import folder_photos, skimage_photos
-from kpac.data.synthetic import scenes_of_each, synthesize
+from kpac.data.synthesis import dataset as synthetic
+from kpac.data.synthesis.dataset import scenes_of_each, synthesize
+from kpac.data.synthesis.photos import folder_photos, skimage_photos
+from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.errors import UserError
 from tests.conftest import write_photos
 

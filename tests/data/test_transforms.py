@@ -10,8 +10,8 @@ from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset
 from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
-from kpac.data.optics import render_view
 from kpac.data.stream import training_loader
+from kpac.data.synthesis.optics import render_view
 from kpac.data.transforms import Augmentation
 from kpac.errors import UserError
 

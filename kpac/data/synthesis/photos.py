@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from kpac.data.images import list_images, read_pixels
-from kpac.data.optics import fill_holes
+from kpac.data.synthesis.optics import fill_holes
 from kpac.errors import UserError
 
 SKIMAGE_SPLITS = {

@@ -1,0 +1,1 @@
+"""Synthetic defocus: sharp photographs become scenes with views, a target and the true blur radius."""
