@@ -102,12 +102,14 @@ def add(commands: Subcommands) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     from kpac.distributed import processes
+    from kpac.evaluation.folders import ResultFolders
     from kpac.evaluation.methods import Network, SavedImages
-    from kpac.evaluation.places import Places
-    from kpac.evaluation.run import Evaluation, evaluate_method
-    from kpac.evaluation.tables import summary_table
+    from kpac.evaluation.request import Evaluation
+    from kpac.evaluation.run import evaluate_method
     from kpac.files import short_path
     from kpac.models.registry import load_plugins
+    from kpac.reporting.report import write_report
+    from kpac.reporting.tables import summary_table
 
     load_plugins(options.plugin)
     if not options.models and not options.images:
@@ -132,12 +134,12 @@ def evaluate(options: argparse.Namespace) -> None:
             for data in options.data
         ]
         work = list(product(makers, evaluations))
-        places = Places(options.output, several, options.overwrite)
+        chosen = ResultFolders(options.output, several, options.overwrite)
         # Each method is made here and again below, so that the memory holds one at a time.
-        folders = [here.together(lambda make=make, asked=asked: places.take(make(), asked)) for make, asked in work]
+        folders = [here.together(lambda make=make, asked=asked: chosen.take(make(), asked)) for make, asked in work]
         for (make, evaluation), folder in zip(work, folders, strict=True):
             method = here.together(make)
-            results = evaluate_method(method, evaluation, folder, here)
+            results = evaluate_method(method, evaluation, folder, here, write_report)
             if here.is_first:
                 title = f"{method.label} on {evaluation.data}, {options.split} split"
                 print(f"\n{title}, protocol {results['protocol']}\n")
@@ -148,10 +150,10 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    from kpac.evaluation.comparison import compare
-    from kpac.evaluation.formats import FORMATS, SUFFIXES
     from kpac.evaluation.results import find_results
     from kpac.files import whole_file
+    from kpac.reporting.comparison import compare
+    from kpac.reporting.formats import FORMATS, SUFFIXES
 
     suffix = options.output.suffix if options.output else ".md"
     if not options.format and suffix not in SUFFIXES:
@@ -170,7 +172,7 @@ def table(options: argparse.Namespace) -> None:
 
 def sheet(errors: bool, options: argparse.Namespace) -> None:
     from kpac.evaluation.results import find_results
-    from kpac.evaluation.sheets import comparison_sheet
+    from kpac.reporting.sheets import comparison_sheet
 
     found = find_results(options.results)
     paths = _figure_files(options.output)
@@ -179,9 +181,9 @@ def sheet(errors: bool, options: argparse.Namespace) -> None:
 
 
 def scatter(options: argparse.Namespace) -> None:
-    from kpac.evaluation.charts import scatter
-    from kpac.evaluation.comparison import compare
     from kpac.evaluation.results import find_results
+    from kpac.reporting.charts import scatter
+    from kpac.reporting.comparison import compare
 
     paths = _figure_files(options.output)
     scatter(compare(find_results(options.results)), paths, options.metric, options.cost)
@@ -213,7 +215,7 @@ def _figure_files(output: Path) -> list[Path]:
 
 
 def _box(text: str) -> tuple[int, int, int, int]:
-    from kpac.evaluation.sheets import parse_box
+    from kpac.reporting.sheets import parse_box
 
     try:
         return parse_box(text)

@@ -11,9 +11,9 @@ from kpac.commands.arguments import Subcommands, add_command, add_group, positiv
 from kpac.errors import Stopped
 
 if TYPE_CHECKING:
-    from kpac.evaluation.comparison import Table
     from kpac.experiments.jobs import Job
     from kpac.experiments.sweep import Sweep
+    from kpac.reporting.comparison import Table
 
 
 def add(commands: Subcommands) -> None:
@@ -100,10 +100,10 @@ def _carry_out(
     sweep: Sweep, options: argparse.Namespace, write_report: Callable[[Sweep], tuple[Table | None, list[Path]]]
 ) -> int:
     """Does what is left of a sweep, and says how it went; the exit status."""
-    from kpac.evaluation.formats import markdown
     from kpac.experiments.jobs import Job, run_here, run_submitted
     from kpac.experiments.progress import check_unchanged, state_of
     from kpac.experiments.report import failures, plan_table
+    from kpac.reporting.formats import markdown
 
     for run in sweep.runs:
         check_unchanged(run)

@@ -33,14 +33,14 @@ def add(commands: Subcommands) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    from kpac.evaluation.tables import cost_json, cost_table
     from kpac.models.cost import count_cost
     from kpac.models.registry import load_plugins
     from kpac.models.weights import model_of
+    from kpac.reporting.tables import cost_table
 
     load_plugins(options.plugin)
     cost = count_cost(model_of(options.model, options.overrides), *options.size)
-    print(json.dumps(cost_json(cost), indent=2) if options.json else cost_table(cost))
+    print(json.dumps(cost.to_json(), indent=2) if options.json else cost_table(cost))
 
 
 def convert(options: argparse.Namespace) -> None:

@@ -1,1 +1,1 @@
-"""Evaluation: metrics, named protocols, results, tables and pictures."""
+"""Evaluation: metrics, named protocols, scoring and results."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -133,6 +134,11 @@ def score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scor
     except UserError as error:
         raise UserError(f"scene '{scene.name}' {error}") from None
     return Evaluated(scene, output.cpu(), scores, input_scores, restored.seconds, restored.memory_gb)
+
+
+def to_array(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> H x W x 3."""
+    return image.permute(1, 2, 0).clamp(0, 1).numpy()
 
 
 def _resident_gb() -> float:

@@ -9,8 +9,8 @@ from typing import Any
 import kpac
 from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
-from kpac.evaluation.quantities import with_numbers
-from kpac.files import dump_json, make_folder
+from kpac.evaluation.metrics import METRICS
+from kpac.files import NAMED, dump_json, make_folder
 
 
 class Journal:
@@ -49,6 +49,12 @@ class Journal:
                 file.write(line.encode("utf-8"))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+
+def with_numbers(entry: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with metrics as numbers where it has them as text, as `kpac.files.dump_json` writes infinity."""
+    named = {key for key, value in entry.items() if key in METRICS and isinstance(value, str) and value in NAMED}
+    return {key: float(value) if key in named else value for key, value in entry.items()}
 
 
 def remove_journals(folder: Path) -> None:

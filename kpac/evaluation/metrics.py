@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+METRICS = ("psnr", "ssim", "mae", "lpips", "niqe", "musiq")  # all that results can hold, in the order of tables
 WINDOW = 7  # side of SSIM's uniform window
 # Values that a CPU works on at a time: what lies between two passes stays in its cache, and PyTorch does not divide so
 # few among threads, which would wait for each other. See benchmarks/metrics.py.
@@ -123,15 +124,12 @@ def _gaussian_mean(x: Tensor, side: int, sigma: float) -> Tensor:
     return F.conv2d(x, weights.view(1, 1, 1, -1))[:, 0]
 
 
-METRICS = {"psnr": psnr, "ssim": ssim, "mae": mae}
-
-
 def score(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> dict[str, float]:
     """All metrics of one image, (3, H, W) in [0, 1]."""
     metrics = {
-        **METRICS,
         "psnr": partial(psnr, data_range=settings.data_range),
         "ssim": partial(ssim, settings=settings),
+        "mae": mae,
     }
     with torch.no_grad():
         return {name: metric(output[None], target[None]).item() for name, metric in metrics.items()}

@@ -8,12 +8,11 @@ from typing import Any
 from kpac.data.pairing import published_pairs
 from kpac.environment import describe
 from kpac.errors import UserError
+from kpac.evaluation.journal import with_numbers
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import Protocol
-from kpac.evaluation.quantities import with_numbers
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import confidence, group_means, mean_scores
-from kpac.evaluation.tables import cost_json
 from kpac.models.cost import Cost
 
 FORMAT = 1  # of results.json
@@ -50,7 +49,7 @@ def make_results(
     protocol: Protocol = scorer.protocol
     seconds = sorted(record["seconds"] for record in records if "seconds" in record)
     memory = [record["memory_gb"] for record in records if "memory_gb" in record]
-    counted = {name: value for name, value in cost_json(cost).items() if name != "parts"} if cost else None
+    counted = {name: value for name, value in cost.to_json().items() if name != "parts"} if cost else None
     inputs = [record["input"] for record in records]
     return {
         "format": FORMAT,

@@ -1,8 +1,7 @@
 """From a method and a data set to a folder of results, by one process or by several that share the images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +16,23 @@ from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.distributed import Processes, processes
 from kpac.environment import device_name
 from kpac.errors import Stopped, UserError
-from kpac.evaluation import figures, tables
-from kpac.evaluation.evaluator import Evaluated, score_scene
+from kpac.evaluation.evaluator import Evaluated, score_scene, to_array
+from kpac.evaluation.folders import IMAGES, RECORDS, ResultFolders, clear_replaced
 from kpac.evaluation.journal import Journal, fingerprint
 from kpac.evaluation.methods import Method, Network, SavedImages
-from kpac.evaluation.places import IMAGES, RECORDS, Places, clear_replaced
-from kpac.evaluation.protocols import find_protocol
+from kpac.evaluation.protocols import Protocol, find_protocol
+from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import FILE, make_results
 from kpac.evaluation.scorer import Scorer
-from kpac.files import whole_file, write_json
+from kpac.files import write_json
 from kpac.models.fast.allocator import freed_memory_kept
 
-SHOWN = 2  # scenes in comparison.png
+SHOWN = 2  # scenes in the report
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What is asked of an evaluation, whatever the method.
-
-    Args:
-        data: the data set's folder.
-        split: "train", "val" or "test".
-        layout: see `kpac.data.layouts`.
-        protocol: see `kpac.evaluation.protocols.find_protocol`.
-        lpips_weights, no_reference, required: see `kpac.evaluation.scorer.Scorer`.
-        save_images: keeps all outputs as PNG files, at the bit depth of the inputs' files. Those of a set without
-            targets are always kept.
-    """
-
-    data: Path
-    split: str = "test"
-    layout: str = "auto"
-    protocol: str = "dpdd-8bit"
-    lpips_weights: Path | None = None
-    no_reference: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-    save_images: bool = False
+Report = Callable[[Path, dict[str, Any], Protocol, Sequence[Evaluated]], None]
+"""Writes what people read of an evaluation: takes the folder, what results.json will hold, the protocol, and the scenes
+to show."""
 
 
 def evaluate_weights(
@@ -61,6 +41,7 @@ def evaluate_weights(
     output: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    report: Report | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates a network on one split of a data set.
 
@@ -73,6 +54,7 @@ def evaluate_weights(
             working directory under the weights' name.
         device: see `kpac.environment.choose_device`. Under torchrun every process scores its share.
         overwrite: replaces the results of another model, protocol or data set that are in the folder.
+        report: such as `kpac.reporting.report.write_report`.
 
     Returns:
         What results.json holds, and the folder. It is written when every image is scored.
@@ -83,23 +65,26 @@ def evaluate_weights(
     """
     with processes(device) as here:
         network = here.together(lambda: Network(weights, here.device))
-        folder = here.together(lambda: Places(output, overwrite=overwrite).take(network, evaluation))
-        return evaluate_method(network, evaluation, folder, here), folder
+        folder = here.together(lambda: ResultFolders(output, overwrite=overwrite).take(network, evaluation))
+        return evaluate_method(network, evaluation, folder, here, report), folder
 
 
-def evaluate_method(method: Method, evaluation: Evaluation, folder: Path, here: Processes) -> dict[str, Any]:
-    """Scores all scenes that are not finished, and writes results.json, report.md and comparison.png.
+def evaluate_method(
+    method: Method, evaluation: Evaluation, folder: Path, here: Processes, report: Report | None = None
+) -> dict[str, Any]:
+    """Scores all scenes that are not finished, and writes the report and results.json.
 
     Args:
         method: on the device of this process.
         evaluation: on what, and how.
         folder: for the results.
         here: this process among all; every one of them must come.
+        report: such as `kpac.reporting.report.write_report`.
     """
     work = here.together(lambda: _Work(method, evaluation, folder, here))
     here.first(lambda: clear_replaced(method, evaluation, folder))
     here.together(work.score_missing)
-    results = here.first(work.write)
+    results = here.first(lambda: work.write(report))
     here.barrier()
     return results
 
@@ -151,7 +136,7 @@ class _Work:
                     evaluated = score_scene(scene, self.method.restore, self.scorer)
                     for path in self._kept(index):
                         depth = 16 if path.parent.name == RECORDS else _file_depth(self.files[index])
-                        write_pixels(path, from_float(figures.to_array(evaluated.output), depth))
+                        write_pixels(path, from_float(to_array(evaluated.output), depth))
                     self.journal.add(self.fingerprints[index], evaluated.record())
                     bar.update()
         except KeyboardInterrupt:
@@ -161,7 +146,7 @@ class _Work:
                 130,
             ) from None
 
-    def write(self) -> dict[str, Any]:
+    def write(self, report: Report | None) -> dict[str, Any]:
         """Writes the folder, results.json last."""
         finished = self.journal.finished()
         records = [finished[key] for key in self.fingerprints]
@@ -178,11 +163,10 @@ class _Work:
             cost,
             device_name(self.here.device),
         )
-        shown = [self._evaluated(index, records[index]) for index in self.shown]
-        caption = f"{self.method.label}, {evaluation.data} {evaluation.split} split, protocol {self.protocol.name}"
-        figures.comparison(shown, self.folder / "comparison.png", caption)
-        with whole_file(self.folder / "report.md") as partial:
-            partial.write_text(tables.report(results, self.protocol.summary(results["mean"])), encoding="utf-8")
+        if report:
+            report(
+                self.folder, results, self.protocol, [self._evaluated(index, records[index]) for index in self.shown]
+            )
         write_json(self.folder / FILE, results)
         return results
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kpac.evaluation.quantities import METRICS
+from kpac.evaluation.metrics import METRICS
 
 RESAMPLES, SEED, LEVEL = 10_000, 0, 0.95
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from kpac.evaluation.charts import CurvePoint, curve
-from kpac.evaluation.comparison import Column, Row, Table, compare, data_title
-from kpac.evaluation.formats import FORMATS, SUFFIXES
-from kpac.evaluation.quantities import METRICS, cell
 from kpac.evaluation.results import FILE, read_results
 from kpac.experiments.progress import failure_of, state_of
 from kpac.experiments.sweep import Run, Sweep
 from kpac.files import whole_file
 from kpac.models.cost import count_cost
 from kpac.models.registry import create_model
+from kpac.reporting.charts import CurvePoint, curve
+from kpac.reporting.comparison import Column, Row, Table, compare, data_title
+from kpac.reporting.formats import FORMATS, SUFFIXES
+from kpac.reporting.units import METRICS, cell
 from kpac.text import markdown_table
 
 CURVE_METRIC = "psnr"

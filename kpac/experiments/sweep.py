@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from kpac.config import Config, Section, load_config, read_yaml, validate
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
-from kpac.experiments import naming
+from kpac.experiments import labels
 from kpac.models.registry import resolve_model
 
 Seed = Annotated[int, Field(ge=0)]
@@ -131,7 +131,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     settings = file.points or {_label(point): point for point in _grid(file.axes)}
     runs = []
     for label, point in settings.items():
-        value = naming.label(file.axes, point) if file.axes else label
+        value = labels.label(file.axes, point) if file.axes else label
         assignments = [f"{key}={json.dumps(entry)}" for key, entry in point.items()]
         for seed in file.seeds:
             name = _slug(label) + (f"-seed{seed}" if len(file.seeds) > 1 else "")
@@ -145,7 +145,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice:
         raise UserError(f"{path}: two runs would have the name '{twice.name}'; name them apart under 'points'")
-    varied, ordered = naming.title(file.axes), naming.is_ordered(file.axes)
+    varied, ordered = labels.title(file.axes), labels.is_ordered(file.axes)
     return Sweep(file.name, folder, varied, ordered, tuple(runs), file.slurm)
 
 

@@ -14,7 +14,6 @@ from kpac.data.layouts import find_scenes
 from kpac.data.synthesis.photos import skimage_photos
 from kpac.environment import choose_device
 from kpac.errors import UserError
-from kpac.evaluation.tables import markdown_table
 from kpac.files import write_json
 from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks, rank_correlation
 from kpac.inspect.kernels import kernel_patterns
@@ -22,6 +21,7 @@ from kpac.inspect.receptive_field import effective_receptive_field
 from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
 from kpac.models.weights import load_model, weights_file
 from kpac.restore.photos import other_view
+from kpac.text import markdown_table
 
 VIEWS = {"center": "image", "left": "left", "right": "right"}  # arguments of `attention_of`
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,6 +48,16 @@ class Cost:
     def macs(self) -> int:
         """Multiply-accumulates of the whole network."""
         return sum(part.macs for part in self.parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Sizes in pixels, counts exact."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "parts": [vars(part) for part in self.parts],
+        }
 
 
 def count_cost(model: nn.Module, height: int, width: int) -> Cost:

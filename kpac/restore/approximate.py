@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kpac.models.reach import Span
-from kpac.restore.areas import Area
+from kpac.restore.rectangles import Area
 
 OVERLAP = 32  # pixels that a tile is grown by at each side; half of it fades
 

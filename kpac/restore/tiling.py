@@ -23,7 +23,7 @@ from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
 from kpac.models.layers import pad_to_multiple
 from kpac.models.network import KPACNet
 from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
-from kpac.restore.areas import Area, Features
+from kpac.restore.rectangles import Area, Features
 
 # A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
 # widest: with tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7 times the

@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from kpac.errors import UserError
 from kpac.evaluation import run
 from kpac.evaluation.evaluator import score_scene
 from kpac.evaluation.methods import SavedImages
+from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import read_results
-from kpac.evaluation.run import Evaluation, evaluate_method, evaluate_weights
+from kpac.evaluation.run import evaluate_method
+from kpac.reporting.report import write_report
 
 CPU = torch.device("cpu")
+evaluate_weights = partial(run.evaluate_weights, report=write_report)
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def counted(monkeypatch, dies_after: int | None = None) -> list[str]:
 def score_images(folder: Path, data: Path, output: Path, protocol: str = "dpdd-8bit") -> dict:
     evaluation = Evaluation(data, protocol=protocol)
     with run.processes("cpu") as here:
-        return evaluate_method(SavedImages(folder, CPU, "theirs"), evaluation, output, here)
+        return evaluate_method(SavedImages(folder, CPU, "theirs"), evaluation, output, here, write_report)
 
 
 def test_groups_and_their_means(labelled, weights, tmp_path):

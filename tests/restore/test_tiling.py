@@ -7,8 +7,8 @@ from kpac import create_model
 from kpac.models.fast import winograd
 from kpac.restore import tiling
 from kpac.restore.approximate import restore_approximately
-from kpac.restore.areas import Area
 from kpac.restore.memory import LiveBytes
+from kpac.restore.rectangles import Area
 from kpac.restore.tiling import kept_values, restore_in_tiles
 from tests.models import golden
 

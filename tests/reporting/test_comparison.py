@@ -14,11 +14,11 @@ import kpac
 from kpac.cli import main
 from kpac.data.pairing import published_pairs
 from kpac.errors import UserError
-from kpac.evaluation.comparison import Column, compare, published_numbers
-from kpac.evaluation.formats import csv_text, escape, json_text, latex, markdown
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.results import FORMAT, data_set_of, read_results
 from kpac.files import write_json
+from kpac.reporting.comparison import Column, compare, published_numbers
+from kpac.reporting.formats import csv_text, escape, json_text, latex, markdown
 
 
 def results(label: str, psnr: float, ssim: float, protocol: str = "dpdd-8bit", names=("a", "b"), **changes) -> dict:

@@ -1,27 +1,23 @@
-"""Where results go, and whose results are there already."""
-
-from __future__ import annotations
+"""Output folders of evaluations: chosen, and checked for results of something else."""
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kpac.errors import UserError
 from kpac.evaluation.journal import remove_journals
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import find_protocol
+from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import FILE, UnusableResults, read_results
 from kpac.files import short_path
-
-if TYPE_CHECKING:
-    from kpac.evaluation.run import Evaluation
 
 RECORDS, IMAGES = "records", "images"  # folders beside results.json
 log = logging.getLogger(__name__)
 
 
-class Places:
-    """The folders of the evaluations that one command asks for: none twice, and none with the results of another.
+class ResultFolders:
+    """Chooses output folders; refuses one that holds other results, or that was chosen before.
 
     A model is its weights file: one that was trained further replaces its own results. A copy of a file is the same
     model, too.

@@ -12,11 +12,12 @@ from kpac.data.dataset import SceneDataset
 from kpac.data.images import list_images, read_pixels, to_float
 from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.errors import UserError
-from kpac.evaluation.comparison import Found, data_title
-from kpac.evaluation.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet, to_array
+from kpac.evaluation.evaluator import to_array
 from kpac.evaluation.methods import read_array
 from kpac.evaluation.protocols import Protocol
 from kpac.files import short_path
+from kpac.reporting.comparison import Found, data_title
+from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet
 
 COLORS = "inferno"
 WHITE_AT = 99.5  # percentile of the input's error that the brightest colour stands for

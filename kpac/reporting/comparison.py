@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from kpac.errors import UserError
-from kpac.evaluation.quantities import COSTS, METRICS, QUANTITIES
+from kpac.reporting.units import COSTS, METRICS, QUANTITIES
 
 COMBINED = "combined"
 Found = Sequence[tuple[Path, dict[str, Any]]]  # results.json files and what they hold
@@ -22,7 +22,7 @@ class Column:
 
     Args:
         over: title above it: the data set and the group of images; "" for costs.
-        quantity: a name in `kpac.evaluation.quantities`, or "difference": PSNR minus the published one.
+        quantity: a name in `kpac.reporting.units`, or "difference": PSNR minus the published one.
     """
 
     over: str
@@ -128,7 +128,7 @@ def data_title(results: dict[str, Any]) -> str:
 @cache
 def published_numbers() -> list[dict[str, Any]]:
     """The entries of published.yaml; numbers are text, with the digits in which they were published."""
-    return yaml.load((files("kpac.evaluation") / "published.yaml").read_text(encoding="utf-8"), yaml.BaseLoader)
+    return yaml.load((files("kpac.reporting") / "published.yaml").read_text(encoding="utf-8"), yaml.BaseLoader)
 
 
 def _check(found: Found, mix_protocols: bool) -> None:

@@ -1,15 +1,12 @@
-"""What tables and figures show: metrics and costs, their titles, digits, and which way is better."""
+"""How metrics and costs are shown: titles with units, digits, and which way is better."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
-
-from kpac.files import NAMED
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """One column.
+    """How one metric or cost is shown.
 
     Args:
         title: with its unit.
@@ -37,12 +34,6 @@ COSTS = {
 }
 QUANTITIES = {**METRICS, **COSTS}
 SCALES = {"parameters": 1e-6, "macs": 1e-9}  # from what results.json holds to the unit of the title
-
-
-def with_numbers(entry: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object with metrics as numbers where it has them as text, as `kpac.files.dump_json` writes infinity."""
-    named = {key for key, value in entry.items() if key in METRICS and isinstance(value, str) and value in NAMED}
-    return {key: float(value) if key in named else value for key, value in entry.items()}
 
 
 def cell(name: str, value: float | None, sign: str = "") -> str:

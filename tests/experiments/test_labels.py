@@ -2,7 +2,7 @@
 
 import pytest
 
-from kpac.experiments import naming
+from kpac.experiments import labels
 from kpac.experiments.sweep import load_sweep
 from tests.experiments.test_sweep import CONFIGS
 
@@ -26,19 +26,19 @@ SWITCHES = {"model.scale_attention": [True, False], "model.shape_attention": [Tr
     ids=str,
 )
 def test_only_one_axis_that_grows_or_shrinks_is_a_line(axes, ordered):
-    assert naming.is_ordered(axes) is ordered
+    assert labels.is_ordered(axes) is ordered
 
 
 def test_settings_and_axes_are_called_by_words():
     grid = [dict(zip(SWITCHES, on, strict=True)) for on in ((True, True), (True, False), (False, True), (False, False))]
-    assert [naming.label(SWITCHES, point) for point in grid] == ["scale + shape", "scale", "shape", "none"]
-    assert naming.title(SWITCHES) == "attention"
+    assert [labels.label(SWITCHES, point) for point in grid] == ["scale + shape", "scale", "shape", "none"]
+    assert labels.title(SWITCHES) == "attention"
     size = {"model.kernel_size": [3, 5]}
-    assert (naming.title(size), naming.label(size, {"model.kernel_size": 3})) == ("kernel size", "3")
-    assert naming.label({"model.dilations": [[1]]}, {"model.dilations": [1, 2]}) == "1, 2"
+    assert (labels.title(size), labels.label(size, {"model.kernel_size": 3})) == ("kernel size", "3")
+    assert labels.label({"model.dilations": [[1]]}, {"model.dilations": [1, 2]}) == "1, 2"
     mixed = {"model.blocks": [1, 2], "model.share_kernel": [True, False]}
-    assert naming.title(mixed) == ""
-    assert naming.label(mixed, {"model.blocks": 2, "model.share_kernel": False}) == "blocks 2, no share kernel"
+    assert labels.title(mixed) == ""
+    assert labels.label(mixed, {"model.blocks": 2, "model.share_kernel": False}) == "blocks 2, no share kernel"
 
 
 def test_shipped_sweep_without_an_order_has_labels_and_no_line():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kpac.config import nearest
 from kpac.errors import UserError
-from kpac.evaluation.comparison import Column, Table
-from kpac.evaluation.figures import PAPER, save
-from kpac.evaluation.quantities import COSTS, METRICS, QUANTITIES, SCALES
+from kpac.reporting.comparison import Column, Table
+from kpac.reporting.figures import PAPER, save
+from kpac.reporting.units import COSTS, METRICS, QUANTITIES, SCALES
 
 SIZE = (3.4, 2.5)  # inches: one column of a paper
 OURS, THEIRS, GRID = "#0b6fb8", "#777777", "#dddddd"
@@ -42,9 +42,9 @@ def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str
     Published methods, whose costs are not known, are dashed lines. Infinite quality is an arrow at the upper end.
 
     Args:
-        table: from `kpac.evaluation.comparison.compare`; other rows without that cost are left out.
+        table: from `kpac.reporting.comparison.compare`; other rows without that cost are left out.
         paths: .png, .pdf or .svg files to write.
-        metric, cost: names in `kpac.evaluation.quantities`.
+        metric, cost: names in `kpac.reporting.units`.
 
     Raises:
         UserError: no method has both, or protocols are mixed.
@@ -96,7 +96,7 @@ def curve(
         points: in that order.
         paths: .png, .pdf or .svg files to write.
         axis: what was varied; "" where the points' labels say it.
-        metric: a name in `kpac.evaluation.quantities`.
+        metric: a name in `kpac.reporting.units`.
         ordered: joins the points by a line; False draws them as rows, which have no order.
     """
     places, labels = list(range(len(points))), [point.label for point in points]

@@ -5,9 +5,9 @@ import io
 import re
 from itertools import groupby
 
-from kpac.evaluation.comparison import Column, Row, Table, title_of
-from kpac.evaluation.quantities import METRICS, cell
 from kpac.files import dump_json
+from kpac.reporting.comparison import Column, Row, Table, title_of
+from kpac.reporting.units import METRICS, cell
 from kpac.text import markdown_table
 
 

@@ -8,10 +8,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kpac.evaluation import charts, figures
-from kpac.evaluation.charts import CurvePoint, curve, scatter
-from kpac.evaluation.comparison import Column, Row, Table
-from kpac.evaluation.figures import Panel, sheet
+from kpac.reporting import charts, figures
+from kpac.reporting.charts import CurvePoint, curve, scatter
+from kpac.reporting.comparison import Column, Row, Table
+from kpac.reporting.figures import Panel, sheet
 
 PSNR, MACS = Column("DPDD test", "psnr"), Column("", "macs")
 NAMES = ["kpac_2level", "kpac_2level_seed1", "a_network_with_a_name_that_is_longer_than_a_column_of_a_paper_is_wide"]

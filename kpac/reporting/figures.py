@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from torch import Tensor
 
-from kpac.evaluation.evaluator import Evaluated
+from kpac.evaluation.evaluator import Evaluated, to_array
 from kpac.files import whole_file
 
 BOX_COLORS = ("#ffb000", "#00b4d8", "#e63994", "#7ac74f")
@@ -115,11 +114,6 @@ def save(figure, paths: Sequence[Path]) -> None:
     for path in paths:
         with whole_file(path) as partial:
             figure.savefig(partial)
-
-
-def to_array(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> H x W x 3."""
-    return image.permute(1, 2, 0).clamp(0, 1).numpy()
 
 
 def note(scores: dict[str, float]) -> str:

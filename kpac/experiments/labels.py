@@ -1,4 +1,4 @@
-"""How the settings of a sweep are called in a figure, and whether they are an axis with an order."""
+"""Axis titles and point labels for sweep figures, and whether the points have an order."""
 
 import itertools
 import json

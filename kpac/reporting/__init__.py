@@ -1,0 +1,1 @@
+"""What people read and look at: tables, charts, sheets and published numbers."""

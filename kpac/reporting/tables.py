@@ -1,0 +1,48 @@
+"""One evaluation, or the cost of one network, as Markdown tables."""
+
+from typing import Any
+
+from kpac.models.cost import Cost
+from kpac.reporting.units import METRICS, cell
+from kpac.text import markdown_table
+
+
+def summary_table(results: dict[str, Any]) -> str:
+    """Means of the blurred input, of the restored output, and the gain; those of groups below, where there are any."""
+    names = list(results["mean"])
+    if not names:
+        return f"{len(results['images'])} images without targets: restored, not scored"
+    rows = _rows("", results)
+    for group, means in results["groups"].items():
+        rows += _rows(f"{group} ({means['images']}): ", means)
+    return markdown_table([f"mean of {len(results['images'])} images", *(METRICS[name].title for name in names)], rows)
+
+
+def _rows(prefix: str, means: dict[str, Any]) -> list[list[str]]:
+    before, after = means["input_mean"], means["mean"]
+    return [
+        [prefix + "blurred input", *(cell(name, before[name]) for name in after)],
+        [prefix + "restored", *(cell(name, value) for name, value in after.items())],
+        [prefix + "gain", *(cell(name, value - before[name], sign="+") for name, value in after.items())],
+    ]
+
+
+def image_table(results: dict[str, Any]) -> str:
+    """One row an image: input -> output of every metric."""
+    names = list(results["mean"])
+    rows = [
+        [record["name"], *(f"{cell(name, record['input'][name])} → {cell(name, record[name])}" for name in names)]
+        for record in results["images"]
+    ]
+    return markdown_table(["image", *(METRICS[name].title for name in names)], rows)
+
+
+def cost_table(cost: Cost) -> str:
+    """Parameters and multiply-accumulates by part, and their sum."""
+    rows = [[part.name, f"{part.parameters:,}", *_macs_cells(part.macs, cost)] for part in cost.parts]
+    total = ["total", f"{cost.parameters:,}", *_macs_cells(cost.macs, cost)]
+    return markdown_table([f"at {cost.height}x{cost.width}", "parameters", "GMACs", "share"], [*rows, total])
+
+
+def _macs_cells(macs: int, cost: Cost) -> list[str]:
+    return [f"{macs / 1e9:,.3f}", f"{100 * macs / cost.macs:.1f} %" if cost.macs else "-"]
