@@ -1,11 +1,14 @@
-"""Several processes under torchrun, or one: ranks, devices and what the processes tell each other."""
+"""Ranks of a torchrun launch: which one this is, its device, and collective operations."""
 
 import logging
 import os
 import platform
+import signal
+import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -20,117 +23,141 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Processes:
-    """This process among all that work together.
+@dataclass
+class Ranks:
+    """This rank, and the way to the others.
 
     Args:
-        rank: number of this process, 0 writes and prints.
+        rank: number of this process; rank 0 writes and prints.
         world_size: number of processes.
-        device: where this process computes.
-        control: group for what is no gradient, over the network and never through a GPU; None without torchrun.
+        device: where this rank computes.
+        control: gloo group for everything but gradients, so that no GPU has to wait; None without torchrun.
     """
 
     rank: int
     world_size: int
     device: torch.device
     control: dist.ProcessGroup | None = None
+    leaving: bool = field(default=False, init=False)  # every rank has agreed to end
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def check_batch(self, batch_size: int, parts: int = 1, key: str = "train.batch_size") -> None:
-        """Refuses a global batch that the processes, and the parts of a step, cannot share evenly.
+    def check_batch(self, batch_size: int, accumulate: int = 1, key: str = "train.batch_size") -> None:
+        """Refuses a global batch that ranks and gradient accumulation do not divide.
 
         Args:
-            batch_size: crops a step over all processes.
-            parts: of a process's share, computed one after the other.
-            key: what the configuration calls the batch size.
+            batch_size: crops a step, over all ranks.
+            accumulate: gradient-accumulation steps per rank.
+            key: of the batch size in the configuration.
 
         Raises:
             UserError: the batch does not divide.
         """
-        if batch_size % (self.world_size * parts):
-            steps = f" times {parts} parts (train.accumulate)" if parts > 1 else ""
+        if batch_size % (self.world_size * accumulate):
+            steps = f" times {accumulate} parts (train.accumulate)" if accumulate > 1 else ""
             raise UserError(
                 f"{key}: {batch_size} does not divide among {self.world_size} processes{steps}; "
-                f"expected a multiple of {self.world_size * parts}"
+                f"expected a multiple of {self.world_size * accumulate}"
             )
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of a tensor over the processes; every one of them must ask."""
+        """Mean over ranks. Collective: call it on every rank."""
         if self.control:
             values = values.clone()
             dist.all_reduce(values)
             values /= self.world_size
         return values
 
-    def gather(self, value: Any) -> list[Any]:
-        """What every process gives, in the order of ranks; every one of them must give something."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in their order. Collective: call it on every rank."""
         if not self.control:
             return [value]
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.control)
         return values
 
-    def together(self, work: Callable[[], Result]) -> Result:
-        """Does something in all processes, and ends all of them when one meets a user's mistake.
+    def on_all(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` on every rank. Collective; a UserError on one rank ends all of them.
 
         Raises:
-            UserError: the mistake, in the first process that met it; the others leave without a word.
+            UserError: on the first rank that met one.
+            SystemExit: on the other ranks then.
         """
         result, mistake = None, None
         try:
             result = work()
         except UserError as error:
             mistake = error
-        met = self.gather(mistake is not None)
-        if mistake and not any(met[: self.rank]):
-            raise mistake
-        if any(met):
-            raise SystemExit(UserError.status)
+        failed = self.all_gather(mistake is not None)
+        if any(failed):
+            self.leaving = True
+            raise mistake if mistake and not any(failed[: self.rank]) else SystemExit(UserError.status)
         return result
 
-    def first(self, work: Callable[[], Result]) -> Result:
-        """Does something in the first process and gives its result in all; a user's mistake ends them all."""
-        result = self.together(lambda: work() if self.is_first else None)
+    def on_first(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` on rank 0 and broadcasts its result. Collective; errors as in `on_all`."""
+        result = self.on_all(lambda: work() if self.is_first else None)
         if not self.control:
             return result
         results = [result]
         dist.broadcast_object_list(results, src=0, group=self.control)
         return results[0]
 
-    def leave(self, reason: UserError | Stopped) -> NoReturn:
-        """Ends all processes, each of which must come here: the first with a reason, the others without a word."""
+    def exit(self, reason: UserError | Stopped) -> NoReturn:
+        """Exits every rank; rank 0 raises `reason`. Call it on every rank."""
+        self.leaving = True
         raise reason if self.is_first else SystemExit(reason.status)
 
-    def parallel(self, model: nn.Module) -> nn.Module:
-        """The model, wrapped so that gradients are averaged over the processes."""
+    @torch.no_grad()
+    def broadcast_weights(self, model: nn.Module) -> None:
+        """Gives every rank the parameters and buffers of rank 0. Collective: call it on every rank."""
+        if self.control:
+            for value in (*model.parameters(), *model.buffers()):
+                dist.broadcast(value, src=0)
+
+    @torch.no_grad()
+    def average_gradients(self, model: nn.Module) -> None:
+        """Replaces each gradient by its mean over ranks, and buffers by those of rank 0. Collective.
+
+        One all-reduce of all gradients, always in the order of the parameters. DistributedDataParallel changes that
+        order after its first step, so that with three ranks or more a resumed run adds gradients in another order than
+        an uninterrupted one, and ends with other bits. What it does instead, hiding the all-reduce behind the backward
+        pass, gains little here: the paper's 2-level network has 8 MB of gradients.
+        """
         if not self.control:
-            return model
-        devices = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+            return
+        views = [_flat_view(parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
+        flat = torch.cat(views).div_(self.world_size)
+        dist.all_reduce(flat)
+        torch._foreach_copy_(views, flat.split([view.numel() for view in views]))
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
     def barrier(self) -> None:
-        """Waits until every process is here."""
+        """Waits for every rank."""
         if self.control:
             dist.barrier(group=self.control)
 
 
 @contextmanager
-def processes(device: str) -> Iterator[Processes]:
-    """Joins the processes that torchrun started; without torchrun there is one.
+def join_ranks(device: str) -> Iterator[Ranks]:
+    """Joins the ranks that torchrun started; without torchrun there is one.
+
+    The process group is destroyed where all ranks leave together. A rank that fails alone exits at once instead:
+    destroying the group waits for collectives that the other ranks are in, with NCCL for its timeout of ten minutes.
+    torchrun then ends the others.
 
     Args:
-        device: "auto", "cpu" or "cuda". Each process of a machine takes the CUDA device of its local rank.
+        device: "auto", "cpu" or "cuda". Each rank takes the CUDA device of its local rank.
 
     Raises:
-        UserError: no CUDA device for this process.
+        UserError: no CUDA device for this rank.
     """
     chosen = choose_device(device)
     if not dist.is_torchelastic_launched():
-        yield Processes(0, 1, chosen)
+        yield Ranks(0, 1, chosen)
         return
     if chosen.type == "cuda":
         local_rank, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -141,19 +168,46 @@ def processes(device: str) -> Iterator[Processes]:
             )
         chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
-    store, rank, world_size = _store()
+    store, rank, world_size = _rendezvous()
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    ranks = Ranks(rank, world_size, chosen, dist.new_group(backend="gloo"))
     try:
-        yield Processes(rank, world_size, chosen, dist.new_group(backend="gloo"))
-    finally:
+        yield ranks
+    except BaseException as error:
+        if not ranks.leaving:
+            _exit_at_once(error)
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
-def _store() -> tuple[dist.Store, int, int]:
-    """Where the processes find each other, the rank, and the number of processes.
+def _exit_at_once(error: BaseException) -> NoReturn:
+    """Reports an error as the command line does, and ends this process without running anything else."""
+    if isinstance(error, UserError | Stopped):
+        status: object = error.status
+        print(f"kpac: {error}", file=sys.stderr)
+    elif isinstance(error, SystemExit):
+        status = error.code
+    elif isinstance(error, KeyboardInterrupt):
+        status = 128 + signal.SIGINT
+    else:
+        status = 1
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 1)
 
-    torchrun keeps one store over its restarts, in which a process may read the address of one that died (PyTorch issue
+
+def _flat_view(tensor: Tensor) -> Tensor:
+    """A dense tensor's values in the order of memory, as a view."""
+    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).view(-1)
+
+
+def _rendezvous() -> tuple[dist.Store, int, int]:
+    """The store through which ranks find each other, the rank, and the world size.
+
+    torchrun keeps one store over its restarts, in which a rank may read the address of one that died (PyTorch issue
     135712), so each attempt gets a prefix. Over several machines the attempts are not counted alike, and torchrun has
     to make a store for each: `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
     """
@@ -166,15 +220,8 @@ def _store() -> tuple[dist.Store, int, int]:
     return store, rank, world_size
 
 
-def last_part(parallel: nn.Module, is_last: bool) -> AbstractContextManager:
-    """Lets a model average its gradients over the processes only in the last of several backward passes."""
-    if isinstance(parallel, nn.parallel.DistributedDataParallel) and not is_last:
-        return parallel.no_sync()
-    return nullcontext()
-
-
 def launch_name() -> str | None:
-    """What all restarts of one torchrun have in common, and no other launch; None without torchrun.
+    """A name that all restarts of one torchrun launch share, and no other launch has; None without torchrun.
 
     torchrun's --rdzv-id, where one was given (--standalone draws one); else the machine and the launching process.
     """

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from kpac.data.batches import PackedBatch
+from kpac.data.dataset import Crop
 from kpac.data.images import from_float, write_pixels
 from kpac.data.synthesis.dataset import synthesize
 from kpac.data.synthesis.photos import folder_photos
@@ -46,6 +48,12 @@ def write_photos(folder: Path, count: int, height: int = 80, width: int = 112) -
     for index in range(count):
         write_pixels(folder / f"photo {index}.png", from_float(texture(height, width, index), 8))
     return folder
+
+
+def unpacked(crop: Crop) -> dict[str, torch.Tensor]:
+    """A crop as a training step sees it: "views" (3V, crop, crop) and "target" (3, crop, crop), float32 in [0, 1]."""
+    batch = PackedBatch.pack([crop], start=0, size=1).unpack(torch.device("cpu"))
+    return {"views": batch.views[0], "target": batch.target[0]}
 
 
 @pytest.fixture(scope="session")

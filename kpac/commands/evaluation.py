@@ -101,7 +101,7 @@ def add(commands: Subcommands) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    from kpac.distributed import processes
+    from kpac.distributed import join_ranks
     from kpac.evaluation.folders import ResultFolders
     from kpac.evaluation.methods import Network, SavedImages
     from kpac.evaluation.request import Evaluation
@@ -115,11 +115,11 @@ def evaluate(options: argparse.Namespace) -> None:
     if not options.models and not options.images:
         raise UserError("evaluate: expected a model, or --images with the outputs of another method")
     several = len(options.models + options.images) * len(options.data) > 1
-    with processes(options.device) as here:
-        makers = [partial(Network, path, here.device) for path in options.models]
+    with join_ranks(options.device) as ranks:
+        makers = [partial(Network, path, ranks.device) for path in options.models]
         for text in options.images:
             label, _, folder = text.rpartition("=")
-            makers.append(partial(SavedImages, Path(folder), here.device, label or None))
+            makers.append(partial(SavedImages, Path(folder), ranks.device, label or None))
         evaluations = [
             Evaluation(
                 data=data,
@@ -136,11 +136,11 @@ def evaluate(options: argparse.Namespace) -> None:
         work = list(product(makers, evaluations))
         chosen = ResultFolders(options.output, several, options.overwrite)
         # Each method is made here and again below, so that the memory holds one at a time.
-        folders = [here.together(lambda make=make, asked=asked: chosen.take(make(), asked)) for make, asked in work]
+        folders = [ranks.on_all(lambda make=make, asked=asked: chosen.take(make(), asked)) for make, asked in work]
         for (make, evaluation), folder in zip(work, folders, strict=True):
-            method = here.together(make)
-            results = evaluate_method(method, evaluation, folder, here, write_report)
-            if here.is_first:
+            method = ranks.on_all(make)
+            results = evaluate_method(method, evaluation, folder, ranks, write_report)
+            if ranks.is_first:
                 title = f"{method.label} on {evaluation.data}, {options.split} split"
                 print(f"\n{title}, protocol {results['protocol']}\n")
                 print(summary_table(results))

@@ -38,6 +38,22 @@ class Scene:
     group: str | None = None
 
 
+@dataclass(frozen=True)
+class Crop:
+    """One training crop.
+
+    Args:
+        name: of its scene.
+        views: (crop, crop, 3) RGB for each view: integers as the file has them, or float32 in [0, 1] where an
+            augmentation has computed new values. An array may be a read-only view of a memory-mapped file.
+        target: in the same way.
+    """
+
+    name: str
+    views: tuple[np.ndarray, ...]
+    target: np.ndarray
+
+
 class SceneDataset(Dataset):
     """Whole scenes, read on access.
 
@@ -124,8 +140,8 @@ class CropDataset(Dataset):
         round_, place = divmod(position, len(self.scenes))
         return self.scenes[_order(self.seed, round_, len(self.scenes))[place]]
 
-    def __getitem__(self, place: int | tuple[int, int]) -> dict[str, Tensor | str]:
-        """The crop at a position: "views" (3V, crop, crop), "target" (3, crop, crop), and the scene's "name".
+    def __getitem__(self, place: int | tuple[int, int]) -> Crop:
+        """The crop at a position.
 
         Args:
             place: the position, or the position and the side of a crop smaller than `crop`.
@@ -137,11 +153,9 @@ class CropDataset(Dataset):
         size = target.shape[:2]
         drawn = Augmentation.draw(*size, crop, self.augment, generator)
         views = [self.cache.open(files.views[view]) for view in drawn.order(list(files.views), *size)]
-        return {
-            "views": torch.cat([_to_tensor(drawn.view(view, index)) for index, view in enumerate(views)]),
-            "target": _to_tensor(drawn.target(target)),
-            "name": files.name,
-        }
+        return Crop(
+            files.name, tuple(drawn.view(view, index) for index, view in enumerate(views)), drawn.target(target)
+        )
 
 
 @lru_cache(maxsize=2)

@@ -1,11 +1,11 @@
-"""Batches from worker processes, whose mistakes arrive in one line and who end with the loading."""
+"""Batches from worker processes: errors of the user arrive as such, and no worker outlives the loading."""
 
 import signal
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
 from kpac.data.workers import leave_signals_to_the_parent
@@ -13,14 +13,14 @@ from kpac.errors import UserError
 
 
 class LoadingError(UserError):
-    """The data of a training that runs stop coming."""
+    """The data of a running training cannot be read any more."""
 
 
-class Batches(Iterator[dict[str, Any]]):
-    """What a data loader gives, once; leaving it as a context ends its workers, whatever state they are in.
+class Batches(Iterator[Any]):
+    """One pass over a data set of batches; leaving it as a context ends its workers, whatever state they are in.
 
     Args:
-        dataset: its items are collated as PyTorch does by default.
+        dataset: gives a whole batch for each place that the sampler names.
         workers: processes that prepare batches; they start now.
         options: for `torch.utils.data.DataLoader`.
 
@@ -30,15 +30,16 @@ class Batches(Iterator[dict[str, Any]]):
 
     def __init__(self, dataset: Dataset, workers: int, **options: Any):
         loader = DataLoader(
-            _Answers(dataset),
+            _UserErrorsReturned(dataset),
+            batch_size=None,
+            collate_fn=_as_it_is,
             num_workers=workers,
-            collate_fn=_collate,
             worker_init_fn=leave_signals_to_the_parent,
             **options,
         )
         self._batches = iter(loader)
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> Any:
         batch = next(self._batches)
         if isinstance(batch, UserError):
             raise LoadingError(str(batch))
@@ -68,18 +69,18 @@ class Batches(Iterator[dict[str, Any]]):
         return next((signal.Signals(-code).name for code in codes if code and code < 0), None)
 
 
-class _Answers(Dataset):
-    """Gives a user's mistake as an answer: raised in a worker, it would reach the parent as the text of a traceback."""
+class _UserErrorsReturned(Dataset):
+    """Returns a UserError instead of raising it: DataLoader would turn it into the text of a traceback."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
-    def __getitems__(self, places: list[Any]) -> list[Any] | UserError:
+    def __getitem__(self, place: Any) -> Any:
         try:
-            return [self.dataset[place] for place in places]
+            return self.dataset[place]
         except UserError as error:
             return error
 
 
-def _collate(answer: list[Any] | UserError) -> Any:
-    return answer if isinstance(answer, UserError) else default_collate(answer)
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -1,11 +1,13 @@
-"""Batches of crops, step by step: which positions of the stream, in crops of which size, for which process."""
+"""Batches of crops, step by step: which positions of the stream, in crops of which size, for which rank."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from kpac.config import StageConfig
+from kpac.data.batches import PackedBatch
 from kpac.data.dataset import CropDataset
 from kpac.data.loading import Batches
 
@@ -29,40 +31,63 @@ def training_loader(
 
     Args:
         dataset: the stream.
-        stages: crop and batch sizes; a batch is shared by all devices, its size a multiple of `world_size`.
+        stages: crop and batch sizes; a batch is shared by all ranks, its size a multiple of `world_size`.
         steps: first and last, exclusive.
         position: where the first step begins in the stream; by default where earlier steps of these stages have ended.
         workers: processes that prepare batches.
-        rank, world_size: this device among all.
+        rank, world_size: whose share to load.
         pin_memory: places batches in memory that a GPU copies from quickly.
+
+    Returns:
+        An iterator of `kpac.data.batches.PackedBatch`.
     """
     if position is None:
         position = sum(stage_of(stages, step).batch_size for step in range(steps[0]))
     return Batches(
-        dataset,
+        _CropBatches(dataset),
         workers,
-        batch_sampler=_Places(stages, range(*steps), position, rank, world_size),
+        sampler=_Shares(stages, range(*steps), position, rank, world_size),
         pin_memory=pin_memory,
         generator=torch.Generator(),  # starting to load draws nothing from the generator that a network draws from
     )
 
 
-class _Places(Sampler[list[tuple[int, int]]]):
-    """Position and crop size of each crop in one device's share of each step's batch."""
+@dataclass(frozen=True)
+class _Share:
+    """One rank's part of one step's batch: some of the `size` positions that begin at `start`."""
+
+    start: int
+    size: int
+    positions: range
+    crop: int
+
+
+class _Shares(Sampler[_Share]):
+    """One rank's share of each step's batch."""
 
     def __init__(self, stages: Sequence[StageConfig], steps: range, position: int, rank: int, world_size: int):
         self.stages = stages
         self.steps = steps
         self.position = position
-        self.share = slice(rank, None, world_size)
+        self.rank = rank
+        self.world_size = world_size
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        position = self.position
+    def __iter__(self) -> Iterator[_Share]:
+        start = self.position
         for step in self.steps:
             stage = stage_of(self.stages, step)
-            end = position + stage.batch_size
-            yield [(place, stage.crop) for place in range(position, end)[self.share]]
-            position = end
+            end = start + stage.batch_size
+            yield _Share(start, stage.batch_size, range(start, end)[self.rank :: self.world_size], stage.crop)
+            start = end
+
+
+class _CropBatches(Dataset):
+    def __init__(self, crops: CropDataset):
+        self.crops = crops
+
+    def __getitem__(self, share: _Share) -> PackedBatch:
+        crops = [self.crops[position, share.crop] for position in share.positions]
+        return PackedBatch.pack(crops, share.start, share.size)

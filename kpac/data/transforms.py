@@ -98,25 +98,26 @@ class Augmentation:
             index: the view's place among the views; each has independent noise.
 
         Returns:
-            size x size x 3, float32 in [0, 1].
+            size x size x 3: integers where nothing but their places changed, else float32 in [0, 1].
         """
         image = self.cut(pixels)
         if self.deviation:
+            image = as_float(image)
             generator = np.random.default_rng((self.noise_seed, index))
             noise = generator.standard_normal(image.shape, dtype=np.float32)
             image = np.clip(image + np.float32(self.deviation) * noise, 0, 1)
         return _to_gray(image) if self.gray else image
 
     def target(self, pixels: np.ndarray) -> np.ndarray:
-        """What the network should give: cut and gray as the views, without noise; shapes as in `view`."""
+        """The target of the views: cut and gray as they are, without noise; shape and type as in `view`."""
         image = self.cut(pixels)
         return _to_gray(image) if self.gray else image
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The geometric part alone, with shapes as in `view`: cut, scaled by area, mirrored and turned."""
-        image = to_float(pixels[self.top : self.top + self.region, self.left : self.left + self.region])
+        """The geometric part alone: cut, scaled by area, mirrored and turned; shape and type as in `view`."""
+        image = pixels[self.top : self.top + self.region, self.left : self.left + self.region]
         if self.region != self.size:
-            image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(to_float(image), (self.size, self.size), interpolation=cv2.INTER_AREA)
             np.minimum(image, 1, out=image)  # the weights of an area sum to 1 but for rounding
         return np.rot90(image[:: -1 if self.flip else 1, :: -1 if self.mirror else 1], self.quarter_turns)
 
@@ -126,5 +127,10 @@ def _between(bounds: tuple[float, float], fraction: float) -> float:
     return float(low + fraction * (high - low))
 
 
+def as_float(image: np.ndarray) -> np.ndarray:
+    """float32 in [0, 1], whether the image is integers or such floats already."""
+    return image if image.dtype == np.float32 else to_float(image)
+
+
 def _to_gray(image: np.ndarray) -> np.ndarray:
-    return np.repeat(np.minimum(image @ LUMA, 1)[..., None], 3, axis=-1)
+    return np.repeat(np.minimum(as_float(image) @ LUMA, 1)[..., None], 3, axis=-1)

@@ -13,7 +13,7 @@ from kpac.data.dataset import Scene, SceneDataset
 from kpac.data.headers import read_header
 from kpac.data.images import from_float, read_pixels, to_float, write_pixels
 from kpac.data.layouts import SceneFiles, find_scenes
-from kpac.distributed import Processes, processes
+from kpac.distributed import Ranks, join_ranks
 from kpac.environment import device_name
 from kpac.errors import Stopped, UserError
 from kpac.evaluation.evaluator import Evaluated, score_scene, to_array
@@ -63,14 +63,14 @@ def evaluate_weights(
         UserError: the model, the data or the protocol cannot be used, or the folder holds other results.
         Stopped: Ctrl-C; what is finished is kept.
     """
-    with processes(device) as here:
-        network = here.together(lambda: Network(weights, here.device))
-        folder = here.together(lambda: ResultFolders(output, overwrite=overwrite).take(network, evaluation))
-        return evaluate_method(network, evaluation, folder, here, report), folder
+    with join_ranks(device) as ranks:
+        network = ranks.on_all(lambda: Network(weights, ranks.device))
+        folder = ranks.on_all(lambda: ResultFolders(output, overwrite=overwrite).take(network, evaluation))
+        return evaluate_method(network, evaluation, folder, ranks, report), folder
 
 
 def evaluate_method(
-    method: Method, evaluation: Evaluation, folder: Path, here: Processes, report: Report | None = None
+    method: Method, evaluation: Evaluation, folder: Path, ranks: Ranks, report: Report | None = None
 ) -> dict[str, Any]:
     """Scores all scenes that are not finished, and writes the report and results.json.
 
@@ -78,22 +78,22 @@ def evaluate_method(
         method: on the device of this process.
         evaluation: on what, and how.
         folder: for the results.
-        here: this process among all; every one of them must come.
+        ranks: this rank, and the way to the others.
         report: such as `kpac.reporting.report.write_report`.
     """
-    work = here.together(lambda: _Work(method, evaluation, folder, here))
-    here.first(lambda: clear_replaced(method, evaluation, folder))
-    here.together(work.score_missing)
-    results = here.first(lambda: work.write(report))
-    here.barrier()
+    work = ranks.on_all(lambda: _Work(method, evaluation, folder, ranks))
+    ranks.on_first(lambda: clear_replaced(method, evaluation, folder))
+    ranks.on_all(work.score_missing)
+    results = ranks.on_first(lambda: work.write(report))
+    ranks.barrier()
     return results
 
 
 class _Work:
     """One evaluation in one process: what is finished, what is not, and what is written at the end."""
 
-    def __init__(self, method: Method, evaluation: Evaluation, folder: Path, here: Processes):
-        self.method, self.evaluation, self.folder, self.here = method, evaluation, folder, here
+    def __init__(self, method: Method, evaluation: Evaluation, folder: Path, ranks: Ranks):
+        self.method, self.evaluation, self.folder, self.ranks = method, evaluation, folder, ranks
         self.protocol = find_protocol(evaluation.protocol)
         self.files = find_scenes(
             evaluation.data, evaluation.split, method.views, evaluation.layout, targets=isinstance(method, SavedImages)
@@ -106,13 +106,13 @@ class _Work:
         self.dataset = SceneDataset(self.files, self.protocol.bit_depth)
         self.scorer = Scorer(
             self.protocol,
-            here.device,
+            ranks.device,
             perceptual=self.has_targets,
             lpips_weights=evaluation.lpips_weights,
             no_reference=evaluation.no_reference,
             required=evaluation.required,
         )
-        self.journal = Journal(folder / RECORDS, here.rank)
+        self.journal = Journal(folder / RECORDS, ranks.rank)
         self.shown = np.linspace(0, len(self.files) - 1, min(SHOWN, len(self.files)), dtype=int).tolist()
         settings, metrics = self.protocol.settings(), self.scorer.names
         self.fingerprints = [fingerprint(scene, method.identity(scene), settings, metrics) for scene in self.files]
@@ -128,8 +128,8 @@ class _Work:
 
     def score_missing(self) -> None:
         """Restores and scores this process's share."""
-        mine = self.missing()[self.here.rank :: self.here.world_size]
-        bar = tqdm(total=len(mine), desc="evaluating", unit="image", disable=None if self.here.is_first else True)
+        mine = self.missing()[self.ranks.rank :: self.ranks.world_size]
+        bar = tqdm(total=len(mine), desc="evaluating", unit="image", disable=None if self.ranks.is_first else True)
         try:
             with bar, freed_memory_kept():
                 for index, scene in _read_ahead(self.dataset, mine):
@@ -161,7 +161,7 @@ class _Work:
             evaluation.layout,
             records,
             cost,
-            device_name(self.here.device),
+            device_name(self.ranks.device),
         )
         if report:
             report(

@@ -1,21 +1,18 @@
 """What a run does, and who does it: this process one after the other, or jobs of SLURM."""
 
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, TextIO
 
-from typing_extensions import Self
-
-from kpac.errors import Stopped, UserError
+from kpac.errors import UserError
 from kpac.evaluation.results import FILE
 from kpac.experiments.progress import can_resume, failure_file, is_trained, job_file, log_file, state_of
 from kpac.experiments.sweep import Run
+from kpac.signals import StopRequest
 
 Executor = Literal["here", "slurm", "local"]
 POLL = 2.0  # seconds between two looks at submitted jobs
@@ -36,7 +33,7 @@ class Job:
     run: Run
     processes: int = 1
 
-    def __call__(self, stop: "StopRequest | None" = None) -> None:
+    def __call__(self, stop: StopRequest | None = None) -> None:
         if state_of(self.run) == "running":
             return
         log = log_file(self.run)
@@ -169,29 +166,6 @@ def note_crash(job: Job, handle: Any) -> None:
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         failure_file(job.run).parent.mkdir(parents=True, exist_ok=True)
         failure_file(job.run).write_text(f"job {handle.job_id}: {last}\n", encoding="utf-8")
-
-
-class StopRequest:
-    """While it is open, Ctrl-C and SIGTERM are kept in `number` instead of ending this process at any place."""
-
-    def __init__(self):
-        self.number = 0
-
-    def __enter__(self) -> Self:
-        self._earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        self.number = number
-
-    def stopped(self, more: str = "") -> Stopped:
-        """What to raise then."""
-        word = "interrupted" if self.number == signal.SIGINT else f"stopped by {signal.Signals(self.number).name}"
-        return Stopped(word + more, 128 + self.number)
 
 
 def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:

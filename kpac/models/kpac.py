@@ -1,6 +1,7 @@
 """The KPAC block: kernel-sharing parallel atrous convolutions (paper, Sec. 3.2)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -135,6 +136,35 @@ class KPACBlock(nn.Module):
                 shape = self.shape_attention(x)  # (N, filters, 1, 1), or (N, filters, H, W) with a window
             branches = [branch * shape for branch in branches]
         return self.fusion(torch.cat(branches, dim=1))
+
+
+def scale_attention_maps(network: nn.Module, views: Tensor) -> dict[str, Tensor]:
+    """The scale attention of every block in one pass.
+
+    Args:
+        network: has `ScaleAttention` modules.
+        views: (1, 3V, H, W) in [0, 1].
+
+    Returns:
+        Module name -> (branches, h, w), each weight in (0, 1); h x w is the size of the block's features.
+    """
+    maps: dict[str, Tensor] = {}
+
+    def keep(name: str, _module: nn.Module, _arguments: object, output: Tensor) -> None:
+        maps[name] = output[0].float()
+
+    hooks = [
+        module.register_forward_hook(partial(keep, name))
+        for name, module in network.named_modules()
+        if isinstance(module, ScaleAttention)
+    ]
+    try:
+        with torch.no_grad():
+            network(views)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps
 
 
 class PlainBlock(nn.Sequential):

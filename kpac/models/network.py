@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from kpac.models.fast import bands, is_plain
-from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention
+from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention, scale_attention_maps
 from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, initialize, pad_to_multiple
 
 View = Literal["center", "left", "right"]
@@ -160,6 +160,10 @@ class KPACNet(nn.Module):
         for block in self.blocks:
             chain.append(block(chain[-1]))
         return self.decode(chain, skips)
+
+    def attention_maps(self, views: Tensor) -> dict[str, Tensor]:
+        """What each block's scale attention weighs in an image; see `scale_attention_maps`."""
+        return scale_attention_maps(self, views)
 
     def encode(self, x: Tensor, levels: int | None = None) -> list[Tensor]:
         """The features of every level, or of the first few: (N, channels, H, W), then H / 2, and so on."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kpac.config import ComputeConfig
+from kpac.data.batches import Batch, PackedBatch
 from kpac.models.fast.allocator import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,24 +54,21 @@ class Compute:
         """What to call in the training step in place of the model; the parameters are the model's own."""
         return torch.compile(model) if self.compiled else model
 
-    def batches(self, loader: Iterable[dict[str, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Views and target of each batch, on the device.
+    def batches(self, loader: Iterable[PackedBatch]) -> Iterator[Batch]:
+        """Each batch, on the device.
 
-        From pinned memory, a stream of its own copies them while the last step still computes.
+        From pinned memory, a stream of its own copies and unpacks it while the last step still computes.
         """
         stream = torch.cuda.Stream(self.device) if self.pinned else None
-        for batch in loader:
+        for packed in loader:
             with torch.cuda.stream(stream):  # a stream of None is the current one
-                pair = tuple(self._copy(batch[name]) for name in ("views", "target"))
+                batch = packed.unpack(self.device, self.memory_format)
             if stream:
                 current = torch.cuda.current_stream(self.device)
                 current.wait_stream(stream)
-                for tensor in pair:
+                for tensor in (batch.views, batch.target):
                     tensor.record_stream(current)
-            yield pair
-
-    def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
+            yield batch
 
     def autocast(self) -> torch.autocast:
         """Inside, convolutions compute in the chosen precision."""
@@ -79,7 +77,7 @@ class Compute:
     def backward(self, loss: Tensor) -> None:
         """Adds a loss's gradients to the parameters'.
 
-        Where the loss is not finite, every gradient becomes NaN: averaged over the processes, it tells all of them.
+        Where the loss is not finite, every gradient becomes NaN: averaged over ranks, it tells all of them.
         """
         self.scaler.scale(loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)).backward()
 

@@ -9,7 +9,7 @@ from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.data.loading import Batches
 from kpac.data.preparation import prepare_scenes
 from kpac.data.stream import stage_of, training_loader
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.training.fingerprint import fingerprint
@@ -20,7 +20,7 @@ class TrainingData:
 
     Args:
         config: resolved.
-        here: this process among all.
+        ranks: this rank, and the way to the others.
         views: that the network reads.
 
     Raises:
@@ -28,11 +28,11 @@ class TrainingData:
             does not divide among the processes, a validation image is too small to be scored.
     """
 
-    def __init__(self, config: Config, here: Processes, views: Sequence[str]):
-        self.config, self.here = config, here
+    def __init__(self, config: Config, ranks: Ranks, views: Sequence[str]):
+        self.config, self.ranks = config, ranks
         self.stages = config.stages
         for index, stage in enumerate(self.stages):
-            here.check_batch(stage.batch_size, config.train.accumulate, _key(config, index, "batch_size"))
+            ranks.check_batch(stage.batch_size, config.train.accumulate, _key(config, index, "batch_size"))
         self.protocol = find_protocol(config.validation.protocol)
         data = config.data
         train, val = (find_scenes(data.root, split, views, data.layout) for split in ("train", "val"))
@@ -61,7 +61,7 @@ class TrainingData:
         return stage_of(self.stages, iteration - 1)
 
     def batches(self, done: int, position: int, pinned: bool) -> Batches:
-        """This process's share of the batches after an iteration; its workers start now, and end with its context.
+        """This rank's share of the batches after an iteration; its workers start now, and end with its context.
 
         Args:
             done: iterations done.
@@ -74,21 +74,14 @@ class TrainingData:
             steps=(done, self.config.train.iterations),
             position=position,
             workers=self.config.data.workers,
-            rank=self.here.rank,
-            world_size=self.here.world_size,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
             pin_memory=pinned,
         )
 
-    def scenes_of(self, iteration: int, done: int, position: int) -> str:
-        """Names of the scenes in an iteration's batch, for a message.
-
-        Args:
-            iteration: `done` or an earlier one.
-            done, position: as in `batches`.
-        """
-        end = position - sum(self.stage(later).batch_size for later in range(iteration + 1, done + 1))
-        places = range(end - self.stage(iteration).batch_size, end)
-        names = sorted({self.crops.scene(place).name for place in places})
+    def scenes_of(self, start: int, size: int) -> str:
+        """Names of the scenes of a batch, for a message; see `kpac.data.batches.Batch`."""
+        names = sorted({self.crops.scene(position).name for position in range(start, start + size)})
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return ", ".join(names[:8]) + more
 

@@ -15,12 +15,14 @@ class Skipped:
         longest: the longest row.
         total: altogether.
         latest: iteration of the last one, 0 for none.
+        start: position in the stream of that step's first crop.
     """
 
     streak: int
     longest: int
     total: int
     latest: int
+    start: int
 
 
 class DivergenceGuard:
@@ -31,24 +33,27 @@ class DivergenceGuard:
     """
 
     def __init__(self, device: torch.device):
-        self._streak, self._longest, self._total, self._latest = torch.zeros(4, dtype=torch.int64, device=device)
+        zeros = torch.zeros(5, dtype=torch.int64, device=device)
+        self._streak, self._longest, self._total, self._latest, self._start = zeros
 
     def resume(self, total: int) -> None:
         """Goes on counting from what a checkpoint says."""
         self._total.fill_(total)
 
-    def count(self, finite: Tensor, iteration: int) -> None:
+    def count(self, finite: Tensor, iteration: int, start: int) -> None:
         """Takes note of one step.
 
         Args:
             finite: (), whether the step was made.
             iteration: of the step, from 1.
+            start: position in the stream of its first crop.
         """
         self._streak = torch.where(finite, 0, self._streak + 1)
         self._longest = torch.maximum(self._longest, self._streak)
         self._total = self._total + ~finite
         self._latest = torch.where(finite, self._latest, iteration)
+        self._start = torch.where(finite, self._start, start)
 
     def read(self) -> Skipped:
         """The counts so far; waits for the device."""
-        return Skipped(*torch.stack((self._streak, self._longest, self._total, self._latest)).tolist())
+        return Skipped(*torch.stack((self._streak, self._longest, self._total, self._latest, self._start)).tolist())

@@ -15,16 +15,16 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from kpac.config import Config
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.environment import describe
 from kpac.errors import UserError
 from kpac.files import whole_file, write_json
 
 
 @contextmanager
-def open_log(config: Config, here: Processes, start: int, facts: dict[str, Any]) -> Iterator["RunLog | NoLog"]:
+def open_log(config: Config, ranks: Ranks, start: int, facts: dict[str, Any]) -> Iterator["RunLog | NoLog"]:
     """The log of the first process, and one that says nothing for the others; see `RunLog`."""
-    if not here.is_first:
+    if not ranks.is_first:
         yield NoLog()
         return
     log = RunLog(config, start, facts)

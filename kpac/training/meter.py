@@ -7,20 +7,20 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 
 
 class Meter:
     """Adds up on the device; only `take` waits for it.
 
     Args:
-        here: this process among all.
+        ranks: this rank, and the way to the others.
     """
 
-    def __init__(self, here: Processes):
-        self.here = here
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
         self.sums: dict[str, Tensor] = {}
-        self.good = torch.zeros((), device=here.device)
+        self.good = torch.zeros((), device=ranks.device)
         self._start_clocks()
 
     def _start_clocks(self) -> None:
@@ -48,7 +48,7 @@ class Meter:
         Args:
             values: name -> (), on the device; nothing of a skipped step counts.
             finite: (), whether the step was made.
-            images: crops of the step, over all processes.
+            images: crops of the step, over all ranks.
         """
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
@@ -56,11 +56,11 @@ class Meter:
         self.images += images
 
     def take(self) -> dict[str, float]:
-        """The means over steps and processes, then "images_per_second" and "data_wait" (0 to 1); starts anew.
+        """The means over steps and ranks, then "images_per_second" and "data_wait" (0 to 1); starts anew.
 
         The means are NaN where every step was skipped.
         """
-        state = self.state()
+        state = self.state_dict()
         good = state.pop("good").item()
         means = {name: total.item() / good if good else float("nan") for name, total in state.items()}
         seconds = time.perf_counter() - self.started - self.paused  # the device has caught up
@@ -69,14 +69,14 @@ class Meter:
         self._start_clocks()
         return means
 
-    def state(self) -> dict[str, Tensor]:
-        """The sums so far, as means over the processes, and "good", the number of steps that were made."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums so far, as means over ranks, and "good", the number of steps that were made."""
         names = [*self.sums]
-        values = self.here.mean(torch.stack([*self.sums.values(), self.good]))
+        values = self.ranks.mean(torch.stack([*self.sums.values(), self.good]))
         return dict(zip([*names, "good"], values.cpu(), strict=True))
 
-    def resume(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` gave, so that the line after a resumption is the one of an uninterrupted run."""
-        state = {name: value.to(self.here.device) for name, value in state.items()}
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continues from what `state_dict` returned: the next line is the one of an uninterrupted run."""
+        state = {name: value.to(self.ranks.device) for name, value in state.items()}
         self.good = state.pop("good")
         self.sums = state

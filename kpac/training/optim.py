@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,30 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = Fals
     if config.name == "adamw":
         return torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, **common)
     return torch.optim.Adam(model.parameters(), **common)
+
+
+@torch.no_grad()
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Continues from what `state_dict` returned, with the rates that the optimizer was made with.
+
+    A checkpoint keeps the memory layout of the moments. Where that of the parameters is another one now, since the
+    device or `channels_last` changed, the moments have to follow: fused kernels pair values by their place in memory.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.dim() and value.shape == parameter.shape:  # the count of steps has no dimensions
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def load_schedule(schedule: LambdaLR, state: dict[str, Any]) -> None:
+    """Continues from what `state_dict` returned, with the shape and the rates that the schedule was made with."""
+    schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs})
+    for group, rate, factor in zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = rate * factor(schedule.last_epoch)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, iterations: int) -> LambdaLR:

@@ -1,23 +1,18 @@
-"""Ctrl-C and SIGTERM end a training between two steps, in all processes at the same one."""
+"""Stop requests that all ranks of a training answer after the same step."""
 
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
 
 import torch
 import torch.distributed as dist
-from typing_extensions import Self
 
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.errors import Stopped
+from kpac.signals import StopRequest, stopped
 from kpac.training.checkpoint import resume_command
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-
-def stopped(number: int, iteration: int, folder: Path, saved: bool) -> Stopped:
-    """What to raise after a signal.
+def training_stopped(number: int, iteration: int, folder: Path, saved: bool) -> Stopped:
+    """The exception that ends a training after a signal.
 
     Args:
         number: of the signal.
@@ -25,56 +20,40 @@ def stopped(number: int, iteration: int, folder: Path, saved: bool) -> Stopped:
         folder: of the run.
         saved: whether a checkpoint was written after the last step.
     """
-    word = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     kept = "the run is saved" if saved else "its last steps were skipped and are not saved"
-    return Stopped(f"{word} after iteration {iteration}; {kept}, continue with: {resume_command(folder)}", 128 + number)
+    return stopped(number, f" after iteration {iteration}; {kept}, continue with: {resume_command(folder)}")
 
 
-class StopSignals:
-    """While it is open, the first Ctrl-C or SIGTERM is kept for `agreed`; the second acts as it always does.
+class AgreedStop(StopRequest):
+    """A stop request that every rank learns of at the same step.
 
     Args:
-        here: this process among all.
+        ranks: this rank, and the way to the others.
     """
 
-    def __init__(self, here: Processes):
-        self.here = here
-        self._received = 0
-        self._earlier: dict[int, object] = {}
+    def __init__(self, ranks: Ranks):
+        super().__init__()
+        self.ranks = ranks
         self._pending: tuple[dist.Work, torch.Tensor] | None = None
 
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # the only one that Python lets handle signals
-            self._earlier = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._restore()
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        super().__exit__(kind, *details)
         if self._pending and kind is None:
             self._pending[0].wait()
 
     def agreed(self) -> int:
-        """The number of a signal that came to any process, 0 for none; to be asked by every process at every step.
+        """The number of a signal that any rank received, 0 for none. Collective: call it on every rank at every step.
 
-        The processes ask each other in the background and read the answer one step later, so that no one waits.
+        The all-reduce runs in the background and is read one step later, so no rank waits for it.
         """
-        if not self.here.control:
-            return self._received
+        if not self.ranks.control:
+            return self.number
         answer = 0
         if self._pending:
             work, numbers = self._pending
             work.wait()
             answer = int(numbers)
-        numbers = torch.tensor(self._received)
-        work = dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.here.control, async_op=True)
+        numbers = torch.tensor(self.number)
+        work = dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.ranks.control, async_op=True)
         self._pending = (work, numbers)
         return answer
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        self._received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler)
-        self._earlier = {}

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from kpac.config import Config
+from kpac.data.batches import Batch
 from kpac.data.loading import LoadingError
-from kpac.distributed import Processes, last_part, processes
+from kpac.distributed import Ranks, join_ranks
 from kpac.environment import device_name
 from kpac.errors import UserError
 from kpac.models.registry import create_model, resolve_model
@@ -25,12 +26,11 @@ from kpac.training.guard import DivergenceGuard
 from kpac.training.logging import RunLog, open_log, require_wandb
 from kpac.training.losses import WeightedLoss
 from kpac.training.meter import Meter
-from kpac.training.optim import make_optimizer, make_schedule
+from kpac.training.optim import load_optimizer, load_schedule, make_optimizer, make_schedule
 from kpac.training.profiling import profiler
-from kpac.training.random_state import seed_all
+from kpac.training.random_state import random_state, seed_all, set_random_state
 from kpac.training.run_folder import RunFolder
-from kpac.training.signals import StopSignals, stopped
-from kpac.training.state import capture, restore
+from kpac.training.signals import AgreedStop, training_stopped
 from kpac.training.validation import validate
 
 
@@ -56,12 +56,12 @@ def train(config: Config, overwrite: bool = False, resume: bool = False, allow_c
         Stopped: Ctrl-C or SIGTERM; the run is saved.
     """
     config = resolve_model(config)
-    with processes(config.device) as here, RunFolder(config, overwrite, resume, allow_changes) as folder:
-        state = here.first(folder.open)
-        trainer = here.together(lambda: Trainer(config, here))
-        here.first(lambda: folder.prepare(trainer.data.facts))
+    with join_ranks(config.device) as ranks, RunFolder(config, overwrite, resume, allow_changes) as folder:
+        state = ranks.on_first(folder.open)
+        trainer = ranks.on_all(lambda: Trainer(config, ranks))
+        ranks.on_first(lambda: folder.prepare(trainer.data.facts))
         trainer.fit(folder, state)
-        here.first(folder.finish)
+        ranks.on_first(folder.finish)
     return config.folder
 
 
@@ -70,31 +70,31 @@ class Trainer:
 
     Args:
         config: resolved.
-        here: this process among all.
+        ranks: this rank, and the way to the others.
     """
 
-    def __init__(self, config: Config, here: Processes):
-        self.config, self.here = config, here
+    def __init__(self, config: Config, ranks: Ranks):
+        self.config, self.ranks = config, ranks
         if config.train.wandb:
             require_wandb()
         torch.manual_seed(config.seed)
         model = create_model(config.model.name, **config.model.options)
         if config.train.initial_weights:
             load_weights(model, weights_file(config.train.initial_weights))
-        self.loss = WeightedLoss(config.train.losses, config.train.perceptual_weights).to(here.device)
-        self.data = TrainingData(config, here, model.views)
-        self.compute = Compute(config.train.compute, here.device)
-        self.model = self.parallel = self.network = self.compute.place(model)
+        self.loss = WeightedLoss(config.train.losses, config.train.perceptual_weights).to(ranks.device)
+        self.data = TrainingData(config, ranks, model.views)
+        self.compute = Compute(config.train.compute, ranks.device)
+        self.model = self.network = self.compute.place(model)
         self.optimizer = make_optimizer(self.model, config.train.optimizer, self.compute.fused)
         self.schedule = make_schedule(self.optimizer, config.train.schedule, config.train.iterations)
         decay = config.train.ema_decay
         self.average = ExponentialMovingAverage(self.model, decay) if decay else None
-        self.guard = DivergenceGuard(here.device)
-        self.meter = Meter(here)
+        self.guard = DivergenceGuard(ranks.device)
+        self.meter = Meter(ranks)
         self.iteration = self.position = 0  # steps done; crops of the stream used
         self.rate = 0.0  # of the last step
         self.best: dict[str, float] = {"psnr": -math.inf, "iteration": 0}
-        seed_all(config.seed, here.rank)
+        seed_all(config.seed, ranks.rank)
 
     def fit(self, folder: RunFolder, state: dict[str, Any] | None = None) -> None:
         """Trains to the last iteration.
@@ -103,48 +103,48 @@ class Trainer:
             folder: of the run, prepared.
             state: of the checkpoint to continue from; None for the beginning.
         """
-        config, here, train = self.config, self.here, self.config.train
+        config, ranks, train = self.config, self.ranks, self.config.train
         if state:
-            restore(self, state)
-        self.parallel = here.parallel(self.model)
-        self.network = self.compute.compile(self.parallel)
-        trace = folder.path / "profile" if train.profile and here.is_first else None
-        facts = {"device": device_name(here.device), "compute": self.compute.describe(), "data": self.data.facts}
+            self.load_state_dict(state)
+        ranks.broadcast_weights(self.model)
+        self.network = self.compute.compile(self.model)
+        trace = folder.path / "profile" if train.profile and ranks.is_first else None
+        facts = {"device": device_name(ranks.device), "compute": self.compute.describe(), "data": self.data.facts}
         with (
-            StopSignals(here) as signals,  # first: Python drops a KeyboardInterrupt that comes while workers are forked
+            AgreedStop(ranks) as stop,  # first: Python drops a KeyboardInterrupt that comes while workers are forked
             self.batches(folder) as batches,
-            open_log(config, here, self.iteration, facts) as log,
+            open_log(config, ranks, self.iteration, facts) as log,
             profiler(trace) as after_step,
         ):
             save = False
             while self.iteration < train.iterations:
                 with self.meter.waiting():
-                    views, target = next(batches)
-                self.step(views, target)
+                    batch = next(batches)
+                self.step(batch)
                 after_step()
                 log.advance()
                 last = self.iteration == train.iterations
                 report = last or self.iteration % train.log_every == 0
-                if report or here.device.type == "cpu":  # where reading the counts stops no GPU
+                if report or ranks.device.type == "cpu":  # where reading the counts stops no GPU
                     self.check_divergence(folder)
                 if report:
-                    self.report(log)
+                    self.report(log, batch.size)
                 if last or self.iteration % config.validation.every == 0:
                     with self.meter.pause():
                         self.validate(folder, log)
                     save = True
-                number = signals.agreed()
+                number = stop.agreed()
                 save |= bool(number) or self.iteration % train.checkpoint.every == 0
                 if save and (last or not self.guard.read().streak):  # after skipped steps the weights are in doubt
                     with self.meter.pause():
                         self.save(folder)
                     save = False
                 if number and not last:
-                    here.leave(stopped(number, self.iteration, folder.path, saved=not save))
+                    ranks.exit(training_stopped(number, self.iteration, folder.path, saved=not save))
 
     @contextmanager
-    def batches(self, folder: RunFolder) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-        """This process's share of the batches that are left, on the device; their workers end with the context.
+    def batches(self, folder: RunFolder) -> Iterator[Iterator[Batch]]:
+        """This rank's share of the batches that are left, on the device; the data workers end with the context.
 
         Raises:
             UserError: an image cannot be read any more, or a worker was killed; says how to continue.
@@ -157,50 +157,44 @@ class Trainer:
             again = f"continue from {kept.name} with: {resume_command(folder.path)}" if kept else "start again"
             raise UserError(f"{error}; {again}") from None
 
-    def step(self, views: Tensor, target: Tensor) -> None:
-        """One optimizer step.
-
-        Args:
-            views: (n, 3V, crop, crop) in [0, 1], this process's share of the batch, on the device.
-            target: (n, 3, crop, crop) in [0, 1].
-        """
+    def step(self, batch: Batch) -> None:
+        """One optimizer step on this rank's share of a batch."""
         train = self.config.train
         self.iteration += 1
         values: dict[str, Tensor] = {}
-        for part, (some_views, some_target) in enumerate(
-            zip(views.chunk(train.accumulate), target.chunk(train.accumulate), strict=True), start=1
+        for views, target in zip(
+            batch.views.chunk(train.accumulate), batch.target.chunk(train.accumulate), strict=True
         ):
-            with last_part(self.parallel, part == train.accumulate):
-                with self.compute.autocast():
-                    output = self.network(some_views)
-                loss, terms = self.loss(output.float(), some_target)
-                self.compute.backward(loss / train.accumulate)
+            with self.compute.autocast():
+                output = self.network(views)
+            loss, terms = self.loss(output.float(), target)
+            self.compute.backward(loss / train.accumulate)
             for name, value in {"loss": loss, **terms}.items():
                 values[name] = values.get(name, 0) + value.detach() / train.accumulate
+        self.ranks.average_gradients(self.model)
         values["gradient_norm"] = self.compute.update(self.optimizer, train.gradient_norm)
         self.rate = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         if self.average:
             self.average.update(self.model)
         finite = values["gradient_norm"].isfinite()
-        self.guard.count(finite, self.iteration)
-        batch_size = self.data.stage(self.iteration).batch_size
-        self.meter.add(values, finite, batch_size)
-        self.position += batch_size
+        self.guard.count(finite, self.iteration, batch.start)
+        self.meter.add(values, finite, batch.size)
+        self.position = batch.start + batch.size
 
-    def report(self, log: RunLog) -> None:
-        """Logs what the steps since the last report gave."""
+    def report(self, log: RunLog, batch_size: int) -> None:
+        """Logs the means over the steps since the last report."""
         numbers = self.meter.take()
         numbers["learning_rate"] = self.rate
         numbers["skipped"] = self.guard.read().total
-        if self.here.device.type == "cuda":
-            numbers["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.here.device) / 1e9
-        log.steps(self.iteration, numbers, self.data.stage(self.iteration).batch_size)
+        if self.ranks.device.type == "cuda":
+            numbers["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.ranks.device) / 1e9
+        log.steps(self.iteration, numbers, batch_size)
 
     def validate(self, folder: RunFolder, log: RunLog) -> None:
         """Scores the validation split with the averaged weights, if there are such, and saves them as safetensors."""
         with self.average.applied_to(self.model) if self.average else nullcontext():
-            found = validate(self.model, self.data.val, self.data.protocol, self.here, self.config.validation.samples)
+            found = validate(self.model, self.data.val, self.data.protocol, self.ranks, self.config.validation.samples)
             if math.isnan(found.scores["psnr"]):
                 self.diverged(folder, f"iteration {self.iteration}: the network's output is not a number")
             log.validation(self.iteration, found.scores, found.pictures)
@@ -209,20 +203,62 @@ class Trainer:
                 self.best = {"psnr": found.scores["psnr"], "iteration": self.iteration}
             facts = {"iteration": self.iteration, "validation": found.scores, "protocol": self.data.protocol.name}
             for name in ("last", "best") if better else ("last",):
-                self.here.first(
+                self.ranks.on_first(
                     partial(save_model, self.model, folder.checkpoints.folder / f"{name}.safetensors", **facts)
                 )
 
     def save(self, folder: RunFolder) -> None:
         """Writes a training checkpoint."""
-        state = capture(self)
-        self.here.first(lambda: folder.checkpoints.save(state, best=self.best["iteration"]))
+        state = self.state_dict()
+        self.ranks.on_first(lambda: folder.checkpoints.save(state, best=self.best["iteration"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the coming steps depend on. Collective, since each rank has random states of its own.
+
+        The batches are not in it: they follow from the configuration's seed and the position in the stream.
+        """
+        return {
+            "iteration": self.iteration,
+            "position": self.position,
+            "best": self.best,
+            "config": self.config.model_dump(mode="json"),
+            "data": self.data.facts,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.compute.scaler.state_dict(),
+            "skipped": self.guard.read().total,
+            "meter": self.meter.state_dict(),
+            "random": self.ranks.all_gather(random_state(self.ranks.device)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned, on any device and in any memory layout.
+
+        Learning rate, betas and the like come from the configuration: where the user changed them, the changed ones
+        hold. Ranks that the earlier training did not have keep their fresh random states.
+        """
+        self.iteration, self.position, self.best = state["iteration"], state["position"], state["best"]
+        self.model.load_state_dict(state["model"])
+        if self.average and state["average"]:
+            self.average.load_state_dict(state["average"])
+        elif self.average:  # switched on since
+            self.average = ExponentialMovingAverage(self.model, self.config.train.ema_decay)
+        load_optimizer(self.optimizer, state["optimizer"])
+        load_schedule(self.schedule, state["schedule"])
+        if state["scaler"]:
+            self.compute.scaler.load_state_dict(state["scaler"])
+        self.guard.resume(state["skipped"])
+        self.meter.load_state_dict(state["meter"])
+        if self.ranks.rank < len(state["random"]):
+            set_random_state(state["random"][self.ranks.rank], self.ranks.device)
 
     def check_divergence(self, folder: RunFolder) -> None:
         """Ends a run whose last steps were all skipped."""
         skipped, limit = self.guard.read(), self.config.train.skip_limit
         if skipped.longest >= limit:
-            scenes = self.data.scenes_of(skipped.latest, self.iteration, self.position)
+            scenes = self.data.scenes_of(skipped.start, self.data.stage(skipped.latest).batch_size)
             self.diverged(
                 folder,
                 f"iteration {skipped.latest}: the loss or its gradient was not finite in {limit} steps in a row; the "
@@ -236,4 +272,4 @@ class Trainer:
         advice = (
             f"continue from {kept.name} with a lower learning rate: {again}" if kept else "try a lower learning rate"
         )
-        self.here.leave(UserError(f"{what}. The training has diverged, {advice}"))
+        self.ranks.exit(UserError(f"{what}. The training has diverged, {advice}"))

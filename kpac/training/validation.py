@@ -1,9 +1,6 @@
-"""Scores of the validation split, shared by all processes, and the pictures of a few of its scenes."""
+"""Scores of the validation split, shared by all ranks, and pictures of a few of its scenes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,75 +8,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpac.data.dataset import SceneDataset
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.evaluation.evaluator import evaluate
 from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import mean_scores
-from kpac.models.kpac import ScaleAttention
 
 PICTURE = 640  # longest side of a picture in the log, in pixels: a log of a hundred validations stays small
 
 
 @dataclass
 class Validated:
-    """What a validation found.
+    """Result of a validation.
 
     Args:
-        scores: metric -> mean over all scenes, the same in every process.
-        pictures: name -> (1 or 3, H, W) in [0, 1], of scenes that this process scored.
+        scores: metric -> mean over all scenes, the same on every rank.
+        pictures: name -> (1 or 3, H, W) in [0, 1], of scenes that this rank scored.
     """
 
     scores: dict[str, float]
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
 
-def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, here: Processes, samples: int) -> Validated:
-    """Scores each scene once: the processes take turns, and the mean is over the scenes, not over the processes.
+def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks: Ranks, samples: int) -> Validated:
+    """Scores each scene once. Collective: ranks take turns, and the mean is over the scenes, not over the ranks.
 
     Args:
-        model: on the device of this process.
-        dataset: the whole split, the same in every process, read at the protocol's bit depth.
+        model: on the device of this rank. A method `attention_maps(views)`, where it has one, gives maps to draw: views
+            (1, 3V, H, W) -> name -> (maps, h, w) in [0, 1].
+        dataset: the whole split, the same on every rank, read at the protocol's bit depth.
         protocol: fixes the numbers.
-        here: this process among all; every one of them must ask.
-        samples: the first process's first scenes, whose input, output and target it shows side by side. Of the very
-            first one it also shows what scale attention weighs, for networks that have it.
+        ranks: this rank, and the way to the others.
+        samples: how many of rank 0's first scenes to draw: input, output and target side by side, and the attention
+            maps of the first one.
     """
-    mine = range(here.rank, len(dataset), here.world_size)
+    mine = range(ranks.rank, len(dataset), ranks.world_size)
     records: dict[int, dict[str, Any]] = {}
     pictures: dict[str, Tensor] = {}
-    with scale_attention_maps(model) as maps:
-        scored = evaluate(model, (dataset[index] for index in mine), here.device, Scorer(protocol))
-        for index, evaluated in zip(mine, scored, strict=True):
-            records[index] = evaluated.record()
-            if here.is_first and len(records) <= samples:
-                name, panels = evaluated.scene.name, (evaluated.input, evaluated.output, evaluated.scene.target)
-                pictures[f"val/{name}"] = torch.cat([small(panel) for panel in panels], dim=2)
-            if here.is_first and index == 0 and samples:
-                pictures.update({f"scale_attention/{name}": side_by_side(map_) for name, map_ in maps.items()})
-    everything = {index: record for part in here.gather(records) for index, record in part.items()}
-    return Validated(mean_scores([everything[index] for index in range(len(dataset))]), pictures)
-
-
-@contextmanager
-def scale_attention_maps(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """The scale attention of the first image that the model sees inside: module name -> (branches, H, W)."""
-    maps: dict[str, Tensor] = {}
-
-    def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
-        if name not in maps:
-            maps[name] = output[0].float().cpu()
-
-    handles = [
-        module.register_forward_hook(partial(keep, name))
-        for name, module in model.named_modules()
-        if isinstance(module, ScaleAttention)
-    ]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
+    scored = evaluate(model, (dataset[index] for index in mine), ranks.device, Scorer(protocol))
+    for index, evaluated in zip(mine, scored, strict=True):
+        records[index] = evaluated.record()
+        if ranks.is_first and len(records) <= samples:
+            name, panels = evaluated.scene.name, (evaluated.input, evaluated.output, evaluated.scene.target)
+            pictures[f"val/{name}"] = torch.cat([small(panel) for panel in panels], dim=2)
+            if len(records) == 1 and hasattr(model, "attention_maps"):
+                maps = model.attention_maps(evaluated.scene.views[None].to(ranks.device))
+                pictures.update({f"attention/{name}": side_by_side(map_.cpu()) for name, map_ in maps.items()})
+    gathered = {index: record for part in ranks.all_gather(records) for index, record in part.items()}
+    return Validated(mean_scores([gathered[index] for index in range(len(dataset))]), pictures)
 
 
 def side_by_side(weights: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
 from kpac.errors import UserError
+from tests.conftest import unpacked
 
+CPU = torch.device("cpu")
 DUAL = ("center", "left", "right")
 FLIP = AugmentConfig(flip=True)
 STAGES = [StageConfig(until=2, crop=16, batch_size=6), StageConfig(until=5, crop=32, batch_size=4)]
@@ -36,35 +38,36 @@ def test_whole_scene_holds_the_files_16_bits(data_root):
 def test_crop_depends_on_seed_and_position_alone(crops, data_root, tmp_path):
     again = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, FLIP, seed=1)
     other = CropDataset(crops.scenes, DecodedCache(tmp_path / "other"), 32, FLIP, seed=2)
-    assert torch.equal(crops[123]["views"], again[123]["views"])
-    assert not torch.equal(crops[123]["views"], other[123]["views"])
+    assert np.array_equal(crops[123].views, again[123].views)
+    assert not np.array_equal(crops[123].views, other[123].views)
 
 
 def test_every_scene_comes_once_a_round(crops):
     count = len(crops.scenes)
-    names = [crops[position]["name"] for position in range(2 * count)]
+    names = [crops[position].name for position in range(2 * count)]
     assert len(set(names[:count])) == len(set(names[count:])) == count
     assert names[:count] != names[count:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_for_any_workers_start_and_number_of_devices(crops, workers):
-    whole = [batch["target"] for batch in training_loader(crops, STAGES, (0, 5), workers=0)]
-    resumed = [batch["target"] for batch in training_loader(crops, STAGES, (3, 5), workers=workers)]
+    whole = [batch.unpack(CPU).target for batch in training_loader(crops, STAGES, (0, 5), workers=0)]
+    resumed = [batch.unpack(CPU).target for batch in training_loader(crops, STAGES, (3, 5), workers=workers)]
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
     halves = [training_loader(crops, STAGES, (0, 5), workers=workers, rank=rank, world_size=2) for rank in (0, 1)]
     for batch, first, second in zip(whole, *halves, strict=True):
-        assert torch.equal(batch[0::2], first["target"])
-        assert torch.equal(batch[1::2], second["target"])
+        assert torch.equal(batch[0::2], first.unpack(CPU).target)
+        assert torch.equal(batch[1::2], second.unpack(CPU).target)
 
 
 def test_stages_have_their_own_crops_and_batches_and_use_up_one_stream(crops):
-    batches = list(training_loader(crops, STAGES, (0, 4)))
-    assert [tuple(batch["target"].shape) for batch in batches] == [(6, 3, 16, 16)] * 2 + [(4, 3, 32, 32)] * 2
-    names = [name for batch in batches for name in batch["name"]]
-    assert names == [crops.scene(position).name for position in range(6 + 6 + 4 + 4)]
-    moved = next(iter(training_loader(crops, STAGES, (3, 4), position=7)))
-    assert moved["name"] == [crops.scene(position).name for position in range(7, 11)]
+    batches = [batch.unpack(CPU) for batch in training_loader(crops, STAGES, (0, 4))]
+    assert [tuple(batch.target.shape) for batch in batches] == [(6, 3, 16, 16)] * 2 + [(4, 3, 32, 32)] * 2
+    assert [(batch.start, batch.size) for batch in batches] == [(0, 6), (6, 6), (12, 4), (16, 4)]
+    moved = next(training_loader(crops, STAGES, (3, 4), position=7)).unpack(CPU)
+    assert (moved.start, moved.size) == (7, 4)
+    for place in range(4):
+        assert torch.equal(moved.target[place], unpacked(crops[7 + place])["target"])
 
 
 def test_photo_smaller_than_the_crop_is_named(data_root, tmp_path):

@@ -15,17 +15,17 @@ from kpac.errors import UserError
 
 
 class Items(Dataset):
-    """Numbers; where one is negative, a mistake."""
+    """Batches of numbers; where one is negative, a mistake."""
 
-    def __getitem__(self, number: int) -> torch.Tensor:
-        if number < 0:
+    def __getitem__(self, numbers: list[int]) -> torch.Tensor:
+        if min(numbers) < 0:
             raise UserError("a.png: cannot be read")
-        return torch.tensor(number)
+        return torch.tensor(numbers)
 
 
 def use(workers: int, batches: list[list[int]], work: Callable[[], None] = lambda: None) -> None:
     """Reads all batches, and works after each."""
-    with Batches(Items(), workers, batch_sampler=batches) as loaded:
+    with Batches(Items(), workers, sampler=batches) as loaded:
         for batch, numbers in zip(loaded, batches, strict=True):
             assert batch.tolist() == numbers
             work()

@@ -12,9 +12,11 @@ from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
 from kpac.data.synthesis.optics import render_view
-from kpac.data.transforms import Augmentation
+from kpac.data.transforms import Augmentation, as_float
 from kpac.errors import UserError
+from tests.conftest import unpacked
 
+CPU = torch.device("cpu")
 DUAL = ("center", "left", "right")
 SCALE = {"range": [0.7, 1.0], "probability": 0.5}
 NOISE = {"deviation": [0.02, 0.08], "probability": 0.5}
@@ -50,7 +52,7 @@ def coordinate_root(tmp_path):
 )
 def test_all_views_and_the_target_move_together(coordinate_root, tmp_path, augment, views):
     dataset = crops(coordinate_root, tmp_path / "cache", augment, views)
-    samples = [dataset[position] for position in range(40)]
+    samples = [unpacked(dataset[position]) for position in range(40)]
     for sample in samples:
         assert torch.equal(sample["views"], sample["target"].repeat(len(views), 1, 1))
     assert len({sample["target"].numpy().tobytes() for sample in samples}) == 40
@@ -62,7 +64,7 @@ def test_all_views_and_the_target_move_together(coordinate_root, tmp_path, augme
 )
 def test_every_orientation_comes_as_often_as_any_other(augment, count):
     image = coordinates(40, 40)
-    found = [drawn.cut(image).tobytes() for drawn in draws(1600, AugmentConfig(**augment), 40, 40)]
+    found = [as_float(drawn.cut(image)).tobytes() for drawn in draws(1600, AugmentConfig(**augment), 40, 40)]
     orientations = [np.rot90(side, turns) for side in (image, image[:, ::-1]) for turns in range(4)]
     assert set(found) <= {to_float(orientation).tobytes() for orientation in orientations}
     shares = [found.count(one) / len(found) for one in set(found)]
@@ -106,7 +108,7 @@ def test_changed_scene_is_the_scene_that_a_changed_world_gives(drawn, turn, size
     assert np.abs(views["left"] - views["right"]).max() > 0.01
     for side, source in zip(("left", "right"), drawn.order(("left", "right"), *size), strict=True):
         pixels = np.rint(views[source] * 65535).astype(np.uint16)
-        np.testing.assert_allclose(drawn.view(pixels, 0), world[side], atol=1e-5)
+        np.testing.assert_allclose(as_float(drawn.view(pixels, 0)), world[side], atol=1e-5)
 
 
 def test_dual_pixel_views_are_read_in_the_places_of_each_other_when_mirrored(data_root, tmp_path):
@@ -116,10 +118,10 @@ def test_dual_pixel_views_are_read_in_the_places_of_each_other_when_mirrored(dat
     for position in range(20):
         generator = np.random.default_rng((1, 1, position))
         drawn = Augmentation.draw(80, 112, 32, dataset.augment, generator)
-        sample = dataset[position]
+        crop = dataset[position]
         order = DUAL if not drawn.mirror else ("center", "right", "left")
-        expected = [drawn.cut(images[sample["name"]][view]).transpose(2, 0, 1) for view in order]
-        np.testing.assert_array_equal(sample["views"], np.concatenate(expected))
+        expected = [drawn.cut(images[crop.name][view]) for view in order]
+        np.testing.assert_array_equal(crop.views, expected)
         mirrored += drawn.mirror
     assert 0 < mirrored < 20
 
@@ -146,15 +148,16 @@ def test_scaled_crop_is_the_area_average_of_its_whole_region(dtype):
     for drawn in found:
         region = image[drawn.top : drawn.top + drawn.region, drawn.left : drawn.left + drawn.region]
         expected = cv2.resize(to_float(region), (40, 40), interpolation=cv2.INTER_AREA)
-        np.testing.assert_allclose(drawn.cut(image), expected, atol=2e-7)
-        np.testing.assert_allclose(drawn.cut(image).mean(), to_float(region).mean(), atol=1e-5)
+        cut = as_float(drawn.cut(image))
+        np.testing.assert_allclose(cut, expected, atol=2e-7)
+        np.testing.assert_allclose(cut.mean(), to_float(region).mean(), atol=1e-5)
 
 
 @pytest.mark.parametrize("gray", [False, True])
 def test_white_stays_in_range(gray):
     white = np.full((96, 96, 3), 65535, np.uint16)
     for region in range(33, 97):  # for 45 and some others, OpenCV averages ones to more than 1
-        image = Augmentation(0, 0, region, 32, gray=gray).target(white)
+        image = as_float(Augmentation(0, 0, region, 32, gray=gray).target(white))
         assert image.max() <= 1
         np.testing.assert_allclose(image, 1, atol=1e-6)
 
@@ -197,8 +200,9 @@ def test_gray_has_equal_channels_and_the_same_weights_in_views_and_target():
 def test_noise_is_on_the_views_alone_each_its_own_with_the_stated_deviation(region):
     flat = np.full((region, region, 3), 32768, np.uint16)
     drawn = Augmentation(0, 0, region, 128, deviation=0.05, noise_seed=3)
-    np.testing.assert_allclose(drawn.target(flat), 32768 / 65535, atol=1e-6)
-    noise = np.stack([drawn.view(flat, index) - drawn.target(flat) for index in range(3)]).reshape(3, -1)
+    target = as_float(drawn.target(flat))
+    np.testing.assert_allclose(target, 32768 / 65535, atol=1e-6)
+    noise = np.stack([drawn.view(flat, index) - target for index in range(3)]).reshape(3, -1)
     np.testing.assert_allclose(noise.std(axis=1), 0.05, rtol=0.02)
     np.testing.assert_allclose(noise.mean(axis=1), 0, atol=1e-3)
     np.testing.assert_allclose(np.corrcoef(noise), np.eye(3), atol=0.02)
@@ -213,8 +217,8 @@ def test_noise_leaves_the_range_of_images():
 
 def test_noise_of_crops_reaches_the_network_and_not_the_target(coordinate_root, tmp_path):
     noise = {"deviation": [0.05, 0.05], "probability": 1}
-    clean = crops(coordinate_root, tmp_path / "cache", AugmentConfig(), DUAL)[5]
-    noisy = crops(coordinate_root, tmp_path / "cache", AugmentConfig(noise=noise), DUAL)[5]
+    both = AugmentConfig(), AugmentConfig(noise=noise)
+    clean, noisy = (unpacked(crops(coordinate_root, tmp_path / "cache", augment, DUAL)[5]) for augment in both)
     assert torch.equal(noisy["target"], clean["target"])
     difference = (noisy["views"] - clean["views"]).view(3, 3, 32, 32)[:, :2]  # the third channel is black, and clipped
     assert torch.all((difference.std(dim=(1, 2, 3)) - 0.05).abs() < 0.006)
@@ -229,7 +233,7 @@ def test_everything_off_gives_the_files_bits(tmp_path, dtype):
     dataset = crops(tmp_path, tmp_path / "cache", AugmentConfig())
     places = np.lib.stride_tricks.sliding_window_view(to_float(image), (32, 32), axis=(0, 1))
     for position in range(20):
-        sample = dataset[position]
+        sample = unpacked(dataset[position])
         assert torch.equal(sample["views"], sample["target"])
         assert (places == sample["target"].numpy()).all(axis=(2, 3, 4)).sum() == 1
 
@@ -275,14 +279,16 @@ def test_workers_and_resuming_do_not_change_the_stream(data_root, tmp_path, work
     whole = list(training_loader(crops(data_root, tmp_path / "cache", augment, views), stages, (0, 6), workers=1))
     resumed = training_loader(crops(data_root, tmp_path / "cache", augment, views), stages, (2, 6), workers=workers)
     for before, after in zip(whole[2:], resumed, strict=True):
-        assert torch.equal(before["views"], after["views"])
-        assert torch.equal(before["target"], after["target"])
+        before, after = before.unpack(CPU), after.unpack(CPU)
+        assert torch.equal(before.views, after.views)
+        assert torch.equal(before.target, after.target)
+        assert (before.start, before.size) == (after.start, after.size)
 
 
 def test_draw_depends_on_the_seed_and_the_position_alone(data_root, tmp_path):
     dataset = crops(data_root, tmp_path / "cache", ALL)
-    backwards = {position: dataset[position]["views"] for position in reversed(range(12))}
+    backwards = {position: unpacked(dataset[position])["views"] for position in reversed(range(12))}
     other = crops(data_root, tmp_path / "cache", ALL, seed=2)
     for position in range(12):
-        assert torch.equal(dataset[position]["views"], backwards[position])
-        assert not torch.equal(dataset[position]["views"], other[position]["views"])
+        assert torch.equal(unpacked(dataset[position])["views"], backwards[position])
+        assert not torch.equal(backwards[position], unpacked(other[position])["views"])

@@ -66,8 +66,8 @@ def counted(monkeypatch, dies_after: int | None = None) -> list[str]:
 
 def score_images(folder: Path, data: Path, output: Path, protocol: str = "dpdd-8bit") -> dict:
     evaluation = Evaluation(data, protocol=protocol)
-    with run.processes("cpu") as here:
-        return evaluate_method(SavedImages(folder, CPU, "theirs"), evaluation, output, here, write_report)
+    with run.join_ranks("cpu") as ranks:
+        return evaluate_method(SavedImages(folder, CPU, "theirs"), evaluation, output, ranks, write_report)
 
 
 def test_groups_and_their_means(labelled, weights, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kpac.config import load_config
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.models.registry import resolve_model
 from kpac.models.weights import load_model
 from kpac.training.run_folder import resumed_config
@@ -32,7 +32,7 @@ def settings_as_they_were():
 
 def trainer(config_file: Path, *overrides: str) -> Trainer:
     config = resolve_model(load_config(config_file, [*STEPS, *overrides]))
-    return Trainer(config, Processes(0, 1, torch.device(config.device)))
+    return Trainer(config, Ranks(0, 1, torch.device(config.device)))
 
 
 def weights(config_file: Path, *overrides: str) -> dict[str, torch.Tensor]:
@@ -40,7 +40,7 @@ def weights(config_file: Path, *overrides: str) -> dict[str, torch.Tensor]:
     made = trainer(config_file, *overrides)
     made.network = made.compute.compile(made.model)
     for batch in made.compute.batches(made.data.batches(0, 0, made.compute.pinned)):
-        made.step(*batch)
+        made.step(batch)
     return {name: value.cpu() for name, value in made.model.state_dict().items()}
 
 
@@ -82,11 +82,11 @@ def test_defaults_on_a_gpu_are_the_fast_ones(config_file):
 def test_step_does_not_wait_for_the_device(config_file, precision):
     made = trainer(config_file, f"train.compute.precision={precision}", "train.ema_decay=0.9", "train.accumulate=2")
     batches = made.compute.batches(made.data.batches(0, 0, made.compute.pinned))
-    made.step(*next(batches))  # the first step makes the optimizer's state
+    made.step(next(batches))  # the first step makes the optimizer's state
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            made.step(*batch)
+            made.step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert made.guard.read().longest <= 1  # float16 may begin with too large a scale

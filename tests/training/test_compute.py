@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kpac.config import ComputeConfig, load_config
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.models.registry import resolve_model
 from kpac.training.compute import Compute
 from kpac.training.trainer import Trainer
@@ -18,9 +18,9 @@ CPU = torch.device("cpu")
 def weights(config_file: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """After three steps with a constant learning rate."""
     config = resolve_model(load_config(config_file, ["train.iterations=3", "train.batch_size=4", *overrides]))
-    trainer = Trainer(config, Processes(0, 1, CPU))
+    trainer = Trainer(config, Ranks(0, 1, CPU))
     for batch in trainer.compute.batches(trainer.data.batches(0, 0, pinned=False)):
-        trainer.step(*batch)
+        trainer.step(batch)
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
 
 

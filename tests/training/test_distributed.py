@@ -15,7 +15,7 @@ import torch
 from kpac.config import load_config
 from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.evaluation.protocols import find_protocol
 from kpac.models.registry import create_model
 from kpac.models.weights import load_model, read_header
@@ -67,7 +67,7 @@ def test_two_processes_train_and_score_the_model_that_one_trains(config_file, th
     scenes = SceneDataset(find_scenes(three_scenes, "val"), bit_depth=8)
     assert len(scenes) == 3
     protocol = find_protocol(load_config(config_file).validation.protocol)
-    alone = validate(load_model(weights), scenes, protocol, Processes(0, 1, torch.device("cpu")), samples=0)
+    alone = validate(load_model(weights), scenes, protocol, Ranks(0, 1, torch.device("cpu")), samples=0)
     assert read_header(weights)["validation"] == pytest.approx(alone.scores, rel=1e-6)
 
 

@@ -73,6 +73,6 @@ def test_output_that_is_no_number_ends_the_run_and_leaves_no_weights(lapse, tmp_
 def test_counts_are_read_only_when_asked():
     guard = DivergenceGuard(torch.device("cpu"))
     for iteration, good in enumerate([True, False, False, True, False], start=1):
-        guard.count(torch.tensor(good), iteration)
+        guard.count(torch.tensor(good), iteration, start=10 * iteration)
     read = guard.read()
-    assert (read.streak, read.longest, read.total, read.latest) == (1, 2, 3, 5)
+    assert (read.streak, read.longest, read.total, read.latest, read.start) == (1, 2, 3, 5, 50)

@@ -11,14 +11,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kpac.config import load_config
 from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.models.registry import create_model
 from kpac.training.trainer import train
 from kpac.training.validation import PICTURE, small, validate
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def test_tensorboard_has_the_numbers_the_pictures_and_the_attention_maps(config_file):
@@ -27,9 +27,9 @@ def test_tensorboard_has_the_numbers_the_pictures_and_the_attention_maps(config_
     scalars = {"loss", "l1", "gradient_norm", "learning_rate", "images_per_second", "data_wait", "skipped"}
     assert {f"train/{name}" for name in scalars} | {"val/psnr", "val/ssim", "val/mae"} <= set(events.Tags()["scalars"])
     pictures = events.Tags()["images"]
-    assert "scale_attention/blocks.0.scale_attention" in pictures
+    assert "attention/blocks.0.scale_attention" in pictures
     assert len([name for name in pictures if name.startswith("val/")]) == 2
-    image = events.Images("scale_attention/blocks.0.scale_attention")[0]
+    image = events.Images("attention/blocks.0.scale_attention")[0]
     assert (image.height, image.width) == (20, 5 * 28)  # five dilations, at a quarter of 80x112
     step = events.Images(next(name for name in pictures if name.startswith("val/")))[0]
     assert (step.height, step.width) == (80, 3 * 112)  # input, output, target
@@ -44,8 +44,8 @@ def test_attention_maps_are_those_of_the_first_scene_and_leave_no_hooks(data_roo
     handle = attention.register_forward_hook(lambda _, __, output: seen.append(output[0]))
     pictures = validate(model, scenes, find_protocol("dpdd-8bit"), ALONE, samples=1).pictures
     handle.remove()
-    assert torch.equal(pictures["scale_attention/blocks.1.scale_attention"], torch.cat([*seen[0][:, None]], dim=2))
-    assert len(seen) == 2
+    assert torch.equal(pictures["attention/blocks.1.scale_attention"], torch.cat([*seen[1][:, None]], dim=2))
+    assert len(seen) == 3  # two scenes, and the maps of the first
     assert not any(module._forward_hooks for module in model.modules())
     assert [name for name in pictures if name.startswith("val/")] == [f"val/{scenes[0].name}"]
 

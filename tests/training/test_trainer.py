@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from kpac.config import load_config
+from kpac.data.batches import Batch
 from kpac.data.images import write_pixels
-from kpac.distributed import Processes
+from kpac.distributed import Ranks
 from kpac.errors import Stopped, UserError
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_model, read_header, save_model
 from kpac.training.trainer import Trainer, train
+from tests.conftest import unpacked
 
 
 def metrics(folder, kind: str) -> list[dict]:
@@ -50,12 +52,12 @@ def test_best_weights_are_those_of_the_best_validation(config_file):
 
 def test_steps_on_one_batch_learn_it(config_file):
     config = load_config(config_file, ["train.iterations=60", "train.optimizer.learning_rate=1e-2"])
-    trainer = Trainer(resolve_model(config), Processes(0, 1, torch.device("cpu")))
-    views = trainer.data.crops[0]["views"][None]
+    trainer = Trainer(resolve_model(config), Ranks(0, 1, torch.device("cpu")))
+    views = unpacked(trainer.data.crops[0])["views"][None]
     target = 1 - views[:, [1, 2, 0]]  # far from the identity, so that learning shows
     before = trainer.loss(trainer.model(views), target)[0].item()
     for _ in range(60):
-        trainer.step(views, target)
+        trainer.step(Batch(views, target, start=0, size=1))
     assert trainer.loss(trainer.model(views), target)[0].item() < 0.7 * before
 
 
