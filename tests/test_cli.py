@@ -91,7 +91,7 @@ def test_synthesize_takes_the_cameras_settings(tmp_path):
     arguments = ["--photos", photos, "--output", tmp_path / "set", "--f-number", "4", "--scenes", "4"]
     assert main(["data", "synthesize", *map(str, arguments)]) == 0
     settings = json.loads((tmp_path / "set" / "synthesis.json").read_text())["recipe"]["settings"]
-    assert (settings["f_number"], settings["scenes"]) == (4.0, 4)
+    assert (settings["f_number"], settings["scenes"]) == ([4.0, 4.0], 4)
 
 
 def test_config_show_prints_what_load_config_reads(capsys, config_file):

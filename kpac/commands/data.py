@@ -104,7 +104,7 @@ def synthesize(options: argparse.Namespace) -> None:
     from kpac.data.synthesis.dataset import SynthesisSettings, scenes_of_each, synthesize
     from kpac.data.synthesis.photos import folder_photos, skimage_photos
 
-    settings = SynthesisSettings.from_options(vars(options))
+    settings = SynthesisSettings.from_options(vars(options), options.recipe)
     if options.photos == "skimage":
         if options.depth:
             raise UserError("--depth: the photographs of scikit-image bring their own; name a folder with --photos")
@@ -121,12 +121,24 @@ def _layout_argument(command: argparse.ArgumentParser) -> None:
 
 
 def _settings_arguments(command: argparse.ArgumentParser) -> None:
-    """One flag for each of the camera's settings; the defaults and checks are the schema's."""
-    from kpac.data.synthesis.settings import SynthesisSettings
+    """The recipe, and a flag for each of its settings; the defaults and checks are the schema's."""
+    from kpac.data.synthesis.settings import SynthesisSettings, recipe_names
 
-    group = command.add_argument_group("camera and scenes")
+    names = ", ".join(recipe_names())
+    command.add_argument(
+        "--recipe", metavar="NAME", help=f"settings to start from: {names}, or a YAML file (default: those below)"
+    )
+    group = command.add_argument_group("camera and scenes; LOW:HIGH draws anew for every scene")
     for name, field in SynthesisSettings.model_fields.items():
+        if name == "depth_maps":  # a mapping: of recipes alone
+            continue
         text = field.description[0].lower() + field.description[1:].rstrip(".")
         if field.default is not None:
-            text += f" (default: {field.default})"
+            text += f" (default: {_default_text(field.default)})"
         group.add_argument("--" + name.replace("_", "-"), metavar="N", default=argparse.SUPPRESS, help=text)
+
+
+def _default_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ":".join(f"{bound:g}" for bound in dict.fromkeys(value))
+    return str(value)

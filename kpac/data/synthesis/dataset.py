@@ -54,7 +54,7 @@ def synthesize(
     Raises:
         UserError: `output` holds something else, or a photograph cannot be read.
     """
-    recipe = {"settings": settings.model_dump(), "photos": [_fingerprint(photo) for photo in photos]}
+    recipe = {"settings": settings.model_dump(mode="json"), "photos": [_fingerprint(photo) for photo in photos]}
     if _is_made(output, recipe) and not overwrite:
         return output
     if output.exists() and not output.is_dir():
@@ -68,7 +68,8 @@ def synthesize(
     jobs = [(photo, index, rank) for rank, photo in enumerate(photos) for index in range(counts[rank])]
     try:
         for split in sorted({photo.split for photo in photos}):
-            for folder in ("c/source", "c/target", "c/blur", "l/source", "r/source"):
+            halves = ("l/source", "r/source") if settings.views == "dual" else ()
+            for folder in ("c/source", "c/target", "c/blur", *halves):
                 (partial_output / f"{split}_{folder}").mkdir(parents=True)
         # Spawned, not forked: OpenCV's and PyTorch's threads do not survive a fork.
         with ProcessPoolExecutor(workers, get_context("spawn"), end_with_the_parent) as pool:
@@ -107,19 +108,12 @@ def _make_scene(root: Path, settings: SynthesisSettings, photo: Photo, index: in
     pixels, depth = photo.pixels(settings.size)
     scene = render(to_float(pixels), depth, settings, seed=(settings.seed, rank, index))
     name = f"{photo.name}_{index}"
-    folders = {"c/source": scene.center, "c/target": scene.target, "l/source": scene.left, "r/source": scene.right}
+    folders = {f"{view[0]}/source": image for view, image in scene.views.items()} | {"c/target": scene.target}
     for folder, image in folders.items():
         write_pixels(root / f"{photo.split}_{folder}" / f"{name}.png", from_float(image, 16))
     with whole_file(root / f"{photo.split}_c/blur/{name}.tiff") as partial:
         partial.write_bytes(cv2.imencode(".tiff", scene.blur_radius)[1])
-    return {
-        "name": name,
-        "split": photo.split,
-        "photo": photo.name,
-        "depth": "measured" if depth is not None else "random",
-        "focus_distance_m": round(scene.focus_distance_m, 4),
-        "blur_radius_px": [round(float(value), 3) for value in (scene.blur_radius.min(), scene.blur_radius.max())],
-    }
+    return {"name": name, "split": photo.split, "photo": photo.name, **scene.facts}
 
 
 def _fingerprint(photo: Photo) -> dict[str, str | None]:

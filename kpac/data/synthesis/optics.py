@@ -1,14 +1,17 @@
-"""The image of a scene through a thin lens: circle of confusion, layered rendering, dual-pixel views, sensor noise."""
+"""The image of a scene through a thin lens: circle of confusion, aperture, layered rendering, dual-pixel views."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from typing import Literal
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
-LAYER_STEP = 0.25  # pixels of blur radius between two layers
+FINE_STEP = 0.25  # pixels of blur radius between two layers, up to a radius of COARSE_FROM
+COARSE_FROM = 4.0  # pixels; beyond, layers lie FINE_STEP / COARSE_FROM of their radius apart
 SUBPIXELS = 8  # a side, to integrate the aperture over each pixel
+
+Side = Literal["left", "right", "whole"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,12 @@ class Lens:
         f_number: focal length over aperture diameter.
         focus_distance_m: distance of the plane in focus, in metres.
         sensor_width_mm: width of the sensor that the image fills, in millimetres; 36 is a full frame.
-        blades: straight sides of the aperture, 0 for a disc.
     """
 
     focal_length_mm: float
     f_number: float
     focus_distance_m: float
     sensor_width_mm: float
-    blades: int = 0
 
     def blur_radius(self, depth_m: np.ndarray, image_width: int) -> np.ndarray:
         """Signed radius of the circle of confusion, in pixels: positive behind the plane in focus, negative before it.
@@ -47,17 +48,53 @@ class Lens:
         return diameter_m / pixel_m / 2
 
 
-@cache
-def aperture_kernel(radius: float, blades: int, side: str) -> np.ndarray:
-    """The blur of a point at a given signed radius, seen through half of the aperture.
+@dataclass(frozen=True)
+class Aperture:
+    """What the lens lets through; the blur of a point is its image.
 
-    The aperture is symmetric left to right, so each half gets half of the light. Behind the plane in focus the left
-    half of the aperture makes the left half of the blur; before it, the right half.
+    Args:
+        blades: straight sides, 0 for a disc.
+        rotation: of the polygon, as a fraction of the angle of one side.
+        rim: spherical aberration, -1 to 1: brightness of the rim against the middle, behind the plane in focus; the
+            other way round before it.
+        cat_eye: mechanical vignetting: where the second circle that bounds the pupil has its center, in units of the
+            pupil's radius, to the right and down.
+    """
+
+    blades: int = 0
+    rotation: float = 0.0
+    rim: float = 0.0
+    cat_eye: tuple[float, float] = (0.0, 0.0)
+
+    def transmission(self, u: np.ndarray, v: np.ndarray, behind: bool) -> np.ndarray:
+        """Light that passes at points of the pupil, whose radius is 1; u to the right, v down; not normalised."""
+        distance = np.hypot(u, v)
+        if self.blades:
+            # Distance to the nearest side. A vertex is at the top: unrotated, the polygon is symmetric left to right.
+            sector = 2 * np.pi / self.blades
+            offset = (np.arctan2(u, -v) - self.rotation * sector) % sector - sector / 2
+            inside = distance * np.cos(offset) <= np.cos(sector / 2)
+        else:
+            inside = distance <= 1
+        if any(self.cat_eye):
+            inside = inside & (np.hypot(u - self.cat_eye[0], v - self.cat_eye[1]) <= 1)
+        rim = self.rim if behind else -self.rim
+        return inside * (1 + rim * np.clip(2 * distance**2 - 1, -1, 1))
+
+
+DISC = Aperture()
+
+
+@lru_cache(maxsize=512)
+def aperture_kernel(radius: float, aperture: Aperture, side: Side) -> np.ndarray:
+    """The blur of a point at a given signed radius, seen through the aperture or half of it.
+
+    Behind the plane in focus the left half of the aperture makes the left half of the blur; before it, the right half.
 
     Args:
         radius: signed blur radius in pixels.
-        blades: sides of the aperture polygon, 0 for a disc.
-        side: "left" or "right" half of the aperture.
+        aperture: its shape.
+        side: "left" or "right" half of the aperture, or the "whole" of it.
 
     Returns:
         A square array of odd side, sum 1.
@@ -66,23 +103,32 @@ def aperture_kernel(radius: float, blades: int, side: str) -> np.ndarray:
     count = (2 * reach + 1) * SUBPIXELS
     position = (np.arange(count) + 0.5) / SUBPIXELS - (reach + 0.5)
     x, y = np.meshgrid(position, position)
-    if blades:
-        # Distance to the nearest side, for a polygon with a vertex at the top: symmetric left to right.
-        angle = np.arctan2(x, -y)
-        sector = 2 * np.pi / blades
-        offset = (angle % sector) - sector / 2
-        inside = np.hypot(x, y) * np.cos(offset) <= abs(radius) * np.cos(sector / 2)
-    else:
-        inside = np.hypot(x, y) <= abs(radius)
-    half = inside & ((x < 0) == ((side == "left") == (radius >= 0)))
-    if not half.any():
-        half = inside | (np.hypot(x, y) < 0.5)
+    scale = radius or 1.0
+    u, v = x / scale, y / scale
+    light = aperture.transmission(u, v, behind=radius >= 0)
+    half = light if side == "whole" else light * ((u < 0) == (side == "left"))
+    if not half.any():  # a radius below a subpixel
+        half = np.where(np.hypot(x, y) < 0.5, 1.0, light)
     cells = half.reshape(2 * reach + 1, SUBPIXELS, 2 * reach + 1, SUBPIXELS).sum(axis=(1, 3))
     return (cells / cells.sum()).astype(np.float32)
 
 
-def render_view(photo: np.ndarray, radius: np.ndarray, blades: int, side: str) -> np.ndarray:
-    """What one half of the aperture sees of a scene: layers from back to front, the near ones occluding the far ones.
+def layer_of(radius: np.ndarray) -> np.ndarray:
+    """The layer of each blur radius: whole numbers that grow with it, 0 in focus."""
+    size = np.abs(radius)
+    coarse = COARSE_FROM * (1 + np.log(np.maximum(size, COARSE_FROM) / COARSE_FROM))
+    return np.rint(np.copysign(np.where(size <= COARSE_FROM, size, coarse), radius) / FINE_STEP).astype(int)
+
+
+def radius_of(layer: int) -> float:
+    """The blur radius in the middle of a layer."""
+    size = abs(layer) * FINE_STEP
+    size = size if size <= COARSE_FROM else COARSE_FROM * float(np.exp(size / COARSE_FROM - 1))
+    return float(np.copysign(size, layer))
+
+
+def render_view(photo: np.ndarray, radius: np.ndarray, aperture: Aperture, side: Side) -> np.ndarray:
+    """What the aperture, or half of it, sees of a scene: layers from back to front, the near ones occluding the others.
 
     Each layer's colour is blurred among its own pixels only, so nothing in focus bleeds into the blur behind it. Its
     coverage is the blurred mask of everything at its depth or nearer, which leaves no seam between layers of one
@@ -91,71 +137,37 @@ def render_view(photo: np.ndarray, radius: np.ndarray, blades: int, side: str) -
     Args:
         photo: H x W x 3 in linear light, float32.
         radius: H x W, signed blur radius in pixels, larger is farther away.
-        blades: see `aperture_kernel`.
-        side: "left" or "right".
+        aperture: its shape.
+        side: "left", "right" or "whole".
 
     Returns:
         H x W x 3 in linear light.
     """
-    layer = np.rint(radius / LAYER_STEP).astype(int)
+    layer = layer_of(radius)
     seen = np.zeros_like(photo)
     covered = np.zeros(photo.shape[:2], np.float32)
     for index in np.unique(layer)[::-1]:
-        kernel = aperture_kernel(float(index * LAYER_STEP), blades, side)
-        band = (layer == index).astype(np.float32)
-        weight = _blur(band, kernel)
-        color = _blur(photo * band[..., None], kernel) / np.maximum(weight, 1e-6)[..., None]
-        coverage = _blur((layer <= index).astype(np.float32), kernel) * (weight > 1e-4)
-        seen += coverage[..., None] * (color - seen)
-        covered += coverage * (1 - covered)
+        kernel = aperture_kernel(radius_of(int(index)), aperture, side)
+        whole = layer == index
+        # A layer reaches no farther than its kernel, and its blur there depends on pixels as far away again.
+        inner, outer = (_around(whole, times * (kernel.shape[0] // 2)) for times in (1, 2))
+        cut = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+        band = whole[outer].astype(np.float32)
+        weight = _blur(band, kernel)[cut]
+        color = _blur(photo[outer] * band[..., None], kernel)[cut] / np.maximum(weight, 1e-6)[..., None]
+        coverage = _blur((layer[outer] <= index).astype(np.float32), kernel)[cut] * (weight > 1e-4)
+        seen[inner] += coverage[..., None] * (color - seen[inner])
+        covered[inner] += coverage * (1 - covered[inner])
     return seen / np.maximum(covered, 1e-6)[..., None]
 
 
-def add_sensor_noise(
-    image: np.ndarray, full_well_electrons: float, read_noise_electrons: float, generator: np.random.Generator
-) -> np.ndarray:
-    """Photon and read noise of one half of each pixel, as a normal distribution of their joint variance.
-
-    Args:
-        image: linear light in [0, 1], where 1 fills the pixel.
-        full_well_electrons: electrons of a full half-pixel; 0 for no noise.
-        read_noise_electrons: deviation of the read-out.
-        generator: source of the draw.
-    """
-    if full_well_electrons == 0:
-        return image
-    variance = (image * full_well_electrons + read_noise_electrons**2) / full_well_electrons**2
-    return image + generator.standard_normal(image.shape, dtype=np.float32) * np.sqrt(variance, dtype=np.float32)
-
-
-def to_linear(image: np.ndarray) -> np.ndarray:
-    """sRGB to linear light, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(image: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB, both in [0, 1] (IEC 61966-2-1)."""
-    image = np.clip(image, 0, 1)
-    return np.where(image <= 0.0031308, image * 12.92, 1.055 * image ** (1 / 2.4) - 0.055)
-
-
-def random_depth(height: int, width: int, near_m: float, far_m: float, generator: np.random.Generator) -> np.ndarray:
-    """A smooth random depth map in metres: waves of two sizes, even in inverse distance, filling [near_m, far_m]."""
-    waves = np.zeros((height, width), np.float32)
-    for cells, strength in ((3, 1.0), (7, 0.35)):
-        coarse = generator.standard_normal((cells, cells), dtype=np.float32)
-        waves += strength * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    waves = (waves - waves.min()) / (waves.max() - waves.min())
-    return 1 / (1 / far_m + waves * (1 / near_m - 1 / far_m))
-
-
-def fill_holes(depth: np.ndarray) -> np.ndarray:
-    """Gives every NaN or infinite pixel of a depth map the value of the nearest known one."""
-    unknown = ~np.isfinite(depth)
-    if not unknown.any():
-        return depth
-    nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
-    return depth[tuple(nearest)]
+def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """The rows and columns of a mask's pixels, and a margin around them as far as the image goes."""
+    found = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return tuple(
+        slice(max(0, at[0] - margin), min(size, at[-1] + margin + 1))
+        for at, size in zip(found, mask.shape, strict=True)
+    )
 
 
 def _blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from kpac.data.images import list_images, read_pixels
-from kpac.data.synthesis.optics import fill_holes
+from kpac.data.layouts import SPLITS
+from kpac.data.synthesis.depth import fill_holes
 from kpac.errors import UserError
 
 SKIMAGE_SPLITS = {
@@ -84,42 +85,65 @@ def skimage_photos() -> list[Photo]:
 
 
 def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: float, seed: int) -> list[Photo]:
-    """The photographs of a folder, divided at random into splits.
+    """The photographs of a folder, divided into splits: by its subfolders train, val and test, or else at random.
 
     Two files with the same bytes are one photograph, so that none appears in two splits.
 
     Args:
-        folder: holds the photographs.
+        folder: holds the photographs, or the three subfolders with them.
         depth_folder: holds a depth map for some of them, under the same stem: `.npy` in metres, or 16-bit `.png` in
             millimetres, 0 for unknown.
-        val, test: the fractions of the photographs for these splits; each gets at least one.
-        seed: fixes the division.
+        val, test: without subfolders, the fractions of the photographs for these splits; each gets at least one.
+        seed: fixes the random division.
 
     Raises:
-        UserError: no folder, or too few photographs for three splits.
+        UserError: no folder, too few photographs for three splits, or one photograph in two subfolders.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with sharp photographs")
+    given = {split: list_images(folder / split) for split in SPLITS}
+    divided = _given_splits(folder, given) if any(given.values()) else _random_splits(folder, val, test, seed)
+    first: dict[str, Path] = {}
+    for path, _ in divided:
+        if path.stem in first:
+            raise UserError(f"{path}: another photograph has this name, {first[path.stem]}; rename one of the two")
+        first[path.stem] = path
+    return [Photo(path.stem, split, path, _depth_file(depth_folder, path.stem), _read_depth) for path, split in divided]
+
+
+def _given_splits(folder: Path, given: dict[str, list[Path]]) -> list[tuple[Path, str]]:
+    loose = list_images(folder)
+    if loose:
+        raise UserError(f"{loose[0]}: lies beside the folders {', '.join(SPLITS)}; move it into one of them")
+    by_content: dict[str, tuple[Path, str]] = {}
+    for split, paths in given.items():
+        if not paths:
+            raise UserError(f"{folder / split}: holds no photographs; expected some in each of {', '.join(SPLITS)}")
+        for path in paths:
+            earlier, its_split = by_content.setdefault(_digest(path), (path, split))
+            if its_split != split:
+                raise UserError(f"{path}: is the same photograph as {earlier}, in another split; remove one of the two")
+    return list(by_content.values())
+
+
+def _random_splits(folder: Path, val: float, test: float, seed: int) -> list[tuple[Path, str]]:
     by_content: dict[str, Path] = {}
     for path in list_images(folder):
-        by_content.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
+        by_content.setdefault(_digest(path), path)
     paths = sorted(by_content.values())
     if len(paths) < 3:
         raise UserError(f"{folder}: holds {len(paths)} different photographs; expected 3 or more, one a split at least")
-    stems = [path.stem for path in paths]
-    for path in paths:
-        if stems.count(path.stem) > 1:
-            raise UserError(f"{path}: another photograph has this name and another suffix; rename one of the two")
     counts = {"test": max(1, round(test * len(paths))), "val": max(1, round(val * len(paths)))}
     if sum(counts.values()) >= len(paths):
         raise UserError(f"{folder}: of {len(paths)} photographs none is left for training; reduce --val or --test")
     order = np.random.default_rng([seed, 1]).permutation(len(paths))
     splits = ["test"] * counts["test"] + ["val"] * counts["val"]
     splits += ["train"] * (len(paths) - len(splits))
-    return [
-        Photo(paths[i].stem, split, paths[i], _depth_file(depth_folder, paths[i].stem), _read_depth)
-        for i, split in sorted(zip(order, splits, strict=True))
-    ]
+    return [(paths[i], split) for i, split in sorted(zip(order, splits, strict=True))]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _depth_file(folder: Path | None, stem: str) -> Path | None:

@@ -1,57 +1,191 @@
-"""Settings of synthetic data: the camera and the scenes."""
+"""Settings of synthetic data: the scene, the lens, the sensor, and recipes that name a set of them."""
 
-from typing import Annotated, Any
+import math
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from kpac.config import Section, validate
+from kpac.config import Section, nearest, read_yaml, validate
+from kpac.errors import UserError
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
+DepthKind = Literal["waves", "planes", "objects", "segments"]
+
+
+def _range(limits: str, fits: Callable[[float], bool]) -> Any:
+    """The type of a range whose bounds both fit: [low, high], LOW:HIGH, or one number that stands for both.
+
+    Args:
+        limits: what fits, for the message.
+        fits: whether a bound does.
+    """
+
+    def parse(value: Any) -> tuple[float, float]:
+        parts = value.split(":") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        try:
+            bounds = [float(part) for part in parts if not isinstance(part, bool)]
+        except (TypeError, ValueError):
+            bounds = []
+        if len(bounds) not in (1, 2) or len(bounds) != len(parts) or not all(map(fits, bounds)):
+            raise ValueError(f"should be a number {limits}, or a range of such, LOW:HIGH, found {value!r}")
+        if bounds[0] > bounds[-1]:
+            raise ValueError(f"should have its smaller value first, found {value!r}")
+        return bounds[0], bounds[-1]
+
+    return Annotated[tuple[float, float], BeforeValidator(parse)]
+
+
+Positive = _range("above 0", lambda value: 0 < value < math.inf)
+NonNegative = _range("of 0 or more", lambda value: 0 <= value < math.inf)
+Fraction = _range("from 0 to 1", lambda value: 0 <= value <= 1)
+Signed = _range("from -1 to 1", lambda value: -1 <= value <= 1)
+Quality = _range("from 1 to 100", lambda value: 1 <= value <= 100)
+Multiple = _range("of 1 or more", lambda value: 1 <= value < math.inf)
+
+
+def _shapes(choices: tuple[int, ...]) -> tuple[int, ...]:
+    for blades in choices:
+        if blades < 0 or blades in (1, 2):
+            raise ValueError(f"should be 0 or at least 3 each, found {blades}")
+    return choices
+
+
+def _as_choices(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(value.split(":"))
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _some_weight(weights: dict[str, float]) -> dict[str, float]:
+    if sum(weights.values()) <= 0:
+        raise ValueError("should give some kind of depth map a weight above 0")
+    return weights
 
 
 class SynthesisSettings(Section):
-    """What is rendered and how; lengths carry their unit in their name."""
+    """What is rendered and how. Lengths carry their unit in their name.
+
+    A setting that is a range (LOW:HIGH on the command line, [low, high] in a recipe) is drawn anew for every scene; one
+    number fixes it. Lengths and f-numbers are drawn evenly in their logarithm.
+    """
 
     scenes: Annotated[int, Field(ge=1)] | None = None
     """Scenes in all, spread evenly over the photographs; each has its own plane in focus and, where no depth is given,
     its own depth; by default two of each photograph."""
     size: Annotated[int, Field(ge=16)] = 768
     """Reduce photographs whose longest side has more pixels than this, by area averaging."""
-    focal_length_mm: PositiveFloat = 50.0
-    """Focal length of the lens, in millimetres."""
-    f_number: PositiveFloat = 2.0
-    """Focal length over the aperture's diameter."""
-    sensor_width_mm: PositiveFloat = 36.0
-    """Width of the sensor, which the image's longest side fills."""
-    focus_distance_m: PositiveFloat | None = None
-    """Distance of the plane in focus, the same in every scene; by default that of a random pixel."""
-    near_m: PositiveFloat = 1.0
+    views: Literal["dual", "center"] = "dual"
+    """dual: center, left and right views; center: the center view alone, in half the time."""
+
+    depth_maps: Annotated[dict[DepthKind, Annotated[float, Field(ge=0)]], AfterValidator(_some_weight)] = {"waves": 1.0}
+    """Kinds of random depth maps and how often each is drawn: waves (smooth), planes (one slanted plane), objects
+    (polygons, discs and bars before a slanted plane), segments (regions of the photograph, each at its own depth)."""
+    near_m: Positive = (1.0, 1.0)
     """Nearest distance of random depth maps."""
-    far_m: PositiveFloat = 10.0
+    far_m: Positive = (10.0, 10.0)
     """Farthest distance of random depth maps."""
-    aperture_blades: Annotated[int, Field(ge=0)] = 0
-    """Straight sides of the aperture, 3 or more; 0 for a disc."""
-    full_well_electrons: NonNegativeFloat = 60000.0
+    focus_distance_m: Positive | None = None
+    """Distance of the plane in focus; by default that of a random pixel."""
+    focus_on_scene: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the scenes that are focused on a random pixel; the others anywhere between the nearest and the farthest
+    distance."""
+
+    focal_length_mm: Positive = (50.0, 50.0)
+    """Focal length of the lens, in millimetres."""
+    f_number: Positive = (2.0, 2.0)
+    """Focal length over the aperture's diameter."""
+    sensor_width_mm: Positive = (36.0, 36.0)
+    """Width of the sensor, which the image's longest side fills."""
+    aperture_blades: Annotated[tuple[int, ...], BeforeValidator(_as_choices), AfterValidator(_shapes)] = (0,)
+    """Straight sides of the aperture, 3 or more; 0 for a disc; several to choose from at random."""
+    aperture_rotation: Fraction = (0.0, 0.0)
+    """Rotation of the aperture's polygon, as a fraction of the angle of one side."""
+    aperture_rim: Signed = (0.0, 0.0)
+    """Spherical aberration: 0 for even blur discs; above, discs behind the plane in focus are brighter at the rim and
+    those before it in the middle; below 0 the other way round."""
+    cat_eye: Fraction = (0.0, 0.0)
+    """Mechanical vignetting: distance between the two circles that bound the pupil, as a fraction of its diameter, in
+    a random direction."""
+    lens_blur_px: NonNegative = (0.0, 0.0)
+    """Deviation of the Gaussian blur that a lens has in focus, too, in pixels."""
+
+    contrast: Fraction = (0.0, 0.0)
+    """S-shaped tone curve of the camera, from none (sRGB alone) to a full smoothstep."""
+    highlights: Multiple = (1.0, 1.0)
+    """Brightness of what is white in the photograph, in multiples of white: blurred lights stay bright."""
+    full_well_electrons: NonNegative = (60000.0, 60000.0)
     """Electrons of a full pixel, which set the photon noise; 0 for no noise at all."""
-    read_noise_electrons: NonNegativeFloat = 3.0
+    read_noise_electrons: NonNegative = (3.0, 3.0)
     """Deviation of the read-out."""
+    jpeg_quality: Quality | None = None
+    """Compresses the input views as JPEG of this quality; by default not at all."""
+    jpeg_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the scenes that are compressed."""
+
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes every random draw."""
 
     @model_validator(mode="after")
     def _check(self) -> "SynthesisSettings":
-        if self.near_m >= self.far_m:
-            raise ValueError(f"near_m ({self.near_m:g}) should be less than far_m ({self.far_m:g})")
-        if self.aperture_blades in (1, 2):
-            raise ValueError(f"aperture_blades should be 0 or at least 3, found {self.aperture_blades}")
+        if self.near_m[1] >= self.far_m[0]:
+            raise ValueError(f"near_m ({_text(self.near_m)}) should be less than far_m ({_text(self.far_m)})")
         return self
 
     @classmethod
-    def from_options(cls, options: dict[str, Any]) -> "SynthesisSettings":
-        """The settings among a command's options, checked.
+    def from_options(cls, options: dict[str, Any], recipe: str | None = None) -> "SynthesisSettings":
+        """The settings among a command's options, on top of those of a recipe, checked.
+
+        Args:
+            options: names and values; other names are passed over.
+            recipe: a name from `recipe_names`, or a YAML file.
 
         Raises:
-            UserError: a value has the wrong type or range.
+            UserError: no such recipe, an unknown key in it, or a value has the wrong type or range.
         """
-        return validate(cls, {name: value for name, value in options.items() if name in cls.model_fields}, [])
+        given = {name: value for name, value in options.items() if name in cls.model_fields}
+        return validate(cls, {**(read_recipe(recipe) if recipe else {}), **given}, [])
+
+
+def _text(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:g}" if bounds[0] == bounds[1] else f"{bounds[0]:g} to {bounds[1]:g}"
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    folder = resources.files("kpac.data.synthesis") / "recipes"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_recipe(recipe: str) -> dict[str, Any]:
+    """The settings of a recipe as they stand in its YAML, unchecked.
+
+    Args:
+        recipe: a name from `recipe_names`, or a YAML file.
+
+    Raises:
+        UserError: there is none of this name, or its file is no mapping.
+    """
+    path = Path(recipe).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        names = recipe_names()
+        if recipe not in names:
+            raise UserError(
+                f"recipe '{recipe}': no recipe of this name{nearest(recipe, names)}; expected one of "
+                f"{', '.join(names)}, or a YAML file"
+            )
+        with resources.as_file(resources.files("kpac.data.synthesis") / "recipes" / f"{recipe}.yaml") as shipped:
+            return read_yaml(shipped)
+    return read_yaml(path)
+
+
+def draw(bounds: tuple[float, float], generator: np.random.Generator) -> float:
+    """A number of a range, drawn evenly."""
+    return float(generator.uniform(*bounds))
+
+
+def draw_log(bounds: tuple[float, float], generator: np.random.Generator) -> float:
+    """A number of a range above 0, drawn evenly in its logarithm."""
+    return float(np.exp(generator.uniform(*np.log(bounds))))

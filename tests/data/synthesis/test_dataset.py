@@ -73,9 +73,9 @@ def test_finished_data_set_is_kept_and_another_one_refused(tmp_path):
     synthesize(photos, root, FAST)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     with pytest.raises(UserError, match="--overwrite"):
-        synthesize(photos, root, FAST.model_copy(update={"f_number": 8.0}))
-    synthesize(photos, root, FAST.model_copy(update={"f_number": 8.0}), overwrite=True)
-    assert json.loads((root / "synthesis.json").read_text())["recipe"]["settings"]["f_number"] == 8.0
+        synthesize(photos, root, FAST.model_copy(update={"f_number": (8.0, 8.0)}))
+    synthesize(photos, root, FAST.model_copy(update={"f_number": (8.0, 8.0)}), overwrite=True)
+    assert json.loads((root / "synthesis.json").read_text())["recipe"]["settings"]["f_number"] == [8.0, 8.0]
 
 
 def test_changed_depth_map_is_noticed(tmp_path):
@@ -186,3 +186,54 @@ def test_scenes_are_spread_evenly_over_the_photographs():
     assert scenes_of_each(3, None) == [2, 2, 2]
     with pytest.raises(UserError, match="scenes: 2 for 3 photographs"):
         scenes_of_each(3, 2)
+
+
+def test_center_view_alone_makes_a_set_without_dual_pixel_views(tmp_path):
+    photos = folder_photos(write_photos(tmp_path / "photos", 3, 24, 24), None, 0.3, 0.3, 0)
+    root = synthesize(photos, tmp_path / "set", SynthesisSettings(size=32, views="center"))
+    assert not list(root.glob("*_l")) + list(root.glob("*_r"))
+    assert len(find_scenes(root, "train")) == 2
+
+
+def test_subfolders_say_which_photograph_belongs_to_which_split(tmp_path):
+    for number, split in enumerate(SPLITS):
+        write_photos(tmp_path / split, number + 1, 24, 24)
+        for path in list((tmp_path / split).iterdir()):
+            path.rename(path.with_name(f"{split} {path.name}"))
+    photos = write_photos(tmp_path / "more", 4, 24, 24)
+    for split in ("val", "test"):  # the same bytes as in train
+        for path in list((tmp_path / split).iterdir()):
+            path.unlink()
+        (photos / f"photo {2 if split == 'val' else 3}.png").rename(tmp_path / split / f"{split}.png")
+    found = folder_photos(tmp_path, None, 0.5, 0.5, 0)
+    assert sorted((photo.name, photo.split) for photo in found) == [
+        ("test", "test"),
+        ("train photo 0", "train"),
+        ("val", "val"),
+    ]
+    shutil.copy(tmp_path / "test" / "test.png", tmp_path / "train" / "copy.png")
+    with pytest.raises(UserError, match=r"test.png: is the same photograph as .*copy.png, in another split"):
+        folder_photos(tmp_path, None, 0.5, 0.5, 0)
+    (tmp_path / "train" / "copy.png").rename(tmp_path / "loose.png")
+    with pytest.raises(UserError, match=r"loose.png: lies beside the folders train, val, test"):
+        folder_photos(tmp_path, None, 0.5, 0.5, 0)
+
+
+def test_recipe_draws_each_scene_and_flags_change_it(tmp_path):
+    settings = SynthesisSettings.from_options({"f_number": "2:4", "output": "x"}, "real")
+    assert settings.f_number == (2, 4)
+    assert settings.views == "center"
+    photos = folder_photos(write_photos(tmp_path / "photos", 3, 48, 48), None, 0.3, 0.3, 0)
+    root = synthesize(photos, tmp_path / "set", settings)
+    scenes = json.loads((root / "synthesis.json").read_text())["scenes"]
+    assert len({scene["f_number"] for scene in scenes}) == len(scenes) == 6
+    assert all(2 <= scene["f_number"] <= 4 for scene in scenes)
+    own = tmp_path / "own.yaml"
+    own.write_text("f_number: [4, 2]\n")
+    with pytest.raises(UserError, match="'f_number' should have its smaller value first"):
+        SynthesisSettings.from_options({}, str(own))
+    own.write_text("f_nmber: 2\n")
+    with pytest.raises(UserError, match="did you mean 'f_number'"):
+        SynthesisSettings.from_options({}, str(own))
+    with pytest.raises(UserError, match="recipe 'reel': no recipe of this name; did you mean 'real'"):
+        SynthesisSettings.from_options({}, "reel")
