@@ -98,17 +98,32 @@ class DataConfig(Section):
     """Folder for decoded images; by default `.kpac-cache` inside `root`, or the user's cache when that is read-only."""
 
 
+class ParameterGroupConfig(Section):
+    """Parameters with a learning rate, or a weight decay, of their own."""
+
+    parameters: Annotated[list[str], Field(min_length=1)]
+    """Patterns of parameter names, such as "*scale_attention*"; `kpac info` prints the names of a network's parts."""
+    learning_rate_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Their learning rate, as a fraction of `learning_rate`; 0 freezes them."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Their weight decay; of adamw alone, null: the optimizer's."""
+
+
 class OptimizerConfig(Section):
     name: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Share of every parameter that a step takes away, times the learning rate; of adamw alone."""
+    groups: dict[str, ParameterGroupConfig] = {}
+    """Groups of parameters that differ, by a name of your choice; each parameter is in one at most."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimizerConfig":
-        if self.weight_decay and self.name != "adamw":
-            raise ValueError(f"'{{prefix}}weight_decay' is for adamw, the optimizer is {self.name}")
+        decays = {"": self.weight_decay, **{f"groups.{name}.": g.weight_decay for name, g in self.groups.items()}}
+        for prefix, decay in decays.items():
+            if decay and self.name != "adamw":
+                raise ValueError(f"'{{prefix}}{prefix}weight_decay' is for adamw, the optimizer is {self.name}")
         return self
 
 

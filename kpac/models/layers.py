@@ -3,8 +3,6 @@
 Each has a switch, `fast`, to compute the same in less time on a CPU; see `kpac.models.fast`.
 """
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -108,28 +106,3 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         if amount:
             image = F.pad(image, sides, mode="reflect" if amount < size else "replicate")
     return image
-
-
-def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
-    """Draws the initial weights of `network` from torch's default generator; every bias is zero.
-
-    Args:
-        network: its convolutions and bare kernels are initialised in place.
-        scheme: "authors": normal with deviation 0.04 everywhere, as the published config says.
-            "he": normal with deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which keeps
-            the signal's size at any width, and `last` zero, so that training starts from the identity.
-        last: the convolution that produces the residual.
-    """
-    for parameter in network.parameters():
-        if parameter.dim() == 1:
-            nn.init.zeros_(parameter)
-        elif scheme == "authors":
-            nn.init.normal_(parameter, std=0.04)
-        else:
-            nn.init.kaiming_normal_(parameter, a=LEAKY_SLOPE)
-    if scheme == "he":
-        for module in network.modules():
-            if isinstance(module, UpConv):  # each output sums kernel / stride taps a side of every input channel
-                taps = math.prod(module.kernel_size) / math.prod(module.stride)
-                nn.init.normal_(module.weight, std=math.sqrt(2 / ((1 + LEAKY_SLOPE**2) * module.in_channels * taps)))
-        nn.init.zeros_(last.weight)

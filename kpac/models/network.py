@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from kpac.models.fast import bands, is_plain
+from kpac.models.initialization import initialize
 from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention, scale_attention_maps
-from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, initialize, pad_to_multiple
+from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, pad_to_multiple
 
 View = Literal["center", "left", "right"]
 
@@ -75,7 +76,7 @@ class KPACNet(nn.Module):
             residual is added to the center view.
         fast: on a CPU, computes the same in less time and memory (`kpac.models.fast`); False for the layers as they
             stand here.
-        init: initial weights, "authors" (normal, deviation 0.04) or "he"; see `kpac.models.layers.initialize`.
+        init: initial weights, "authors" (normal, deviation 0.04) or "he"; see `kpac.models.initialization.initialize`.
 
     Shape: (N, 3 * len(views), H, W) -> (N, 3, H, W).
     """

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Any
 
@@ -11,20 +12,61 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from kpac.config import OptimizerConfig, ScheduleConfig
+from kpac.errors import UserError
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = False) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba, arXiv 1412.6980) or AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
     Args:
-        model: all its parameters are optimised, and decay alike.
-        config: which one, and its rates.
+        model: all its parameters are optimised.
+        config: which one, its rates, and the groups of parameters with rates of their own.
         fused: makes a step one kernel.
+
+    Raises:
+        UserError: a group matches no parameter, or one that another group matches too.
     """
+    groups = parameter_groups(model, config)
     common = {"lr": config.learning_rate, "betas": config.betas, "fused": fused}
     if config.name == "adamw":
-        return torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, **common)
-    return torch.optim.Adam(model.parameters(), **common)
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, **common)
+    return torch.optim.Adam(groups, **common)
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The groups of a configuration, as `torch.optim` takes them: first the parameters that no group matches.
+
+    Raises:
+        UserError: a group matches no parameter, or one that another group matches too.
+    """
+    group_of: dict[str, str] = {}
+    names = [name for name, _ in model.named_parameters()]
+    for group, settings in config.groups.items():
+        matched = [name for name in names if any(fnmatchcase(name, pattern) for pattern in settings.parameters)]
+        key = f"train.optimizer.groups.{group}.parameters"
+        if not matched:
+            raise UserError(
+                f"{key}: {', '.join(settings.parameters)} matches no parameter of the network; "
+                f"they are called such as {', '.join(names[:: max(1, len(names) // 4)][:4])}"
+            )
+        for name in matched:
+            if name in group_of:
+                raise UserError(
+                    f"{key}: '{name}' is in the group '{group_of[name]}' already; make the patterns disjoint"
+                )
+            group_of[name] = group
+    result = []
+    for group in ("", *config.groups):
+        members = [(name, parameter) for name, parameter in model.named_parameters() if group_of.get(name, "") == group]
+        settings = config.groups.get(group)
+        if members:
+            own: dict[str, Any] = {}
+            if settings:
+                own["lr"] = config.learning_rate * settings.learning_rate_scale
+                if settings.weight_decay is not None:
+                    own["weight_decay"] = settings.weight_decay
+            result.append({"params": members, "group": group, **own})
+    return result
 
 
 @torch.no_grad()

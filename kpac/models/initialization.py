@@ -1,0 +1,38 @@
+"""Initial weights of a network."""
+
+import math
+
+from torch import nn
+
+from kpac.models.kpac import ScaleAttention, ShapeAttention
+from kpac.models.layers import LEAKY_SLOPE, UpConv
+
+
+def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
+    """Draws the initial weights of `network` from torch's default generator; every bias is zero.
+
+    Args:
+        network: its convolutions and bare kernels are initialised in place.
+        scheme: "authors": normal with deviation 0.04 everywhere, as the published config says.
+            "he": normal with deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which keeps
+            the signal's size at any width. Two kinds of layers start at zero: `last`, so that training starts from the
+            identity, and the last convolution of each attention, so that every weight starts at one half, where the
+            sigmoid is steepest. An attention that starts with large random values saturates within a few hundred steps;
+            its gradient is gone then, and its block contributes nothing any more.
+        last: the convolution that produces the residual.
+    """
+    for parameter in network.parameters():
+        if parameter.dim() == 1:
+            nn.init.zeros_(parameter)
+        elif scheme == "authors":
+            nn.init.normal_(parameter, std=0.04)
+        else:
+            nn.init.kaiming_normal_(parameter, a=LEAKY_SLOPE)
+    if scheme == "he":
+        for module in network.modules():
+            if isinstance(module, UpConv):  # each output sums kernel / stride taps a side of every input channel
+                taps = math.prod(module.kernel_size) / math.prod(module.stride)
+                nn.init.normal_(module.weight, std=math.sqrt(2 / ((1 + LEAKY_SLOPE**2) * module.in_channels * taps)))
+            elif isinstance(module, ScaleAttention | ShapeAttention):
+                nn.init.zeros_(module.weigh.weight)
+        nn.init.zeros_(last.weight)
