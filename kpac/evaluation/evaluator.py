@@ -3,8 +3,9 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from kpac.data.dataset import Scene
 from kpac.errors import UserError
-from kpac.evaluation.protocols import find_protocol
+from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.scorer import Scorer
 from kpac.models.fast.allocator import freed_memory_kept
 
@@ -24,6 +25,7 @@ class Restored:
 
     Args:
         output: (3, H, W), of any range, on any device.
+        file: of a saved output, for messages.
         seconds: time of the network's pass, the copy to the device included; None where no network ran.
         memory_gb: peak of what a GPU held for it, or, on a CPU, of what the process has held so far.
     """
@@ -31,6 +33,7 @@ class Restored:
     output: Tensor
     seconds: float | None = None
     memory_gb: float | None = None
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Evaluated:
 
     Args:
         scene: what was read, at the protocol's size.
-        output: the restored image, (3, H, W) in [0, 1], on the CPU, as it was scored.
+        output: the restored image, (3, H, W), on the CPU, as it was scored.
         scores: metric -> value, of the output.
         input_scores: metric -> value, of the blurred center view.
         seconds, memory_gb: see `Restored`.
@@ -113,27 +116,39 @@ def restore(model: nn.Module, views: Tensor, device: torch.device) -> Restored:
 def score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scorer) -> Evaluated:
     """Brings a scene to the protocol's size, restores it, and scores what comes out and what went in.
 
+    An output of the scene's own size, as other programs save them, is brought to the protocol's size, too.
+
     Raises:
         UserError: the output is of another size than the target, or too small for a metric.
     """
-    protocol = scorer.protocol
+    protocol, whole = scorer.protocol, scene.views.shape[-2:]
     target = None if scene.target is None else protocol.prepare(scene.target)
     scene = replace(scene, views=protocol.prepare(scene.views), target=target)
     restored = restore(scene)
-    expected, found = scene.views.shape[-2:], restored.output.shape[-2:]
-    if found != expected:
-        raise UserError(
-            f"scene '{scene.name}': the output is {found[1]}x{found[0]}, the input {expected[1]}x{expected[0]}; "
-            f"expected the same size under protocol '{protocol.name}'"
-        )
-    output = protocol.finish(restored.output)
+    output, expected = restored.output, scene.views.shape[-2:]
+    if output.shape[-2:] == whole:
+        output = protocol.prepare(output)
+    if output.shape[-2:] != expected:
+        raise UserError(_wrong_size(scene.name, restored, whole, expected, protocol))
     on_device = None if target is None else target.to(output.device)
     try:
         scores = scorer(output, on_device)
         input_scores = scorer(scene.views[:3].to(output.device), on_device)
     except UserError as error:
         raise UserError(f"scene '{scene.name}' {error}") from None
-    return Evaluated(scene, output.cpu(), scores, input_scores, restored.seconds, restored.memory_gb)
+    output = protocol.finish(output).cpu()
+    return Evaluated(scene, output, scores, input_scores, restored.seconds, restored.memory_gb)
+
+
+def _wrong_size(
+    name: str, restored: Restored, whole: Sequence[int], expected: Sequence[int], protocol: Protocol
+) -> str:
+    found, own = (f"{size[1]}x{size[0]}" for size in (restored.output.shape[-2:], whole))
+    needed = f"{expected[1]}x{expected[0]}"
+    if restored.file is None:
+        return f"scene '{name}': the output is {found}, the input {needed}; expected outputs of the input's size"
+    under = f", or {needed}, which protocol '{protocol.name}' makes of it" if needed != own else ""
+    return f"{restored.file}: is {found}, the target of scene '{name}' is {own}; expected outputs of that size{under}"
 
 
 def to_array(image: Tensor) -> np.ndarray:

@@ -142,16 +142,11 @@ class SavedImages(Method):
     def restore(self, scene: Scene) -> Restored:
         path = self.paths[scene.name]
         image = read_array(path) if path.suffix == ".npy" else to_float(read_pixels(path))
-        expected, found = tuple(scene.views.shape[-2:]), image.shape[:2]
-        if found != expected:
-            raise UserError(
-                f"{path}: is {found[1]}x{found[0]}, the target of scene '{scene.name}' is {expected[1]}x{expected[0]}; "
-                "expected outputs of the targets' size"
-            )
         bad = int((~np.isfinite(image)).sum())
         if bad:
             raise UserError(f"{path}: {bad:,} values are NaN or infinite; expected numbers in [0, 1]")
-        return Restored(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.device))
+        output = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.device)
+        return Restored(output, file=path)
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.label, "options": {}, "images": str(self.folder.resolve())}

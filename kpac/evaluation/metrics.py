@@ -1,5 +1,6 @@
-"""PSNR, SSIM and MAE, as the field computes them on DPDD: one value an image, float64 inside."""
+"""PSNR, SSIM and MAE, as the field's evaluation scripts compute them: one value an image, float64 inside."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,17 +24,33 @@ class SSIMSettings:
         gaussian_sigma: deviation of a Gaussian window, 1.5 in Wang et al., 2004; None for a uniform one.
         data_range: difference between the largest and the smallest value that images can have.
         sample_covariance: normalizes covariances by n - 1 instead of n, of the n pixels in a window.
+        across_channels: the window also spans the channels, and stands at every pixel and channel, with the image's
+            edges repeated outside of it; otherwise each channel is compared alone, where the window fits.
     """
 
     window: int = WINDOW
     gaussian_sigma: float | None = None
     sample_covariance: bool = True
     data_range: float = 1.0
+    across_channels: bool = False
 
     @property
     def side(self) -> int:
-        """Rows and columns of the window: also the smallest image that can be scored."""
+        """Rows and columns of the window."""
         return 2 * int(3.5 * self.gaussian_sigma + 0.5) + 1 if self.gaussian_sigma else self.window
+
+    @property
+    def smallest(self) -> int:
+        """Rows and columns that an image needs at least."""
+        return 1 if self.across_channels else self.side
+
+    def weights(self, like: Tensor) -> Tensor:
+        """Weights along one side of the window, of the sum 1, with the type and device of a tensor."""
+        if not self.gaussian_sigma:
+            return torch.full((self.side,), 1 / self.side, dtype=like.dtype, device=like.device)
+        place = torch.arange(self.side, dtype=like.dtype, device=like.device) - self.side // 2
+        weights = torch.exp(-0.5 * (place / self.gaussian_sigma) ** 2)
+        return weights / weights.sum()
 
 
 DEFAULT_SSIM = SSIMSettings()
@@ -57,16 +74,18 @@ def mae(output: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> Tensor:
-    """Structural similarity as scikit-image's `structural_similarity` computes it, per channel, averaged.
+    """Structural similarity (Wang et al., 2004), by default as scikit-image's `structural_similarity` computes it.
 
-    Only where the window fits; K1 = 0.01, K2 = 0.03. By default the window is uniform, 7x7, with sample covariance and
-    data range 1. Differentiable.
+    K1 = 0.01, K2 = 0.03. By default the window is uniform, 7x7, with sample covariance and data range 1. Averaged over
+    channels and places. Differentiable.
 
-    Shape: (N, 3, H, W) in [0, 1], twice, H and W at least the window's side -> (N,), float64.
+    Shape: (N, C, H, W) in [0, 1], twice, H and W at least the window's side -> (N,), float64.
 
     Raises:
         ValueError: an image smaller than the window.
     """
+    if settings.across_channels:
+        return _ssim_across_channels(output.double(), target.double(), settings)
     side = settings.side
     height, width = output.shape[-2:]
     if min(height, width) < side:
@@ -83,10 +102,38 @@ def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) 
 
 def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
     """SSIM of every place of the window; (N, H, W) -> (N, H - side + 1, W - side + 1)."""
-    mean = partial(_gaussian_mean, sigma=settings.gaussian_sigma) if settings.gaussian_sigma else _uniform_mean
-    mean = partial(mean, side=settings.side)
-    pixels = settings.side**2
-    sample = pixels / (pixels - 1) if settings.sample_covariance else 1
+    if settings.gaussian_sigma:
+        return _ssim_map(x, y, partial(_weighted_mean, weights=settings.weights(x)), settings.side**2, settings)
+    return _ssim_map(x, y, partial(_uniform_mean, side=settings.side), settings.side**2, settings)
+
+
+def _ssim_across_channels(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
+    """SSIM with a window over rows, columns and channels; (N, C, H, W), twice -> (N,)."""
+    margin = settings.side // 2
+    weights = settings.weights(x)
+    # The first and last channel are repeated outside of the image: along channels the window is a small matrix.
+    channels = x.shape[1]
+    source = (torch.arange(channels)[:, None] + torch.arange(settings.side) - margin).clamp(0, channels - 1)
+    mixing = torch.zeros(channels, channels, dtype=x.dtype, device=x.device)
+    mixing.scatter_add_(1, source.to(x.device), weights.expand(channels, -1))
+
+    def mean(image: Tensor) -> Tensor:
+        padded = F.pad(image, (margin,) * 4, mode="replicate").flatten(0, 1)
+        return torch.einsum("dc,nchw->ndhw", mixing, _weighted_mean(padded, weights).unflatten(0, image.shape[:2]))
+
+    return _ssim_map(x, y, mean, settings.side**3, settings).mean(dim=(1, 2, 3))
+
+
+def _ssim_map(x: Tensor, y: Tensor, mean: Callable[[Tensor], Tensor], values: int, settings: SSIMSettings) -> Tensor:
+    """SSIM of every place of a window.
+
+    Args:
+        x, y: images.
+        mean: over the window, at every place.
+        values: in the window.
+        settings: of SSIM.
+    """
+    sample = values / (values - 1) if settings.sample_covariance else 1
     mean_x, mean_y = mean(x), mean(y)
     squares, mixed = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
     # Only the sum of both variances is needed: one window mean less than their usual formulas take.
@@ -116,20 +163,16 @@ def _running_sum(x: Tensor, dimension: int, side: int) -> Tensor:
         length *= 2
 
 
-def _gaussian_mean(x: Tensor, side: int, sigma: float) -> Tensor:
-    place = torch.arange(side, dtype=x.dtype, device=x.device) - side // 2
-    weights = torch.exp(-0.5 * (place / sigma) ** 2)
-    weights = weights / weights.sum()
+def _weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
+    """(N, H, W) -> (N, H - side + 1, W - side + 1)."""
     x = F.conv2d(x[:, None], weights.view(1, 1, -1, 1))
     return F.conv2d(x, weights.view(1, 1, 1, -1))[:, 0]
 
 
-def score(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> dict[str, float]:
-    """All metrics of one image, (3, H, W) in [0, 1]."""
-    metrics = {
-        "psnr": partial(psnr, data_range=settings.data_range),
-        "ssim": partial(ssim, settings=settings),
-        "mae": mae,
-    }
-    with torch.no_grad():
-        return {name: metric(output[None], target[None]).item() for name, metric in metrics.items()}
+def luma(image: Tensor) -> Tensor:
+    """The Y channel of YCbCr with head and foot room (ITU-R BT.601), as MATLAB's `rgb2ycbcr` gives it.
+
+    Shape: (..., 3, H, W), RGB in [0, 1] -> (..., 1, H, W), in [16/255, 235/255].
+    """
+    red, green, blue = image.double().split(1, dim=-3)
+    return (16 + 65.481 * red + 128.553 * green + 24.966 * blue) / 255

@@ -29,15 +29,17 @@ class LPIPS(nn.Module):
     Args:
         backbone: "alex" (the field's), "vgg" or "squeeze".
         weights: torchvision's file; by default the one in torch.hub's cache.
+        centered: maps images from [0, 1] to [-1, 1], for which the weights were made.
 
-    Shape: (N, 3, H, W) in [0, 1], twice -> (N,), float64; lower is better.
+    Shape: (N, 3, H, W), twice, about [0, 1] -> (N,), float64; lower is better.
 
     Raises:
         UserError: no such file, or other weights than the backbone's.
     """
 
-    def __init__(self, backbone: Backbone = "alex", weights: Path | None = None):
+    def __init__(self, backbone: Backbone = "alex", weights: Path | None = None, centered: bool = True):
         super().__init__()
+        self.centered = centered
         path = weights or cached_weights(backbone)
         if not path.is_file():
             name, _ = _TORCHVISION[backbone]
@@ -56,7 +58,8 @@ class LPIPS(nn.Module):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         if min(output.shape[-2:]) < SMALLEST:
             raise ValueError(f"LPIPS needs images of {SMALLEST}x{SMALLEST} or more, found {tuple(output.shape[-2:])}")
-        distance = self.network(output.clamp(0, 1).float(), target.float(), normalize=True)
+        with torch.no_grad():
+            distance = self.network(output.float(), target.float(), normalize=self.centered)
         return distance.flatten().double()
 
 

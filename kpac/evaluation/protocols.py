@@ -3,11 +3,11 @@
 They are data: `protocols.yaml` beside this file, and files of the same form that users write.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,8 @@ from torch import Tensor
 from kpac.config import Section, nearest, validate
 from kpac.data.images import BitDepth
 from kpac.errors import UserError
-from kpac.evaluation.metrics import WINDOW, SSIMSettings
-from kpac.evaluation.perceptual import Backbone
+from kpac.evaluation.metrics import WINDOW, SSIMSettings, luma, mae, psnr, ssim
+from kpac.evaluation.perceptual import SMALLEST, Backbone
 
 Group = str  # "indoor" or "outdoor"
 
@@ -28,9 +28,14 @@ class SSIMSection(Section):
     window: Annotated[int, Field(ge=3)] = WINDOW
     """Side of the uniform window, odd."""
     gaussian_sigma: Annotated[float, Field(gt=0)] | None = None
-    """Deviation of a Gaussian window, which then has a side of its own; null for the uniform one."""
+    """Deviation of a Gaussian window, which then has a side of its own, 11 for 1.5; null for the uniform one."""
     sample_covariance: bool = True
     """Normalizes by n - 1; false: by n."""
+    across_channels: bool = False
+    """Makes the window three-dimensional, over rows, columns and channels, and repeats the edges of the image outside
+    of it, as NAFNet's script does; false: each channel alone, where the window fits."""
+    clamped: bool = True
+    """Takes the clamped output; false: the output before `clamp`."""
 
     @field_validator("window")
     @classmethod
@@ -38,6 +43,17 @@ class SSIMSection(Section):
         if window % 2 == 0:
             raise ValueError("should be odd")
         return window
+
+
+class LPIPSSection(Section):
+    backbone: Backbone = "alex"
+    """alex, vgg or squeeze."""
+    clamped: bool = True
+    """Takes the clamped output; false: the output before `clamp`."""
+    rounded: bool = True
+    """Takes the rounded output; false: the output before `rounding`."""
+    centered: bool = True
+    """Maps images to [-1, 1], for which LPIPS was made; false: gives it images in [0, 1], as GKMNet's script does."""
 
 
 class Protocol(Section):
@@ -49,6 +65,8 @@ class Protocol(Section):
 
     name: str
     """Printed beside every number."""
+    aliases: tuple[str, ...] = ()
+    """Other names under which it is found: of the scripts that compute so."""
     source: str
     """Who computes numbers this way."""
     bit_depth: BitDepth
@@ -56,40 +74,125 @@ class Protocol(Section):
     downsize: Annotated[int, Field(ge=1)] = 1
     """Inputs and targets are made so many times smaller before the network sees them, by the mean over squares of so
     many pixels a side (OpenCV's INTER_AREA); rows and columns that fill no square are dropped."""
+    crop_multiple: Annotated[int, Field(ge=1)] = 1
+    """Inputs and targets lose rows at the bottom and columns at the right, before the network sees them, until both
+    counts are multiples of this."""
     clamp: bool = True
     """Clamps the output to [0, 1]."""
     rounding: BitDepth | None = None
     """Rounds the output to so many bits, as saving it does; null: not at all."""
+    crop_border: Annotated[int, Field(ge=0)] = 0
+    """Rows and columns at every edge that are not scored."""
+    channel: Literal["rgb", "y"] = "rgb"
+    """What PSNR, SSIM and MAE compare: the three channels, or Y of YCbCr with head and foot room (ITU-R BT.601)."""
     data_range: Annotated[float, Field(gt=0)] = 1.0
     """Peak value in PSNR, and SSIM's data range. 1 is right for images in [0, 1]; others reproduce others' numbers."""
     ssim: SSIMSection = SSIMSection()
     """SSIM's window and normalization; the defaults are scikit-image's."""
-    lpips: Backbone = "alex"
-    """LPIPS's backbone: alex, vgg or squeeze."""
+    lpips: LPIPSSection = LPIPSSection()
+    """LPIPS's backbone, and what it is given; a name alone, such as `lpips: vgg`, is the backbone."""
     groups: tuple[Group, ...] = ("indoor", "outdoor")
     """Labels of scenes that get means of their own, beside the mean of all."""
+
+    @field_validator("lpips", mode="before")
+    @classmethod
+    def _backbone_alone(cls, value: Any) -> Any:
+        return {"backbone": value} if isinstance(value, str) else value
 
     @property
     def ssim_settings(self) -> SSIMSettings:
         """What `kpac.evaluation.metrics.ssim` takes."""
-        return SSIMSettings(**self.ssim.model_dump(), data_range=self.data_range)
+        return SSIMSettings(**self.ssim.model_dump(exclude={"clamped"}), data_range=self.data_range)
 
     def prepare(self, image: Tensor) -> Tensor:
         """An input or target, (C, H, W), at the protocol's size."""
-        return image if self.downsize == 1 else F.avg_pool2d(image[None], self.downsize)[0]
+        if self.downsize > 1:
+            image = F.avg_pool2d(image[None], self.downsize)[0]
+        rows, columns = (side - side % self.crop_multiple for side in image.shape[-2:])
+        return image[..., :rows, :columns]
 
-    def finish(self, output: Tensor) -> Tensor:
-        """A network's output as it is scored."""
-        if self.clamp:
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what `prepare` makes of an image."""
+        rows, columns = (side // self.downsize for side in (height, width))
+        return rows - rows % self.crop_multiple, columns - columns % self.crop_multiple
+
+    def check_size(self, height: int, width: int, lpips: bool = False) -> None:
+        """Refuses images that are too small.
+
+        Args:
+            height, width: of the image as it was read.
+            lpips: whether LPIPS is to be computed as well.
+
+        Raises:
+            ValueError: saying what needs more pixels.
+        """
+        needed = {"SSIM": self.ssim_settings.smallest, "LPIPS": SMALLEST if lpips else 0}
+        scored = [side - 2 * self.crop_border for side in self.size(height, width)]
+        for name, side in needed.items():
+            if min(scored) < side:
+                cut = f", of which protocol '{self.name}' scores {max(scored[1], 0)}x{max(scored[0], 0)}"
+                cut = cut if (self.downsize, self.crop_multiple, self.crop_border) != (1, 1, 0) else ""
+                raise ValueError(f"is {width}x{height} pixels{cut}; {name} needs {side}x{side} or more")
+
+    def finish(self, output: Tensor, clamped: bool = True, rounded: bool = True) -> Tensor:
+        """A network's output as it is scored, borders and colours included.
+
+        Args:
+            output: of any range.
+            clamped, rounded: False leaves out this step.
+        """
+        if self.clamp and clamped:
             output = output.clamp(0, 1)
-        if self.rounding:
+        if self.rounding and rounded:
             top = 2**self.rounding - 1
             output = torch.round(output.double() * top).div(top).float()
         return output
 
+    def score(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        """PSNR, SSIM and MAE of one image.
+
+        Args:
+            output: (3, H, W), as the network gives it.
+            target: (3, H, W) in [0, 1], as `prepare` makes it.
+
+        Raises:
+            ValueError: an image smaller than SSIM's window.
+        """
+        with torch.no_grad():
+            sharp, exact = self._compared(target), self._compared(self.finish(output))
+            similar = exact if self.ssim.clamped else self._compared(self.finish(output, clamped=False))
+            return {
+                "psnr": psnr(exact, sharp, self.data_range).item(),
+                "ssim": ssim(similar, sharp, self.ssim_settings).item(),
+                "mae": mae(exact, sharp).item(),
+            }
+
+    def inside(self, image: Tensor) -> Tensor:
+        """An image without the borders that are not scored, (..., H, W)."""
+        border = self.crop_border
+        return image[..., border:-border, border:-border] if border else image
+
+    def _compared(self, image: Tensor) -> Tensor:
+        image = self.inside(image)[None]
+        return luma(image) if self.channel == "y" else image
+
     def settings(self) -> dict[str, Any]:
         """All that fixes a number, for results.json and to compare with another protocol's."""
-        return self.model_dump(mode="json", exclude={"source"})
+        return self.model_dump(mode="json", exclude={"source", "aliases"})
+
+    def gives_the_numbers_of(self, other: "Protocol", sizes: Iterable[tuple[int, int]] = ()) -> bool:
+        """Whether it makes the same numbers as another protocol, whatever the two are called.
+
+        Args:
+            other: to compare with.
+            sizes: heights and widths of the images, where they are known: a crop that removes nothing makes no
+                difference.
+        """
+        settings = [protocol.model_dump(exclude={"name", "source", "aliases", "groups"}) for protocol in (self, other)]
+        if (sizes := list(sizes)) and all(self.size(*size) == other.size(*size) for size in sizes):
+            for values in settings:
+                del values["crop_multiple"]
+        return settings[0] == settings[1]
 
     def summary(self, metrics: Collection[str] = ("psnr", "ssim", "mae")) -> str:
         """One sentence for a report.
@@ -97,33 +200,44 @@ class Protocol(Section):
         Args:
             metrics: that were computed; what concerns others alone is left out.
         """
-        ssim = self.ssim
-        window = (
-            f"Gaussian, sigma {ssim.gaussian_sigma:g}"
-            if ssim.gaussian_sigma
-            else f"uniform {ssim.window}x{ssim.window}"
-        )
         parts = [
             f"inputs{' and targets' if 'ssim' in metrics else ''} read as {self.bit_depth} bits",
             f"made {self.downsize} times smaller by area" if self.downsize > 1 else "full size",
+            *([f"cropped to multiples of {self.crop_multiple}"] if self.crop_multiple > 1 else []),
             "output clamped to [0, 1]" if self.clamp else "output not clamped",
             f"rounded to {self.rounding} bits" if self.rounding else "not rounded",
         ]
         if "ssim" in metrics:
             parts += [
+                *([f"{self.crop_border} pixels at every edge not scored"] if self.crop_border else []),
+                *(["metrics on the Y channel of YCbCr"] if self.channel == "y" else []),
                 f"metrics on float images in [0, 1] with data range {self.data_range:g}",
-                f"SSIM with a window {window} and {'sample' if ssim.sample_covariance else 'population'} covariance",
+                self.ssim_summary(),
             ]
         if metrics:
             parts.append("mean over images")
         return f"`{self.name}`: {', '.join(parts)}; as in {self.source}"
+
+    def ssim_summary(self) -> str:
+        """What SSIM is computed with, in words."""
+        ssim = self.ssim
+        side = "x".join([str(self.ssim_settings.side)] * (3 if ssim.across_channels else 2))
+        window = f"Gaussian {side}, sigma {ssim.gaussian_sigma:g}" if ssim.gaussian_sigma else f"uniform {side}"
+        parts = [
+            f"SSIM with a window {window}",
+            *(["across channels"] if ssim.across_channels else []),
+            f"and {'sample' if ssim.sample_covariance else 'population'} covariance",
+            *(["before clamping"] if self.clamp and not ssim.clamped else []),
+        ]
+        return " ".join(parts)
 
 
 def find_protocol(name: str) -> Protocol:
     """The protocol of a name, or of a user's file.
 
     Args:
-        name: one of ours, such as "dpdd-8bit"; or "FILE.yaml:NAME"; or "FILE.yaml" that holds one protocol.
+        name: one of ours, such as "dpdd-8bit", or an alias of one, such as "restormer-single"; or "FILE.yaml:NAME"; or
+            "FILE.yaml" that holds one protocol.
 
     Raises:
         UserError: no protocol has that name, the nearest one is given; or a mistake in the file.
@@ -138,9 +252,10 @@ def find_protocol(name: str) -> Protocol:
         if not inside and len(protocols) > 1:
             raise UserError(f"{path}: holds several protocols; name one: {', '.join(f'{path}:{n}' for n in protocols)}")
         inside = inside or next(iter(protocols))
-    if inside not in protocols:
-        raise UserError(f"{where}no protocol is called '{inside}'{nearest(inside, protocols)}")
-    return protocols[inside]
+    names = {alias: protocol for protocol in protocols.values() for alias in (*protocol.aliases, protocol.name)}
+    if inside not in names:
+        raise UserError(f"{where}no protocol is called '{inside}'{nearest(inside, names)}")
+    return names[inside]
 
 
 @cache
@@ -155,8 +270,9 @@ def _read(path: Path) -> dict[str, Protocol]:
     except (OSError, UnicodeDecodeError):
         raise UserError(f"{path}: cannot be read; expected a YAML file of protocols") from None
     protocols = _parse(text, path)
+    names = {alias: protocol for protocol in our_protocols().values() for alias in (*protocol.aliases, protocol.name)}
     for name, protocol in protocols.items():
-        ours = our_protocols().get(name)
+        ours = names.get(name)
         if ours and ours.settings() != protocol.settings():
             raise UserError(f"{path}: '{name}' is the name of a protocol with other settings; choose another name")
     return protocols

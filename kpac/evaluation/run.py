@@ -112,10 +112,21 @@ class _Work:
             no_reference=evaluation.no_reference,
             required=evaluation.required,
         )
+        self._check_sizes()
         self.journal = Journal(folder / RECORDS, ranks.rank)
         self.shown = np.linspace(0, len(self.files) - 1, min(SHOWN, len(self.files)), dtype=int).tolist()
         settings, metrics = self.protocol.settings(), self.scorer.names
         self.fingerprints = [fingerprint(scene, method.identity(scene), settings, metrics) for scene in self.files]
+
+    def _check_sizes(self) -> None:
+        """Refuses images that are too small for the protocol before any is restored; headers tell their sizes."""
+        for scene in self.files if self.has_targets else []:
+            header = read_header(scene.paths[0])
+            try:
+                if header:
+                    self.protocol.check_size(header.height, header.width, lpips=self.scorer.lpips is not None)
+            except ValueError as error:
+                raise UserError(f"scene '{scene.name}' {error}") from None
 
     def missing(self) -> list[int]:
         """Scenes without a record, or without an image that is to be kept."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from kpac.errors import UserError
-from kpac.evaluation.metrics import score
-from kpac.evaluation.perceptual import LPIPS, SMALLEST
+from kpac.evaluation.perceptual import LPIPS
 from kpac.evaluation.protocols import Protocol
 
 NO_REFERENCE = ("niqe", "musiq")
@@ -44,7 +43,7 @@ class Scorer:
         self.lpips: LPIPS | None = None
         if perceptual:
             try:
-                self.lpips = LPIPS(protocol.lpips, lpips_weights).to(self.device)
+                self.lpips = LPIPS(protocol.lpips.backbone, lpips_weights, protocol.lpips.centered).to(self.device)
             except UserError as error:
                 if "lpips" in required or lpips_weights:
                     raise
@@ -56,29 +55,31 @@ class Scorer:
         """The metrics of an image with a target."""
         return ["psnr", "ssim", "mae", *(["lpips"] if self.lpips else []), *self.no_reference]
 
-    def __call__(self, image: Tensor, target: Tensor | None) -> dict[str, float]:
-        """The metrics of an image, (3, H, W) in [0, 1]; without a target, those that need none.
+    def __call__(self, output: Tensor, target: Tensor | None) -> dict[str, float]:
+        """The metrics of an image; without a target, those that need none.
+
+        Args:
+            output: (3, H, W), as the network gives it.
+            target: (3, H, W) in [0, 1], at the protocol's size.
 
         Raises:
             UserError: an image is too small for a metric.
         """
         scores: dict[str, float] = {}
+        protocol, settings = self.protocol, self.protocol.lpips
         if target is not None:
-            self._check_size(image)
-            scores = score(image, target, self.protocol.ssim_settings)
+            try:
+                scores = protocol.score(output, target)
+                if self.lpips:
+                    seen = protocol.finish(output, settings.clamped, settings.rounded)
+                    pair = (protocol.inside(image)[None].to(self.device) for image in (seen, target))
+                    scores["lpips"] = self.lpips(*pair).item()
+            except ValueError as error:
+                raise UserError(str(error)) from None
         with torch.inference_mode():
-            if target is not None and self.lpips:
-                scores["lpips"] = self.lpips(image[None].to(self.device), target[None].to(self.device)).item()
             for name, metric in self.no_reference.items():
-                scores[name] = metric(image[None].clamp(0, 1).to(self.device)).item()
+                scores[name] = metric(protocol.finish(output)[None].clamp(0, 1).to(self.device)).item()
         return scores
-
-    def _check_size(self, image: Tensor) -> None:
-        height, width = image.shape[-2:]
-        needed = {"SSIM": self.protocol.ssim_settings.side, "LPIPS": SMALLEST if self.lpips else 0}
-        for name, side in needed.items():
-            if min(height, width) < side:
-                raise UserError(f"is {width}x{height} pixels; {name} needs {side}x{side} or more")
 
 
 def _pyiqa(name: str, device: torch.device) -> torch.nn.Module:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 
 from kpac.config import nearest
@@ -94,6 +95,8 @@ def _panels(found: Found, scene: SceneFiles, protocol: Protocol) -> list[Panel]:
     panels = [Panel("input", note(record["input"]), to_array(protocol.prepare(read.views[:3])))]
     for path, results in found:
         image = _output(path, results, scene)
+        if image.shape[:2] == read.views.shape[-2:]:
+            image = to_array(protocol.prepare(torch.from_numpy(image).permute(2, 0, 1)))
         if image.shape != panels[0].image.shape:
             raise UserError(f"{path}: the kept output of scene '{scene.name}' is of another size; evaluate again")
         panels.append(Panel(results["label"], note(_record(path, results, scene.name)), image))

@@ -1,7 +1,11 @@
-"""One evaluation, or the cost of one network, as Markdown tables."""
+"""One evaluation, the cost of one network, or the protocols that there are, as Markdown tables."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import yaml
+
+from kpac.evaluation.protocols import Protocol
 from kpac.models.cost import Cost
 from kpac.reporting.units import METRICS, cell
 from kpac.text import markdown_table
@@ -46,3 +50,36 @@ def cost_table(cost: Cost) -> str:
 
 def _macs_cells(macs: int, cost: Cost) -> list[str]:
     return [f"{macs / 1e9:,.3f}", f"{100 * macs / cost.macs:.1f} %" if cost.macs else "-"]
+
+
+def protocol_table(protocols: Iterable[Protocol]) -> str:
+    """One row a protocol: what it does to the images, its SSIM, and below who computes so."""
+    protocols = list(protocols)
+    rows = []
+    for protocol in protocols:
+        size = "half" if protocol.downsize == 2 else f"1/{protocol.downsize}" if protocol.downsize > 1 else "full"
+        crop = f", multiple of {protocol.crop_multiple}" if protocol.crop_multiple > 1 else ""
+        border = f", {protocol.crop_border} px border" if protocol.crop_border else ""
+        rounding = f"{protocol.rounding} bits" if protocol.rounding else "not rounded"
+        rows.append(
+            [
+                protocol.name,
+                f"{protocol.bit_depth} bits",
+                f"{size}{crop}{border}",
+                f"{'clamped' if protocol.clamp else 'not clamped'}, {rounding}",
+                "Y" if protocol.channel == "y" else "RGB",
+                protocol.ssim_summary().removeprefix("SSIM with a window ").replace(" and ", ", "),
+            ]
+        )
+    table = markdown_table(["protocol", "read as", "size", "output", "channels", "SSIM's window"], rows)
+    lines = []
+    for protocol in protocols:
+        also = f" (also found as {', '.join(protocol.aliases)})" if protocol.aliases else ""
+        lines.append(f"- `{protocol.name}`{also}: {protocol.source}")
+    return "\n".join([table, "", *lines])
+
+
+def protocol_yaml(protocol: Protocol) -> str:
+    """A protocol with all its keys, in the form of a user's file."""
+    values = protocol.model_dump(mode="json", exclude={"name", "aliases"})
+    return yaml.safe_dump({protocol.name: values}, sort_keys=False, width=120, allow_unicode=True).rstrip()

@@ -47,14 +47,12 @@ class TrainingData:
         self.val = SceneDataset(val, self.protocol.bit_depth, cache)
 
     def _check_scorable(self, scenes: Sequence[SceneFiles], cache: DecodedCache) -> None:
-        smallest = self.protocol.ssim_settings.side * self.protocol.downsize
         for files in scenes:
             height, width = cache.open(files.paths[0]).shape[:2]
-            if min(height, width) < smallest:
-                raise UserError(
-                    f"{files.paths[0]}: is {width}x{height}, too small to be scored by {self.protocol.name}; expected "
-                    f"at least {smallest}x{smallest}. Take it out of the val split"
-                )
+            try:
+                self.protocol.check_size(height, width)
+            except ValueError as error:
+                raise UserError(f"{files.paths[0]}: {error}; take it out of the val split") from None
 
     def stage(self, iteration: int) -> StageConfig:
         """Crop and batch size of an iteration, counted from 1."""

@@ -5,7 +5,8 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from kpac.evaluation.metrics import SSIMSettings, mae, psnr, score, ssim
+from kpac.evaluation.metrics import SSIMSettings, mae, psnr, ssim
+from kpac.evaluation.protocols import find_protocol
 from tests.conftest import texture
 
 
@@ -29,7 +30,7 @@ def test_metrics_equal_the_fields_formulas(bits):
         "mae": np.mean(np.abs(output - target)),
         "ssim": structural_similarity(output, target, data_range=1, channel_axis=-1),
     }
-    found = score(to_tensor(output)[0], to_tensor(target)[0])
+    found = find_protocol("dpdd-8bit").score(to_tensor(output)[0], to_tensor(target)[0])
     assert found == pytest.approx(expected, abs=1e-6)
 
 
@@ -39,7 +40,7 @@ def test_metrics_of_saved_integers_equal_the_fields_formulas(bits):
     output, target = (np.rint(np.clip(1.3 * image - 0.15, 0, 1) * (2**bits - 1)) for image in pair(bits, 90, 70))
     output[:20], target[10:30] = 0, 2**bits - 1
     output, target = (image / (2**bits - 1) for image in (output, target))
-    found = score(to_tensor(output)[0], to_tensor(target)[0])
+    found = find_protocol("dpdd-8bit").score(to_tensor(output)[0], to_tensor(target)[0])
     assert found["psnr"] == pytest.approx(10 * np.log10(1 / np.mean((output - target) ** 2)), abs=1e-6)
     assert found["mae"] == pytest.approx(np.mean(np.abs(output - target)), abs=1e-6)
     expected = structural_similarity(output, target, data_range=1, channel_axis=-1)

@@ -291,3 +291,24 @@ def test_two_processes_share_the_images(labelled, weights, tmp_path):
     two = read_results(tmp_path / "two")
     assert [record["name"] for record in two["images"]] == [record["name"] for record in one["images"]]
     assert two["mean"]["psnr"] == pytest.approx(one["mean"]["psnr"], abs=1e-4)
+
+
+def test_full_size_outputs_are_brought_to_the_protocols_size(data_root, weights, tmp_path):
+    folder = tmp_path / "outputs"
+    for path in (data_root / "test_c" / "source").iterdir():
+        write_pixels(folder / path.name, read_pixels(path, 8))
+    for protocol in ("half-resolution", "drbnet"):
+        theirs = score_images(folder, data_root, tmp_path / protocol, protocol)
+        for image in theirs["images"]:
+            assert image["psnr"] == pytest.approx(image["input"]["psnr"], abs=1e-6)
+
+
+def test_protocol_that_crops_more_than_there_is_is_refused_before_anything_is_restored(
+    data_root, weights, tmp_path, monkeypatch
+):
+    path = tmp_path / "mine.yaml"
+    path.write_text("border: {source: us, bit_depth: 8, crop_border: 40}")
+    names = counted(monkeypatch)
+    with pytest.raises(UserError, match=r"is 112x80 pixels, of which protocol 'border' scores 32x0; SSIM needs 7x7"):
+        evaluate_weights(weights, Evaluation(data_root, protocol=str(path)), tmp_path / "results", "cpu")
+    assert names == []

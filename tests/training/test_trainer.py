@@ -130,7 +130,7 @@ def test_validation_image_too_small_to_be_scored_is_found_before_anything_is_wri
     root = shutil.copytree(data_root, tmp_path / "data")
     for path in (root / "val_c").glob("*/*.png"):
         write_pixels(path, np.zeros((6, 40, 3), np.uint16))
-    with pytest.raises(UserError, match=r"is 40x6, too small to be scored by dpdd-8bit; expected at least 7x7"):
+    with pytest.raises(UserError, match=r"is 40x6 pixels; SSIM needs 7x7 or more; take it out of the val split"):
         train(load_config(config_file, [f"data.root={root}"]))
     assert not (tmp_path / "runs").exists()
 
