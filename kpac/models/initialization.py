@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from kpac.models.kpac import ScaleAttention, ShapeAttention
+from kpac.models.kpac import KPACBlock
 from kpac.models.layers import LEAKY_SLOPE, UpConv
 
 
@@ -15,10 +15,10 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
         network: its convolutions and bare kernels are initialised in place.
         scheme: "authors": normal with deviation 0.04 everywhere, as the published config says.
             "he": normal with deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which keeps
-            the signal's size at any width. Two kinds of layers start at zero: `last`, so that training starts from the
-            identity, and the last convolution of each attention, so that every weight starts at one half, where the
-            sigmoid is steepest. An attention that starts with large random values saturates within a few hundred steps;
-            its gradient is gone then, and its block contributes nothing any more.
+            the signal's size at any width. `last` is zero, so that training starts from the identity. So is the last
+            convolution of each attention: every weight starts at one half, where the sigmoid is steepest. An attention
+            that starts with large random values saturates early; its gradient is gone then, and its block contributes
+            nothing any more. A block's fusion reads what its attentions have halved, and is drawn larger by as much.
         last: the convolution that produces the residual.
     """
     for parameter in network.parameters():
@@ -33,6 +33,8 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
             if isinstance(module, UpConv):  # each output sums kernel / stride taps a side of every input channel
                 taps = math.prod(module.kernel_size) / math.prod(module.stride)
                 nn.init.normal_(module.weight, std=math.sqrt(2 / ((1 + LEAKY_SLOPE**2) * module.in_channels * taps)))
-            elif isinstance(module, ScaleAttention | ShapeAttention):
-                nn.init.zeros_(module.weigh.weight)
+            elif isinstance(module, KPACBlock):
+                for attention in filter(None, (module.scale_attention, module.shape_attention)):
+                    nn.init.zeros_(attention.weigh.weight)
+                    module.fusion.weight.data.mul_(2)
         nn.init.zeros_(last.weight)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from kpac.models.fast import bands, is_plain
+from kpac.models.health import BlockHealth, block_health
 from kpac.models.initialization import initialize
 from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention, scale_attention_maps
 from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, pad_to_multiple
@@ -165,6 +166,10 @@ class KPACNet(nn.Module):
     def attention_maps(self, views: Tensor) -> dict[str, Tensor]:
         """What each block's scale attention weighs in an image; see `scale_attention_maps`."""
         return scale_attention_maps(self, views)
+
+    def block_health(self, views: Tensor) -> list[BlockHealth]:
+        """Whether each block works, and its attention; see `kpac.models.health.block_health`."""
+        return block_health(self, views)
 
     def encode(self, x: Tensor, levels: int | None = None) -> list[Tensor]:
         """The features of every level, or of the first few: (N, channels, H, W), then H / 2, and so on."""

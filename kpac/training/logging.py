@@ -4,7 +4,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from kpac.distributed import Ranks
 from kpac.environment import describe
 from kpac.errors import UserError
 from kpac.files import whole_file, write_json
+from kpac.models.health import DEAD_BELOW, BlockHealth
 
 
 @contextmanager
@@ -91,6 +92,22 @@ class RunLog:
         for name, picture in pictures.items():
             self._events.add_image(name, picture, iteration)
 
+    def blocks(self, iteration: int, blocks: Sequence[BlockHealth]) -> None:
+        """Records the health of each block, and names those that contribute nothing."""
+        if not blocks:
+            return
+        numbers = {f"{n}/{name}": value for n, b in enumerate(blocks, 1) for name, value in b.numbers().items()}
+        self._record("blocks", iteration, numbers)
+        parts = [f"{n}: {b.contribution:.3f}" + _attention_text(b) for n, b in enumerate(blocks, 1)]
+        self.message(f"{iteration}/{self.iterations}: contribution of block {'; '.join(parts)}")
+        for number, block in enumerate(blocks, 1):
+            if block.dead:
+                self.message(
+                    f"warning: block {number} contributes nothing (less than {DEAD_BELOW:.0%} of the residual). Start "
+                    "again with a lower learning rate, or with one of its own for the attentions "
+                    "(train.optimizer.groups; docs/training.md)"
+                )
+
     def message(self, text: str) -> None:
         """Prints a line without breaking the bar."""
         self._bar.write(f"{self.name}: {text}" if self._bar.disable else text, file=sys.stderr)
@@ -126,6 +143,14 @@ class NoLog:
     def steps(self, *_: Any) -> None: ...
 
     def validation(self, *_: Any) -> None: ...
+
+    def blocks(self, *_: Any) -> None: ...
+
+
+def _attention_text(block: BlockHealth) -> str:
+    if block.mean_weight is None or block.saturated is None:
+        return ""
+    return f" (mean weight {block.mean_weight:.2f}, {block.saturated:.0%} saturated)"
 
 
 def require_wandb() -> None:

@@ -75,13 +75,22 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
     A checkpoint keeps the memory layout of the moments. Where that of the parameters is another one now, since the
     device or `channels_last` changed, the moments have to follow: fused kernels pair values by their place in memory.
+    Moments find their parameters by name, so that the groups may have changed, too.
     """
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({**state, "param_groups": groups})
+    moments = state["state"]
+    if saved := _names(state["param_groups"]):  # absent in checkpoints from before there were groups
+        by_name = {saved[index]: values for index, values in moments.items()}
+        moments = {index: by_name[name] for index, name in enumerate(_names(groups)) if name in by_name}
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if value.dim() and value.shape == parameter.shape:  # the count of steps has no dimensions
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _names(groups: list[dict[str, Any]]) -> list[str]:
+    return [name for group in groups for name in group.get("param_names", [])]
 
 
 def load_schedule(schedule: LambdaLR, state: dict[str, Any]) -> None:

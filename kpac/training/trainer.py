@@ -198,6 +198,7 @@ class Trainer:
             if math.isnan(found.scores["psnr"]):
                 self.diverged(folder, f"iteration {self.iteration}: the network's output is not a number")
             log.validation(self.iteration, found.scores, found.pictures)
+            log.blocks(self.iteration, found.blocks)
             better = found.scores["psnr"] > self.best["psnr"]
             if better:
                 self.best = {"psnr": found.scores["psnr"], "iteration": self.iteration}

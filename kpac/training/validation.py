@@ -13,7 +13,9 @@ from kpac.evaluation.evaluator import evaluate
 from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import mean_scores
+from kpac.models.health import BlockHealth
 
+HEALTH_CROP = 256  # pixels of the image that the blocks are looked at in
 PICTURE = 640  # longest side of a picture in the log, in pixels: a log of a hundred validations stays small
 
 
@@ -24,10 +26,12 @@ class Validated:
     Args:
         scores: metric -> mean over all scenes, the same on every rank.
         pictures: name -> (1 or 3, H, W) in [0, 1], of scenes that this rank scored.
+        blocks: on rank 0, the health of the network's blocks in its first scene; empty for networks that do not say.
     """
 
     scores: dict[str, float]
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    blocks: list[BlockHealth] = field(default_factory=list)
 
 
 def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks: Ranks, samples: int) -> Validated:
@@ -35,7 +39,7 @@ def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks:
 
     Args:
         model: on the device of this rank. A method `attention_maps(views)`, where it has one, gives maps to draw: views
-            (1, 3V, H, W) -> name -> (maps, h, w) in [0, 1].
+            (1, 3V, H, W) -> name -> (maps, h, w) in [0, 1]; a method `block_health(views)` the health of its blocks.
         dataset: the whole split, the same on every rank, read at the protocol's bit depth.
         protocol: fixes the numbers.
         ranks: this rank, and the way to the others.
@@ -45,9 +49,12 @@ def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks:
     mine = range(ranks.rank, len(dataset), ranks.world_size)
     records: dict[int, dict[str, Any]] = {}
     pictures: dict[str, Tensor] = {}
+    blocks: list[BlockHealth] = []
     scored = evaluate(model, (dataset[index] for index in mine), ranks.device, Scorer(protocol))
     for index, evaluated in zip(mine, scored, strict=True):
         records[index] = evaluated.record()
+        if index == 0 and hasattr(model, "block_health"):
+            blocks = model.block_health(center_crop(evaluated.scene.views[None], HEALTH_CROP).to(ranks.device))
         if ranks.is_first and len(records) <= samples:
             name, panels = evaluated.scene.name, (evaluated.input, evaluated.output, evaluated.scene.target)
             pictures[f"val/{name}"] = torch.cat([small(panel) for panel in panels], dim=2)
@@ -55,7 +62,13 @@ def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks:
                 maps = model.attention_maps(evaluated.scene.views[None].to(ranks.device))
                 pictures.update({f"attention/{name}": side_by_side(map_.cpu()) for name, map_ in maps.items()})
     gathered = {index: record for part in ranks.all_gather(records) for index, record in part.items()}
-    return Validated(mean_scores([gathered[index] for index in range(len(dataset))]), pictures)
+    return Validated(mean_scores([gathered[index] for index in range(len(dataset))]), pictures, blocks)
+
+
+def center_crop(image: Tensor, size: int) -> Tensor:
+    """The middle of an image (..., H, W), no side longer than `size`."""
+    top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
+    return image[..., top : top + size, left : left + size]
 
 
 def side_by_side(weights: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 
 from kpac.config import OptimizerConfig, ScheduleConfig, load_config
 from kpac.errors import UserError
-from kpac.training.optim import make_optimizer, make_schedule, rate_factor
+from kpac.models.registry import create_model
+from kpac.training.optim import load_optimizer, make_optimizer, make_schedule, rate_factor
 
 
 def factors(iterations: int, **settings) -> list[float]:
@@ -93,3 +94,79 @@ def test_file_that_names_another_schedule_drops_its_parents_keys(tmp_path, confi
     (tmp_path / "child.yaml").write_text("extends: parent.yaml\ntrain: {schedule: {name: cosine, final: 0.1}}\n")
     schedule = load_config(tmp_path / "child.yaml").train.schedule
     assert (schedule.name, schedule.milestones, schedule.final) == ("cosine", None, 0.1)
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return create_model("kpac_2level", width=4, blocks=1, init="he")
+
+
+def grouped(**groups) -> OptimizerConfig:
+    return OptimizerConfig.model_validate(
+        {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1, "groups": groups}
+    )
+
+
+ATTENTION = {"parameters": ["*attention*"], "learning_rate_scale": 0.1, "weight_decay": 0}
+
+
+def test_group_has_its_own_rate_and_decay_under_one_schedule():
+    model = network()
+    optimizer = make_optimizer(model, grouped(attention=ATTENTION))
+    schedule = make_schedule(optimizer, ScheduleConfig(name="step", milestones=[1], factor=0.5), 2)
+    rest, attention = optimizer.param_groups
+    assert attention["param_names"] == [name for name, _ in model.named_parameters() if "attention" in name]
+    assert len(rest["params"]) + len(attention["params"]) == len(list(model.parameters()))
+    assert (attention["weight_decay"], rest["weight_decay"]) == (0, 0.1)
+    for rates in ((1e-3, 1e-4), (5e-4, 5e-5)):
+        assert (rest["lr"], attention["lr"]) == pytest.approx(rates)
+        optimizer.step()
+        schedule.step()
+
+
+def test_group_with_rate_zero_is_frozen():
+    model = network()
+    optimizer = make_optimizer(model, grouped(attention={**ATTENTION, "learning_rate_scale": 0}))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == ("attention" in name)
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (
+            {"attention": {"parameters": ["*atention*"]}},
+            r"groups.attention.parameters: \*atention\* matches no parameter",
+        ),
+        (
+            {"all": {"parameters": ["blocks.*"]}, "attention": ATTENTION},
+            "groups.attention.parameters: 'blocks.0.scale_attention.features.0.weight' is in the group 'all' already",
+        ),
+    ],
+)
+def test_group_without_parameters_and_parameter_in_two_groups_are_named(groups, words):
+    with pytest.raises(UserError, match=words):
+        make_optimizer(network(), grouped(**groups))
+
+
+def test_decay_of_a_group_is_of_adamw_alone(config_file):
+    overrides = ["train.optimizer.groups={a: {parameters: ['*'], weight_decay: 0.1}}"]
+    with pytest.raises(UserError, match=r"'train.optimizer.groups.a.weight_decay' is for adamw, the optimizer is adam"):
+        load_config(config_file, overrides)
+
+
+def test_moments_find_their_parameters_when_the_groups_change():
+    model = network()
+    before = make_optimizer(model, grouped())
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, number + 1.0)
+    before.step()
+    after = make_optimizer(model, grouped(attention=ATTENTION))
+    load_optimizer(after, before.state_dict())
+    for parameter in model.parameters():
+        assert torch.equal(after.state[parameter]["exp_avg"], before.state[parameter]["exp_avg"])
+    assert after.param_groups[1]["lr"] == pytest.approx(1e-4)
