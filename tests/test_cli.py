@@ -190,11 +190,11 @@ def test_notice_is_the_first_process_s_to_give(capsys, monkeypatch, tmp_path, ra
 
     for folder in ("source", "target"):
         write_photos(tmp_path / folder, 1, 8, 8)
-    (tmp_path / "source" / "photo 0.png").rename(tmp_path / "source" / "other.png")
+    (tmp_path / "source" / "photo 0.png").rename(tmp_path / "source" / "photo 0 blur.png")
     monkeypatch.setenv("RANK", rank)
     assert main(["config", "schema"]) == 0
     find_scenes(tmp_path, "test")
-    assert capsys.readouterr().err.count("share no names: pairing them in sorted order") == times
+    assert capsys.readouterr().err.count("names pair as photo 0 blur and photo 0") == times
 
 
 def test_info_counts_a_configuration_and_a_model(capsys, weights):

@@ -70,7 +70,7 @@ def check(options: argparse.Namespace) -> int:
     from kpac.data.check import check
     from kpac.data.check_report import check_json, check_text
 
-    reports = check(options.root, options.layout)
+    reports = check(options.root, options.layout, options.pair_by_order)
     print(json.dumps(check_json(reports), indent=2) if options.json else check_text(reports))
     return int(any(report.faults for report in reports))
 
@@ -84,7 +84,9 @@ def cache(options: argparse.Namespace) -> int:
     paths = [
         path
         for split in options.split or [split for split in there if split != "test"] or there
-        for scene in find_scenes(options.root, split, options.views, options.layout, targets=False)
+        for scene in find_scenes(
+            options.root, split, options.views, options.layout, targets=False, pair_by_order=options.pair_by_order
+        )
         for path in scene.paths
     ]
     store = DecodedCache(options.cache or default_folder(options.root))
@@ -118,6 +120,11 @@ def synthesize(options: argparse.Namespace) -> None:
 
 def _layout_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
+    command.add_argument(
+        "--pair-by-order",
+        action="store_true",
+        help="pair images by the sorted order of their names, whatever these say",
+    )
 
 
 def _settings_arguments(command: argparse.ArgumentParser) -> None:

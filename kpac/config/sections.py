@@ -86,6 +86,9 @@ class DataConfig(Section):
     """Folder of the data set; relative to the working directory."""
     layout: str = "auto"
     """How the data set lies on disk, a name from data/README.md; "auto" looks."""
+    pair_by_order: bool = False
+    """Pair inputs with targets, and with other views, by the sorted order of their names, whatever these say; by
+    default names that do not tell which images belong together are an error."""
     skip_unreadable: bool = False
     """Go on without the scenes that have an unreadable image, naming each, instead of stopping."""
     crop: Positive = 256

@@ -3,23 +3,22 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
+from kpac.data.folders import Found, find_layout, splits_in
 from kpac.data.headers import ImageHeader, read_header
-from kpac.data.images import BitDepth, bits, read_pixels, to_float
-from kpac.data.layouts import Layout, find_layout, splits_in
-from kpac.data.pairing import published_pairs, same_names, target_names
+from kpac.data.images import BitDepth, bits, read_pixels
+from kpac.data.pairing import Pairs, name_of, pair, same_names
+from kpac.data.published import Kinship, kinship, published_pairs
+from kpac.data.roles import ROLES
+from kpac.data.sharpness import Detail, blurrier, detail, gain
 from kpac.errors import UserError
-
-PUBLISHED_SIZES = {"1680x1120", "1120x1680"}
-ROLES = ("center", "left", "right", "target")
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,14 @@ class ImageFacts:
         bit_depth: of one channel.
         header: what the file says of itself.
         digest: of the pixels.
-        sharpness: see `sharpness`.
+        detail: see `kpac.data.sharpness`.
     """
 
     size: str
     bit_depth: BitDepth
     header: ImageHeader | None
     digest: bytes
-    sharpness: float
+    detail: Detail
 
 
 @dataclass(frozen=True)
@@ -59,22 +58,46 @@ class SplitReport:
     """One split of a data set.
 
     Args:
-        split: train, val or test.
-        layout: how it lies on disk.
-        images: role (a view, or "target") -> files.
+        found: the layout, as it was found.
+        pairs: role ("left", "right", "target") -> how its images belong to the inputs; roles that do not pair are
+            missing here.
         facts: file -> what decoding told; unreadable files are missing here.
         faults: what is wrong, in the order of the checks.
-        published: whether the names are those of DPDD's published split.
+        kinship: to a published split of DPDD, if there is one.
+        swapped: pairs whose target is blurrier than its input.
         shared_targets: targets with the pixels of another target of this split.
     """
 
-    split: str
-    layout: str
-    images: dict[str, list[Path]]
+    found: Found
+    pairs: dict[str, Pairs] = field(default_factory=dict)
     facts: dict[Path, ImageFacts] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    published: bool = False
+    kinship: Kinship | None = None
+    swapped: int = 0
     shared_targets: int = 0
+
+    @property
+    def split(self) -> str:
+        return self.found.split
+
+    @property
+    def layout(self) -> str:
+        return self.found.layout.name
+
+    @property
+    def images(self) -> dict[str, list[Path]]:
+        """Role (a view, or "target") -> files."""
+        return self.found.images
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The center views, or, where there are none, the other views."""
+        return next((self.images[role] for role in ROLES if self.images.get(role)), [])
+
+    @property
+    def published(self) -> bool:
+        """Whether these are the scenes of DPDD's published split of this name, at their size and bit depth."""
+        return self.kinship is not None and self.kinship.is_published and self.kinship.split == self.split
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -88,37 +111,39 @@ class SplitReport:
 
     def verdict(self) -> str:
         """One sentence on the split as a whole."""
-        scenes = f"{len(self.images['center'])} scenes"
+        scenes = f"{len(self.inputs)} scenes"
+        kin = f"; {self.kinship.text()}" if self.kinship and not self.published else ""
         if self.faults:
             count = len(self.faults)
-            return f"{self.split}: {scenes}, {count} fault{'s' if count > 1 else ''}"
+            pairs = len(self.pairs["target"].images) if "target" in self.pairs else 0
+            swapped = "; the folders of inputs and targets look swapped" if 2 * self.swapped > pairs else ""
+            return f"{self.split}: {scenes}, {count} fault{'s' if count > 1 else ''}{swapped}{kin}"
         if not self.published:
-            return f"{self.split}: {scenes}, nothing wrong"
+            return f"{self.split}: {scenes}, nothing wrong{kin}"
         absent = [role for role in ROLES if role not in self.images]
         without = f", without its {' and '.join(absent)} views" if absent else ""
         return f"{self.split}: this is the published DPDD {self.split} split, complete ({scenes}){without}"
 
 
-def check(root: Path, layout: str = "auto") -> list[SplitReport]:
+def check(root: Path, layout: str = "auto", pair_by_order: bool = False) -> list[SplitReport]:
     """Checks every split that a folder holds.
 
     Args:
         root: the data set's folder.
-        layout: a name in `kpac.data.layouts.LAYOUTS`, or "auto" to look.
+        layout: a name in `kpac.data.folders.LAYOUTS`, or "auto" to look.
+        pair_by_order: see `kpac.data.layouts.find_scenes`.
 
     Raises:
         UserError: nothing in the folder is known.
     """
     reports = []
     for split in splits_in(root, layout):
-        kind, base = find_layout(root, split, layout, targets=False)
-        report = SplitReport(split, kind.name, dict(_images(root, split, kind, base)))
+        report = SplitReport(find_layout(root, split, layout, targets=False))
         _decode(report)
         report.faults += [
             *_empty(report),
             *_same_names(report),
-            *_missing_views(report),
-            *_unpaired(report),
+            *_unpaired(report, pair_by_order),
             *_against_the_published_list(report),
             *_unequal(report),
             *_swapped(report),
@@ -126,23 +151,6 @@ def check(root: Path, layout: str = "auto") -> list[SplitReport]:
         reports.append(report)
     _find_duplicates(reports)
     return reports
-
-
-def sharpness(pixels: np.ndarray) -> float:
-    """How much detail an image has: the variance of the Laplacian of its green channel at half size, over its squared
-    mean. Half size and area averaging keep noise out of it.
-
-    Shape: H x W x 3 integers -> a number from 0.
-    """
-    green = to_float(pixels[..., 1])
-    half = cv2.resize(green, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) if min(green.shape) > 1 else green
-    return float(cv2.Laplacian(half, cv2.CV_32F).var() / max(green.mean() ** 2, 1e-9))
-
-
-def _images(root: Path, split: str, layout: Layout, base: str) -> Iterator[tuple[str, list[Path]]]:
-    for role in layout.folders:
-        if role in ("center", "target") or layout.folder(root, base, split, role).is_dir():
-            yield role, layout.images(root, base, split, role)
 
 
 def _decode(report: SplitReport) -> None:
@@ -163,7 +171,7 @@ def _decode_one(path: Path) -> ImageFacts | str:
         return str(error)
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
-    return ImageFacts(f"{width}x{height}", bits(pixels), read_header(path), digest, sharpness(pixels))
+    return ImageFacts(f"{width}x{height}", bits(pixels), read_header(path), digest, detail(pixels))
 
 
 def _empty(report: SplitReport) -> Iterator[Fault]:
@@ -178,70 +186,50 @@ def _same_names(report: SplitReport) -> Iterator[Fault]:
             yield Fault("same name", f"{second}: has the name of {first}")
 
 
-def _missing_views(report: SplitReport) -> Iterator[Fault]:
-    centers = {path.stem: path for path in report.images["center"]}
-    for role in ("left", "right"):
-        if role not in report.images:
+def _unpaired(report: SplitReport, by_order: bool) -> Iterator[Fault]:
+    """Pairs the inputs with the other views and the targets, as training and evaluation do."""
+    for role, images in report.images.items():
+        inputs = report.inputs
+        if images is inputs or not images:
             continue
-        there = {path.stem: path for path in report.images[role]}
-        for name in sorted(centers.keys() - there.keys()):
-            yield Fault("missing view", f"{centers[name]}: has no {role} view")
-        for name in sorted(there.keys() - centers.keys()):
-            yield Fault("extra view", f"{there[name]}: has no center view")
-
-
-def _unpaired(report: SplitReport) -> Iterator[Fault]:
-    if "target" not in report.images:
-        return
-    sources, targets = report.images["center"], report.images["target"]
-    names = target_names(sources, targets)
-    if names is None:
-        if len(sources) != len(targets):
-            yield Fault("pairing", f"{len(sources)} inputs and {len(targets)} targets share no names")
-        return
-    there = {path.stem: path for path in targets}
-    for path, name in zip(sources, names, strict=True):
-        if name not in there:
-            yield Fault("missing target", f"{path}: its target {name} is not there")
-    for name in sorted(there.keys() - set(names)):
-        yield Fault("extra target", f"{there[name]}: belongs to no input")
+        try:
+            pairs = report.pairs[role] = pair(inputs, images, by_order)
+        except UserError as error:
+            yield Fault("pairing", str(error))
+            continue
+        is_target = role == "target"
+        for path, partner, name in zip(inputs, pairs.partners, pairs.expected, strict=True):
+            if partner is None:
+                lacks = f"its target {name} is not there" if is_target and name else f"has no {role}"
+                yield Fault(
+                    f"missing {role if is_target else 'view'}", f"{path}: {lacks}{'' if is_target else ' view'}"
+                )
+        for path in pairs.left_over:
+            what = "belongs to no input" if is_target else "has no center view"
+            yield Fault(f"extra {role if is_target else 'view'}", f"{path}: {what}")
 
 
 def _against_the_published_list(report: SplitReport) -> Iterator[Fault]:
-    published = published_pairs()
-    names = {path.stem for path in report.images["center"]}
-    expected = published[report.split].keys()
-    split_of = {name: split for split, pairs in published.items() for name in pairs}
-    report.published = bool(names) and len(names & split_of.keys()) > len(names) / 2
-    if not report.published:
+    names = {name_of(path) for path in report.inputs}
+    report.kinship = kinship(names, report.sizes, report.bit_depths)
+    if report.kinship is None:
         return
     if "target" not in report.images:
         yield Fault("missing targets", f"{report.split}: the names are DPDD's, but there is no folder of targets")
-    for name in sorted(expected - names):
-        yield Fault("missing scene", f"{name}: in the published {report.split} list, but not here")
-    for name in sorted(names - expected):
-        where = f"in the published {split_of[name]} list" if name in split_of else "in no published list"
-        yield Fault("extra scene", f"{name}: here, but {where}")
-    for path, facts in report.facts.items():
-        if facts.size not in PUBLISHED_SIZES or facts.bit_depth != 16:
+    if report.split == "train" != report.kinship.split:
+        yield Fault("published split", f"train: holds scenes of DPDD's {report.kinship.split} split")
+    for split, pairs in published_pairs().items():
+        for name in sorted(names & pairs.keys() if split != report.kinship.split else ()):
             yield Fault(
-                "not as published", f"{path}: {facts.size}, {facts.bit_depth} bits; published: 1680x1120, 16 bits"
+                "extra scene", f"{name}: in the published {split} list, the others in the {report.kinship.split} list"
             )
 
 
 def _scenes(report: SplitReport) -> Iterator[dict[str, Path]]:
     """The readable images of each scene, by role, as far as they can be put together."""
-    by_role = {role: {path.stem: path for path in images} for role, images in report.images.items()}
-    centers, targets = report.images["center"], report.images.get("target", [])
-    names: Sequence[str] | None = target_names(centers, targets) if targets else []
-    if names is None:
-        names = [path.stem for path in targets] if len(centers) == len(targets) else []
-    for index, path in enumerate(centers):
-        wanted = dict.fromkeys(("center", "left", "right"), path.stem)
-        if index < len(names):
-            wanted["target"] = names[index]
-        scene = {role: by_role[role][name] for role, name in wanted.items() if name in by_role.get(role, {})}
-        yield {role: path for role, path in scene.items() if path in report.facts}
+    for index, path in enumerate(report.inputs):
+        scene = {"center": path, **{role: pairs.partners[index] for role, pairs in report.pairs.items()}}
+        yield {role: file for role, file in scene.items() if file in report.facts}
 
 
 def _unequal(report: SplitReport) -> Iterator[Fault]:
@@ -256,11 +244,19 @@ def _unequal(report: SplitReport) -> Iterator[Fault]:
 
 
 def _swapped(report: SplitReport) -> Iterator[Fault]:
-    for scene in _scenes(report):
-        if "center" in scene and "target" in scene:
-            blurred, sharp = (report.facts[scene[role]] for role in ("center", "target"))
-            if sharp.sharpness < blurred.sharpness:
-                yield Fault("swapped", f"{scene['target']}: is blurrier than its input {scene['center']}")
+    pairs = [(scene["center"], scene["target"]) for scene in _scenes(report) if {"center", "target"} <= scene.keys()]
+    facts = [[report.facts[path] for path in paths] for paths in pairs]
+    compared = [
+        (paths, gain(one.detail, other.detail))
+        for paths, (one, other) in zip(pairs, facts, strict=True)
+        if one.size == other.size
+    ]
+    for (source, target), is_blurrier in zip(
+        [paths for paths, _ in compared], blurrier([value for _, value in compared]), strict=True
+    ):
+        if is_blurrier:
+            report.swapped += 1
+            yield Fault("swapped", f"{target}: is blurrier than its input {source}")
 
 
 def _find_duplicates(reports: list[SplitReport]) -> None:

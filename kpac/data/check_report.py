@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from kpac.data.check import ROLES, SplitReport
+from kpac.data.check import SplitReport
+from kpac.data.roles import ROLES
 from kpac.text import markdown_table
 
 SHOWN_FAULTS = 20  # of each kind; the JSON has them all
@@ -38,6 +39,7 @@ def check_json(reports: Iterable[SplitReport]) -> dict[str, Any]:
             "gray": _count(report, "gray"),
             "alpha": _count(report, "alpha"),
             "shared_targets": report.shared_targets,
+            "pairing": {role: pairs.rule or "by equal or published names" for role, pairs in report.pairs.items()},
             "published": report.published,
             "faults": [{"kind": fault.kind, "text": fault.text} for fault in report.faults],
             "verdict": report.verdict(),
@@ -64,7 +66,9 @@ def _row(report: SplitReport) -> list[str]:
 
 
 def _notes(report: SplitReport) -> list[str]:
-    notes = []
+    notes = [
+        f"{report.split}: inputs and {role} images: {pairs.rule}" for role, pairs in report.pairs.items() if pairs.rule
+    ]
     if gray := _count(report, "gray"):
         notes.append(f"{report.split}: {gray} gray images, read as three equal channels")
     if alpha := _count(report, "alpha"):

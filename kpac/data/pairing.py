@@ -1,94 +1,216 @@
-"""Which target belongs to which input, and which scene to which group, where file names do not say it."""
+"""Which target, or which other view, belongs to which input: told by their names, never guessed.
 
-import json
-import logging
-from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
+Three rules, tried in this order on all images of two folders together. The first that pairs every image holds, else the
+one that pairs the most:
+
+1. DPDD's published list, where the names are the list's.
+2. Equal names.
+3. Names that are equal without the words that every name of one side has and the other side has not: `12_blur` and
+   `12`, `scene3_input_01` and `scene3_gt_01`.
+
+Sorted order pairs images only where the caller asks for it.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-import numpy as np
-
+from kpac.data.published import published_pairs
 from kpac.errors import UserError
 
-GROUPS = ("indoor", "outdoor")
-log = logging.getLogger(__name__)
+SHOWN = 3  # names of each side in a message
+COMMON = 0.9  # share of one side's names that have a word which all of them have: one may be a stray file
+# A number, a word of one case or capitalized, or a run of other letters; what separates them is no word.
+WORD = re.compile(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_A-Za-z]+")
 
 
-@cache
-def published_pairs() -> Mapping[str, Mapping[str, str]]:
-    """DPDD's published lists: split -> source name -> target name (Abuolaim and Brown, ECCV 2020)."""
-    lists = json.loads((files("kpac.data") / "dpdd.json").read_text(encoding="utf-8"))["splits"]
-    return {split: dict(pairs) for split, pairs in lists.items()}
-
-
-def pair(sources: list[Path], targets: list[Path]) -> list[Path]:
-    """The target of each source.
-
-    By DPDD's published list where the names are the list's, else by name, else, when no name is shared, by sorted
-    position, which is said aloud.
-
-    Raises:
-        UserError: a source without a target, named.
-    """
-    by_name = {path.stem: path for path in targets}
-    folder, source_folder = targets[0].parent, sources[0].parent
-    names = target_names(sources, targets)
-    if names is None:
-        if len(sources) == len(targets):
-            log.warning("%s and %s share no names: pairing them in sorted order", source_folder, folder)
-            return targets
-        raise UserError(
-            f"{folder}: holds {len(targets)} images, {source_folder} {len(sources)}; "
-            "expected as many, since no names are shared and they pair by sorted position"
-        )
-    for path, name in zip(sources, names, strict=True):
-        if name not in by_name:
-            raise UserError(f"{folder}: no target named {name}{path.suffix}, which belongs to {path}")
-    return [by_name[name] for name in names]
-
-
-def same_names(images: list[Path]) -> list[tuple[Path, Path]]:
-    """Images that no name tells apart, such as a.jpg and a.png: the first of a name, with each of the others."""
-    first: dict[str, Path] = {}
-    return [(first[path.stem], path) for path in images if first.setdefault(path.stem, path) != path]
-
-
-def target_names(sources: list[Path], targets: list[Path]) -> list[str] | None:
-    """The stem that each source's target should have; None when they can pair by sorted position alone."""
-    there = {path.stem for path in targets}
-    listed = {source: target for pairs in published_pairs().values() for source, target in pairs.items()}
-    if all(path.stem in listed for path in sources) and any(listed[path.stem] in there for path in sources):
-        return [listed[path.stem] for path in sources]
-    if any(path.stem in there for path in sources):
-        return [path.stem for path in sources]
-    return None
-
-
-def groups_of(folder: Path, count: int) -> list[str | None]:
-    """Indoor or outdoor, from the label files of the redistributed DPDD: 1-based positions in the sorted list.
+@dataclass(frozen=True)
+class Pairs:
+    """The partner of each of some images.
 
     Args:
-        folder: where `indoor_labels.npy` and `outdoor_labels.npy` lie, if they do.
-        count: scenes in the list.
+        images: to be paired.
+        partners: for each image its partner, or None where it has none.
+        expected: for each image the name that its partner has, or, of one without partner, would have; None where the
+            rule does not say it.
+        left_over: partners of no image.
+        rule: how they were paired, as a phrase; empty for equal names and the published list.
+    """
+
+    images: Sequence[Path]
+    partners: Sequence[Path | None]
+    expected: Sequence[str | None]
+    left_over: Sequence[Path]
+    rule: str = ""
+
+    def require_all(self, what: str, folder: Path) -> list[Path]:
+        """The partners, one for each image.
+
+        Args:
+            what: "target", or the name of a view.
+            folder: where the partners should lie.
+
+        Raises:
+            UserError: an image without a partner, named.
+        """
+        for path, partner, name in zip(self.images, self.partners, self.expected, strict=True):
+            if partner is None:
+                missing = sum(other is None for other in self.partners)
+                count = f"; {missing} of {len(self.images)} images have none" if missing > 1 else ""
+                named = f"no {what} named {name}{path.suffix}, which belongs to" if name else f"no {what} for"
+                how = "" if name else f", where {self.rule}"
+                raise UserError(f"{folder}: {named} {path}{how}{count}")
+        return list(self.partners)
+
+
+def name_of(path: Path) -> str:
+    """The name by which images are compared: without suffix, in Unicode's composed form (NFC).
+
+    macOS stores decomposed names, others composed ones: the same name in two folders may differ in its bytes.
+    """
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def same_names(images: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Images that no name tells apart, such as a.jpg and a.png: the first of a name, with each of the others."""
+    first: dict[str, Path] = {}
+    return [(first[name_of(path)], path) for path in images if first.setdefault(name_of(path), path) != path]
+
+
+def pair(images: Sequence[Path], others: Sequence[Path], by_order: bool = False) -> Pairs:
+    """Pairs images with others.
+
+    Args:
+        images: whose names differ from each other.
+        others: the candidates, in any number; their names differ from each other, too.
+        by_order: pairs both in the order of their file names, whatever the names are.
 
     Raises:
-        UserError: labels that do not fit the list.
+        UserError: the names do not tell, two pairings are equally good, or different numbers to be paired by order.
     """
-    groups: list[str | None] = [None] * count
-    for group in GROUPS:
-        path = folder / f"{group}_labels.npy"
-        if not path.is_file():
-            continue
-        try:
-            positions = np.load(path, allow_pickle=False).ravel().astype(int)
-        except (ValueError, OSError):
-            raise UserError(f"{path}: not a NumPy array of numbers; expected positions in the sorted list") from None
-        for position in positions:
-            if not 1 <= position <= count or groups[position - 1] is not None:
-                raise UserError(
-                    f"{path}: position {position} does not fit a list of {count} scenes, each in one group; "
-                    "is this the label file of another split?"
-                )
-            groups[position - 1] = group
-    return groups
+    if by_order:
+        return _by_order(images, others)
+    found = []
+    for rule in (_by_published_list, _by_equal_names, _by_words):
+        pairs = rule(images, others)
+        if pairs and all(pairs.partners):
+            return pairs
+        if pairs and any(pairs.partners):
+            found.append(pairs)
+    if not found:
+        raise UserError(f"{_sides(images, others)}: the names do not tell which belong together; {_what_to_do()}")
+    return max(found, key=lambda pairs: sum(partner is not None for partner in pairs.partners))
+
+
+def _by_order(images: Sequence[Path], others: Sequence[Path]) -> Pairs:
+    images_, others_ = sorted(images), sorted(others)
+    if len(images) != len(others):
+        raise UserError(f"{_sides(images, others)}: pairing by sorted order needs as many images on both sides")
+    partner = dict(zip(images_, others_, strict=True))
+    return Pairs(images, [partner[path] for path in images], [None for _ in images], [], "names pair by sorted order")
+
+
+def _by_equal_names(images: Sequence[Path], others: Sequence[Path]) -> Pairs:
+    return _by_expected_names(images, others, [name_of(path) for path in images])
+
+
+def _by_published_list(images: Sequence[Path], others: Sequence[Path]) -> Pairs | None:
+    listed = {source: target for pairs in published_pairs().values() for source, target in pairs.items()}
+    names = [name_of(path) for path in images]
+    if not all(name in listed for name in names):
+        return None
+    return _by_expected_names(images, others, [listed[name] for name in names])
+
+
+def _by_expected_names(images: Sequence[Path], others: Sequence[Path], expected: Sequence[str]) -> Pairs:
+    there = {name_of(path): path for path in others}
+    left_over = [path for name, path in there.items() if name not in set(expected)]
+    return Pairs(images, [there.get(name) for name in expected], expected, left_over)
+
+
+def _by_words(images: Sequence[Path], others: Sequence[Path]) -> Pairs | None:
+    """By what is left of the names without the words that mark their sides.
+
+    A mark is a word that one side's names have in common and the other side's have not. Numbers are marks only if words
+    alone do not pair all images: `s1_f2` and `s1_f22`. Where a word comes twice in a name, one of the two is the mark:
+    both are tried.
+
+    Raises:
+        UserError: two such pairings of all images contradict each other.
+    """
+    best: Pairs | None = None
+    sides = [[WORD.findall(name_of(path)) for path in paths] for paths in (images, others)]
+    marks = _marks(sides)
+    for numbers in ((False, False), (True, True), (True, False), (False, True)):
+        chosen = [
+            {word for word in side if also or not word.isdigit()} for side, also in zip(marks, numbers, strict=True)
+        ]
+        complete = None
+        for backwards in product((True, False), repeat=2):
+            keys = [
+                [_without(words, mark, back) for words in side]
+                for side, mark, back in zip(sides, chosen, backwards, strict=True)
+            ]
+            found = _by_keys(images, others, keys)
+            if found is None or not all(found.partners):
+                best = best or found
+                continue
+            if complete and complete.partners != found.partners:
+                raise UserError(f"{_sides(images, others)}: the names pair in two ways; {_what_to_do()}")
+            complete = found
+        if complete:
+            return complete
+    return best
+
+
+def _marks(sides: Sequence[Sequence[Sequence[str]]]) -> list[set[str]]:
+    """The words that most names of one side have and most of the other have not, for each side."""
+    common = []
+    for names in sides:
+        counts = Counter(word for words in names for word in set(words))
+        common.append({word for word, count in counts.items() if count > COMMON * len(names)})
+    return [common[0] - common[1], common[1] - common[0]]
+
+
+def _without(words: Sequence[str], marks: set[str], backwards: bool) -> tuple[str, ...]:
+    """The words without one of each mark: the last one, or the first."""
+    left, kept = set(marks), []
+    for word in reversed(words) if backwards else words:
+        if word in left:
+            left.remove(word)
+        else:
+            kept.append(word)
+    return tuple(reversed(kept) if backwards else kept)
+
+
+def _by_keys(images: Sequence[Path], others: Sequence[Path], keys: Sequence[Sequence[tuple[str, ...]]]) -> Pairs | None:
+    """Pairs of equal keys; None where a key is empty, comes twice, or pairs fewer than half of the images."""
+    there = dict(zip(keys[1], others, strict=True))
+    if not all(keys[0]) or len(set(keys[0])) < len(images) or len(there) < len(others):
+        return None
+    partners = [there.get(key) for key in keys[0]]
+    first = next(((path, partner) for path, partner in zip(images, partners, strict=True) if partner), None)
+    if first is None or 2 * sum(partner is not None for partner in partners) < len(images):
+        return None
+    left_over = [path for key, path in there.items() if key not in set(keys[0])]
+    rule = f"names pair as {name_of(first[0])} and {name_of(first[1])}"
+    return Pairs(images, partners, [None for _ in images], left_over, rule)
+
+
+def _sides(images: Sequence[Path], others: Sequence[Path]) -> str:
+    return " and ".join(f"{side[0].parent} ({len(side)}: {', '.join(_shown(side))})" for side in (images, others))
+
+
+def _shown(side: Sequence[Path]) -> Iterator[str]:
+    names = sorted(path.name for path in side)
+    yield from names[:SHOWN]
+    if len(names) > SHOWN:
+        yield "..."
+
+
+def _what_to_do() -> str:
+    return "give both the same names, or pair them by sorted order with data.pair_by_order: true (--pair-by-order)"

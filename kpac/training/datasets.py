@@ -35,7 +35,10 @@ class TrainingData:
             ranks.check_batch(stage.batch_size, config.train.accumulate, _key(config, index, "batch_size"))
         self.protocol = find_protocol(config.validation.protocol)
         data = config.data
-        train, val = (find_scenes(data.root, split, views, data.layout) for split in ("train", "val"))
+        train, val = (
+            find_scenes(data.root, split, views, data.layout, pair_by_order=data.pair_by_order)
+            for split in ("train", "val")
+        )
         cache = DecodedCache(data.cache or default_folder(data.root))
         train, val = (prepare_scenes(scenes, cache, data.skip_unreadable) for scenes in (train, val))
         self.facts = {"train": fingerprint(train), "val": fingerprint(val)}

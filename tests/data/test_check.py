@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from kpac.cli import main
-from kpac.data import check as check_module
-from kpac.data.check import check, sharpness
+from kpac.data import published as published_module
+from kpac.data.check import check
 from kpac.data.check_report import check_json, check_text
 from kpac.data.images import from_float, write_pixels
-from kpac.data.pairing import published_pairs
+from kpac.data.layouts import find_scenes
+from kpac.data.published import published_pairs
 from tests.conftest import texture
 
 HEIGHT, WIDTH = 16, 24
@@ -33,7 +34,7 @@ def write_scene(root, split, name, target, seed, portrait=False, views=VIEWS):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """The published test split by name, with thumbnails for images."""
-    monkeypatch.setattr(check_module, "PUBLISHED_SIZES", {f"{WIDTH}x{HEIGHT}", f"{HEIGHT}x{WIDTH}"})
+    monkeypatch.setattr(published_module, "SIZES", {f"{WIDTH}x{HEIGHT}", f"{HEIGHT}x{WIDTH}"})
     for seed, (name, target) in enumerate(published_pairs()["test"].items()):
         write_scene(tmp_path / "DPDD", "test", name, target, seed, portrait=seed % 5 == 0)
     return tmp_path / "DPDD"
@@ -81,9 +82,9 @@ def test_split_that_lacks_a_published_scene_is_not_complete(published):
     train_name = next(iter(published_pairs()["train"]))
     write_scene(published, "test", train_name, published_pairs()["train"][train_name], seed=99)
     (report,) = check(published)
-    assert [fault.kind for fault in report.faults] == ["missing scene", "extra scene"]
-    assert report.faults[0].text.startswith(f"{name}: in the published test list, but not here")
-    assert "in the published train list" in report.faults[1].text
+    assert [fault.kind for fault in report.faults] == ["extra scene"]
+    assert report.faults[0].text.startswith(f"{train_name}: in the published train list")
+    assert f"75 of the test split's 76 scenes (not {name}) and 1 other" in report.verdict()
     assert "complete" not in report.verdict()
 
 
@@ -94,7 +95,11 @@ def test_published_names_with_other_pixels_are_not_the_published_split(published
             pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             cv2.imwrite(str(path), pixels[:-2] if change == "size" else (pixels >> 8).astype(np.uint8))
     (report,) = check(published)
-    assert {fault.kind for fault in report.faults} == {"not as published"}
+    assert {fault.kind for fault in report.faults} <= {"size"}
+    bits, sizes = ("8 and 16", "16x24 and 24x16") if change == "bits" else ("16", "3 sizes")
+    assert report.verdict().endswith(
+        f"DPDD: 76 of the test split's 76 scenes, {sizes}, {bits} bits: not the published set"
+    )
 
 
 def test_whole_set_has_no_faults(pairs):
@@ -183,12 +188,60 @@ def test_long_lists_of_faults_are_cut_in_the_text_alone(pairs):
     assert len(check_json(reports)["splits"][0]["faults"]) == 30
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_sharpness_falls_with_blur_and_not_with_exposure(seed):
-    sharp = texture(64, 96, seed)
-    blurred = cv2.GaussianBlur(sharp, (0, 0), 1)
-    assert sharpness(from_float(blurred, 16)) < 0.8 * sharpness(from_float(sharp, 16))
-    assert sharpness(from_float(sharp / 2, 16)) == pytest.approx(sharpness(from_float(sharp, 16)), rel=0.01)
+@pytest.mark.parametrize("change", ["count", "size", "depth", "split"])
+def test_copies_of_dpdd_are_one_line_and_no_fault(tmp_path, capsys, change):
+    split, count = ("val", 76) if change == "split" else ("test", 5 if change == "count" else 76)
+    depth, size = (16 if change == "size" else 8), (HEIGHT, WIDTH)
+    for seed, name in enumerate(list(published_pairs()["test"])[:count]):
+        sharp = texture(*size, seed)
+        blurred = cv2.GaussianBlur(sharp, (0, 0), 2)
+        for folder, image in (("input", blurred), ("target", sharp)):
+            write_pixels(tmp_path / split / folder / f"{name}.png", from_float(image, depth))
+    assert main(["data", "check", str(tmp_path)]) == 0
+    line = f"DPDD: {count} of the test split's 76 scenes, 24x16, {depth} bits: not the published set"
+    assert capsys.readouterr().out.endswith(f"{split}: {count} scenes, nothing wrong; {line}\n")
+
+
+def test_test_scenes_to_train_on_are_a_fault(tmp_path):
+    for name in list(published_pairs()["test"])[:3]:
+        write_scene(tmp_path, "train", name, published_pairs()["test"][name], seed=int(name[-3:]))
+    assert kinds(tmp_path) == ["published split"]
+
+
+def test_swapped_folders_are_named(pairs, tmp_path):
+    swapped = tmp_path / "swapped"
+    for folder, other in (("source", "target"), ("target", "source")):
+        shutil.copytree(pairs / "train_c" / folder, swapped / "train_c" / other)
+    (report,) = check(swapped)
+    assert [fault.kind for fault in report.faults] == ["swapped"] * 6
+    assert "the folders of inputs and targets look swapped" in report.verdict()
+
+
+def test_pairs_are_those_of_training(tmp_path, capsys):
+    for number in range(1, 12):
+        sharp = texture(HEIGHT, WIDTH, number)
+        write_pixels(
+            tmp_path / "test" / "input" / f"{number}_blur.png", from_float(cv2.GaussianBlur(sharp, (0, 0), 2), 8)
+        )
+        write_pixels(tmp_path / "test" / "target" / f"{number}.png", from_float(sharp, 8))
+    assert main(["data", "check", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "test: inputs and target images: names pair as 10_blur and 10" in text
+    (report,) = check(tmp_path)
+    expected = {scene.views["center"]: scene.target for scene in find_scenes(tmp_path, "test")}
+    pairs = report.pairs["target"]
+    assert dict(zip(pairs.images, pairs.partners, strict=True)) == expected
+
+
+def test_names_that_do_not_pair_are_a_fault_unless_order_is_asked_for(tmp_path, capsys):
+    for name, other in (("dawn", "p"), ("dusk", "q")):
+        sharp = texture(HEIGHT, WIDTH, len(name) + ord(other))
+        write_pixels(tmp_path / "blur" / f"{name}.png", from_float(cv2.GaussianBlur(sharp, (0, 0), 2), 8))
+        write_pixels(tmp_path / "sharp" / f"{other}.png", from_float(sharp, 8))
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert "dawn.png, dusk.png" in capsys.readouterr().out
+    assert main(["data", "check", str(tmp_path), "--pair-by-order"]) == 0
+    assert "names pair by sorted order" in capsys.readouterr().out
 
 
 def test_cache_command_takes_the_splits_that_are_there(pairs, capsys, tmp_path):

@@ -98,8 +98,8 @@ def test_scene_without_target_has_none(tmp_path):
 def test_phone_dual_pixel_views_come_upright_in_three_equal_channels(tmp_path):
     views = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
     for index, view in enumerate("clr"):
-        (tmp_path / f"test_{view}").mkdir()
-        cv2.imwrite(str(tmp_path / f"test_{view}" / "a.png"), views + index)
+        (tmp_path / "PixelDP" / f"test_{view}").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "PixelDP" / f"test_{view}" / "a.png"), views + index)
     scene = SceneDataset(find_scenes(tmp_path, "test", DUAL, targets=False))[0]
     assert scene.views.shape == (9, 3, 2)
     for channel in range(9):

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from kpac.data.folders import find_layout
 from kpac.data.images import write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.pairing import published_pairs
@@ -42,11 +43,85 @@ def test_published_lists_are_whole():
     assert len(set(everything)) == 1000
 
 
-def test_names_that_differ_pair_by_sorted_position_and_say_so(tmp_path, caplog):
-    write_set(tmp_path, ["b1", "a1"], ["b2", "a2"])
-    scenes = find_scenes(tmp_path, "train")
-    assert [(scene.name, scene.target.stem) for scene in scenes] == [("a1", "a2"), ("b1", "b2")]
-    assert "share no names: pairing them in sorted order" in caplog.text
+def test_sorted_order_pairs_only_where_it_is_asked_for(tmp_path, caplog):
+    write_set(tmp_path, ["dusk", "dawn"], ["1", "2"])
+    with pytest.raises(
+        UserError, match=r"source \(2: dawn.png, dusk.png\) and .*target \(2: 1.png, 2.png\): the names do"
+    ):
+        find_scenes(tmp_path, "train")
+    scenes = find_scenes(tmp_path, "train", pair_by_order=True)
+    assert [(scene.name, scene.target.stem) for scene in scenes] == [("dawn", "1"), ("dusk", "2")]
+    assert "target: names pair by sorted order" in caplog.text
+
+
+def test_names_that_share_a_suffix_pair_by_what_differs_and_say_so(tmp_path, caplog):
+    numbers = range(1, 12)
+    write_set(tmp_path, [f"{number}_blur" for number in numbers], [str(number) for number in numbers])
+    assert all(f"{scene.target.stem}_blur" == scene.name for scene in find_scenes(tmp_path, "train"))
+    assert "target: names pair as 10_blur and 10" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_views_and_targets_in_one_folder_are_told_by_their_names(tmp_path, split):
+    base = tmp_path / split if split == "train" else tmp_path
+    write_images(base, [f"{number}_{role}" for number in (1, 2, 10) for role in ("left", "right", "center", "gt")])
+    scenes = find_scenes(tmp_path, split, ("center", "left", "right"))
+    assert [[path.stem for path in scene.paths] for scene in scenes] == [
+        [f"{number}_{role}" for role in ("center", "left", "right", "gt")] for number in (10, 1, 2)
+    ]
+
+
+def test_inputs_beside_their_targets_in_one_folder(tmp_path):
+    write_images(tmp_path / "a", ["12", "12_blur", "13", "13_blur"])
+    write_images(tmp_path / "b", ["12", "12_gt", "13", "13_gt"])
+    assert {scene.name: scene.target.stem for scene in find_scenes(tmp_path / "a", "test")} == {
+        "12_blur": "12",
+        "13_blur": "13",
+    }
+    assert {scene.name: scene.target.stem for scene in find_scenes(tmp_path / "b", "test")} == {
+        "12": "12_gt",
+        "13": "13_gt",
+    }
+
+
+def test_left_and_right_views_beside_each_other_have_no_center(tmp_path):
+    write_images(tmp_path / "test" / "input", ["001_left", "001_right", "002_left", "002_right"])
+    write_images(tmp_path / "test" / "target", ["001", "002"])
+    with pytest.raises(UserError, match="its names tell left and right images, and no center one"):
+        find_scenes(tmp_path, "test")
+
+
+def test_views_with_names_of_their_own_pair_with_the_inputs(tmp_path):
+    for folder, end in (("inputC", "_C"), ("inputL", "_L"), ("inputR", "_R"), ("target", "")):
+        write_images(tmp_path / folder, [f"{number}{end}" for number in range(1, 12)])
+    for scene in find_scenes(tmp_path, "test", ("center", "left", "right")):
+        number = scene.name[:-2]
+        assert [path.stem for path in scene.paths] == [f"{number}_C", f"{number}_L", f"{number}_R", number]
+
+
+def test_photographs_of_one_kind_are_not_taken_for_pairs(tmp_path):
+    write_images(tmp_path, ["castle_left", "castle_2", "left_turn", "sharp_bend"])
+    assert len(find_scenes(tmp_path, "test", targets=False)) == 4
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets"),
+    [("blur", "sharp"), ("input", "gt"), ("lq", "gt"), ("images", "gt"), ("source", "target"), ("Blurred", "Sharp")],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_folders_of_many_names_are_paired(tmp_path, inputs, targets, split):
+    base = tmp_path / split if split == "train" else tmp_path
+    write_images(base / inputs, ["1", "2"])
+    write_images(base / targets, ["1", "2"])
+    assert find_layout(tmp_path, split).layout.name == "paired"
+    assert [path.parent.name for path in find_scenes(tmp_path, split)[0].paths] == [inputs, targets]
+
+
+def test_two_folders_that_could_be_the_inputs_are_named(tmp_path):
+    for folder in ("blur", "lq", "gt"):
+        write_images(tmp_path / folder, ["1"])
+    with pytest.raises(UserError, match=r"blur and lq could both be the folder of these images"):
+        find_scenes(tmp_path, "test")
 
 
 def write_images(folder, names):
@@ -117,11 +192,22 @@ def test_cuhk_is_its_defocused_images_alone(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["", "source"])
-def test_pixeldp_is_dual_views_to_be_turned(tmp_path, folder):
+def test_pixeldp_is_dual_views_to_be_turned(tmp_path, folder, caplog):
     for view in "clr":
         write_images(tmp_path / "PixelDP" / f"test_{view}" / folder, ["1", "2"])
     (scene, _) = find_scenes(tmp_path, "test", ("center", "left", "right"), targets=False)
     assert [path.relative_to(tmp_path).parts[1] for path in scene.paths] == ["test_c", "test_l", "test_r"]
+    assert scene.quarter_turns == 1
+    assert "PixelDP's images lie on their side and are turned upright" in caplog.text
+
+
+def test_dual_views_that_are_not_pixeldps_are_not_turned_unless_named(tmp_path, caplog):
+    for view in "clr":
+        write_images(tmp_path / f"test_{view}", ["1", "2"])
+    (scene, _) = find_scenes(tmp_path, "test", ("center", "left", "right"), targets=False)
+    assert scene.quarter_turns == 0
+    assert "taken as they are" in caplog.text
+    (scene, _) = find_scenes(tmp_path, "test", layout="pixeldp_flat", targets=False)
     assert scene.quarter_turns == 1
 
 
@@ -144,7 +230,7 @@ def test_published_dpdd_without_its_images_is_not_taken_for_another_layout(tmp_p
 
 def test_layout_can_be_named(tmp_path, data_root):
     assert find_scenes(data_root, "test", layout="dpdd")
-    with pytest.raises(UserError, match="no test split found"):
+    with pytest.raises(UserError, match=r"no test split found; expected test/input and test/target \(layout paired\)"):
         find_scenes(data_root, "test", layout="paired")
     with pytest.raises(UserError, match="no layout is called 'dpd'"):
         find_scenes(data_root, "test", layout="dpd")
@@ -192,8 +278,9 @@ def test_missing_target_is_named(tmp_path):
 
 def test_counts_that_cannot_pair_are_named(tmp_path):
     write_set(tmp_path, ["a", "b"], ["c"])
-    with pytest.raises(UserError, match=r"holds 1 images, .* 2"):
-        find_scenes(tmp_path, "train")
+    for by_order in (False, True):
+        with pytest.raises(UserError, match=r"source \(2: a.png, b.png\) and .*target \(1: c.png\)"):
+            find_scenes(tmp_path, "train", pair_by_order=by_order)
 
 
 @pytest.mark.parametrize("folder", ["source", "target"])
