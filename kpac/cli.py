@@ -15,6 +15,7 @@ from kpac import __version__
 from kpac.commands import config, data, evaluation, experiments, export, inspect, models, protocols, restore, training
 from kpac.commands.arguments import Parser
 from kpac.errors import Stopped, UserError
+from kpac.signals import ENDING, drop_closed_terminal, is_heeded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,13 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, or what the command gives (1 when it found something wrong); 2 for a user's mistake (one
-        line on stderr), 130 when interrupted, 143 when terminated.
+        line on stderr), 130 when interrupted, 128 + its number after another signal.
     """
     logging.getLogger("kpac").handlers = [_Notices()]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text; stderr does so by itself
     try:
-        with _cleaned_up_after_sigterm():
+        with _cleaned_up_after_signals():
             options = _parse(arguments)
             return options.run(options) or 0
     except UserError as error:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nkpac: interrupted", file=sys.stderr)
         return 130
     except _Terminated as end:
-        print("\nkpac: stopped by SIGTERM", file=sys.stderr)
+        print(f"\nkpac: stopped by {signal.Signals(end.code - 128).name}", file=sys.stderr)
         return end.code
     except BrokenPipeError:
         sys.stderr.close()
@@ -59,28 +60,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Terminated(SystemExit):
-    """SIGTERM came."""
+    """A signal of `kpac.signals.ENDING` came."""
 
 
 @contextmanager
-def _cleaned_up_after_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM ends the command as an exception does: files half written and workers are cleaned up.
+def _cleaned_up_after_signals() -> Iterator[None]:
+    """Inside, SIGTERM, SIGHUP and SIGUSR1 end the command as an exception does: half-written files are removed.
 
     A second one acts as it does by default. Commands with an answer of their own, such as training, replace this one.
     """
 
     def leave(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
+        drop_closed_terminal()
         raise _Terminated(128 + number)
 
     if threading.current_thread() is not threading.main_thread():  # the only one that Python lets handle signals
         yield
         return
-    earlier = signal.signal(signal.SIGTERM, leave)
+    earlier = {number: signal.signal(number, leave) for number in ENDING if is_heeded(number)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 class _Notices(logging.Handler):

@@ -5,6 +5,8 @@ import os
 import signal
 import threading
 
+from kpac.signals import SIGNALS
+
 
 def leave_interrupts_to_the_parent(*_: int) -> None:
     """Ignores Ctrl-C in a worker: the terminal sends it to every process, and the parent alone should answer."""
@@ -26,12 +28,14 @@ def _outlive_nobody() -> None:
 
 
 def leave_signals_to_the_parent(*_: int) -> None:
-    """Ignores Ctrl-C, and the first SIGTERM, in a worker.
+    """Ignores the signals that ask the parent to stop in a worker; of SIGTERM the first one only.
 
-    A cluster's scheduler sends SIGTERM to every process of a job. A worker that died of it would break off the step
-    after which the parent saves a checkpoint. The second SIGTERM is the parent's own, for a worker that is stuck.
+    A scheduler sends SIGTERM or SIGUSR1 to every process of a job, a closing terminal SIGHUP. A worker that died of it
+    would break off the step after which the parent saves a checkpoint. The second SIGTERM is the parent's own, for a
+    worker that is stuck.
     """
-    leave_interrupts_to_the_parent()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _let_the_next_one_act)
 
 

@@ -84,18 +84,19 @@ def test_run_that_lost_a_process_restarts_and_ends_with_the_same_bits(noisy_conf
     assert contents[0] == contents[1]
 
 
-def test_sigterm_ends_all_processes_at_the_same_step_and_saves(config_file, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_signal_ends_all_processes_at_the_same_step_and_saves(config_file, tmp_path, number):
     folder = tmp_path / "runs" / "small"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(ROOT / "scripts" / "train.py"), str(config_file), "train.iterations=100000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as launcher:
         while launcher.poll() is None and not list(folder.glob("checkpoints/*.pt")):
             time.sleep(0.05)
-        launcher.terminate()
+        launcher.send_signal(number)
         errors = launcher.communicate(timeout=120)[1]
     lines = [line for line in errors.splitlines() if line.startswith("kpac: stopped by ")]
     assert len(lines) == 1
-    done = int(lines[0].removeprefix("kpac: stopped by SIGTERM after iteration ").split(";")[0])
+    done = int(lines[0].removeprefix(f"kpac: stopped by {number.name} after iteration ").split(";")[0])
     assert lines[0].endswith(f"; the run is saved, continue with: torchrun ... scripts/train.py --resume {folder}")
     state = read_checkpoint(folder / "checkpoints" / f"iteration_{done:07d}.pt")
     assert (state["iteration"], state["position"], len(state["random"])) == (done, 2 * done, 2)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -15,6 +16,8 @@ import pytest
 from kpac.cli import main
 from kpac.config import load_config
 from kpac.errors import UserError
+from kpac.signals import StopRequest
+from kpac.training.checkpoint import read_checkpoint
 from kpac.training.run_folder import resumed_config
 from kpac.training.trainer import train
 
@@ -85,7 +88,7 @@ def test_run_killed_at_random_moments_is_bit_identical(config_file, tmp_path, wo
     assert outcome(folder) == outcome(tmp_path / "runs" / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signal_saves_and_says_how_to_resume(config_file, tmp_path, number):
     folder = tmp_path / "runs" / "small"
     command = [sys.executable, "-m", "kpac", "train", str(config_file), "train.iterations=100000", "data.workers=2"]
@@ -102,6 +105,34 @@ def test_signal_saves_and_says_how_to_resume(config_file, tmp_path, number):
     assert checkpoints(folder)[-1] == f"iteration_{done:07d}.pt"
     resume(folder, f"train.iterations={done + 2}", allow_changes=True)
     assert checkpoints(folder)[-1] == f"iteration_{done + 2:07d}.pt"
+
+
+def test_closed_terminal_saves(config_file, tmp_path):
+    folder = tmp_path / "runs" / "small"
+    child, terminal = pty.fork()  # the child leads a session whose terminal is ours to close
+    if not child:
+        arguments = ["-m", "kpac", "train", str(config_file), "train.iterations=100000", "data.workers=2"]
+        os.execv(sys.executable, [sys.executable, *arguments])
+    while not ((folder / "metrics.jsonl").exists() and checkpoints(folder)):
+        os.read(terminal, 1 << 16)
+        time.sleep(0.05)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
+    newest = read_checkpoint(folder / "checkpoints" / checkpoints(folder)[-1])["iteration"]
+    logged = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert newest >= logged[-1]
+
+
+def test_nohup_is_respected(monkeypatch):
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as request:
+            signal.raise_signal(signal.SIGHUP)
+            assert request.number == 0
+            signal.raise_signal(signal.SIGUSR1)
+            assert request.number == signal.SIGUSR1
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
 
 
 @pytest.fixture
