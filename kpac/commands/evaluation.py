@@ -70,7 +70,22 @@ def add(commands: Subcommands) -> None:
         help="(default: that of the output's suffix, else markdown)",
     )
     command.add_argument("--groups", action="store_true", help="indoor and outdoor means, too")
-    command.add_argument("--published", action="store_true", help="rows of published numbers, and the difference")
+    command.add_argument(
+        "--published", action="store_true", help="published numbers, sorted, and differences to them where they compare"
+    )
+    command.add_argument(
+        "--intervals", action="store_true", help="confidence intervals of the means over images (Markdown, LaTeX, JSON)"
+    )
+    command.add_argument(
+        "--paired",
+        metavar="METHOD",
+        help="compare every other method with this one image by image: difference, interval, p, images improved",
+    )
+    command.add_argument(
+        "--describe",
+        action="store_true",
+        help="a paragraph for a paper instead: data, protocol, versions, device",
+    )
     command.add_argument("--mix-protocols", action="store_true", help="allow different protocols in one column")
     command.add_argument("--output", type=Path, metavar="FILE", help=".md, .tex, .csv or .json (default: print)")
 
@@ -153,15 +168,17 @@ def table(options: argparse.Namespace) -> None:
     from kpac.evaluation.results import find_results
     from kpac.files import whole_file
     from kpac.reporting.comparison import compare
+    from kpac.reporting.describe import describe
     from kpac.reporting.formats import FORMATS, SUFFIXES
 
     suffix = options.output.suffix if options.output else ".md"
-    if not options.format and suffix not in SUFFIXES:
+    if not options.format and suffix not in SUFFIXES and not options.describe:
         raise UserError(f"{options.output}: expected one of {', '.join(SUFFIXES)}, or --format")
     found = find_results(options.results)
-    text = FORMATS[options.format or SUFFIXES[suffix]](
-        compare(found, options.groups, options.mix_protocols, options.published)
+    compared = compare(
+        found, options.groups, options.mix_protocols, options.published, options.intervals, options.paired
     )
+    text = describe(found) if options.describe else FORMATS[options.format or SUFFIXES[suffix]](compared)
     if not options.output:
         print(text, end="")
         return

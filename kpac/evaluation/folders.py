@@ -9,7 +9,7 @@ from kpac.evaluation.journal import remove_journals
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.request import Evaluation
-from kpac.evaluation.results import FILE, UnusableResults, read_results
+from kpac.evaluation.results import FILE, UnusableResults, protocol_of, read_results
 from kpac.files import short_path
 
 RECORDS, IMAGES = "records", "images"  # folders beside results.json
@@ -110,7 +110,7 @@ def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     hashes = [item["model"].get("sha256") for item in (one, other)]
     same_method = files[0] == files[1] or (hashes[0] is not None and hashes[0] == hashes[1])
     data = [(Path(item["data"]).resolve(), item["split"]) for item in (one, other)]
-    return same_method and data[0] == data[1] and one["protocol_settings"] == other["protocol_settings"]
+    return same_method and data[0] == data[1] and protocol_of(one).settings() == protocol_of(other).settings()
 
 
 def _title(results: dict[str, Any]) -> str:

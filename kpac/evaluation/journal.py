@@ -63,14 +63,14 @@ def remove_journals(folder: Path) -> None:
         path.unlink()
 
 
-def fingerprint(scene: SceneFiles, method: Sequence[Any], protocol: dict[str, Any], metrics: Sequence[str]) -> str:
+def fingerprint(scene: SceneFiles, method: Sequence[Any], protocol: dict[str, Any], metrics: Sequence[Any]) -> str:
     """What a record depends on, in a few characters: the method, the protocol, the metrics, the scene's files.
 
     Args:
         scene: its files' names, sizes and times of change count, not what they hold.
         method: see `kpac.evaluation.methods.Method.identity`.
         protocol: its settings.
-        metrics: their names.
+        metrics: their names, and the versions and hashes of learned ones.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in scene.paths]
     parts = [kpac.__version__, scene.name, scene.group, list(scene.views), stats, list(method), protocol, list(metrics)]

@@ -36,6 +36,7 @@ def make_results(
     records: Sequence[dict[str, Any]],
     cost: Cost | None,
     device: str,
+    precision: str,
 ) -> dict[str, Any]:
     """What results.json holds.
 
@@ -44,7 +45,7 @@ def make_results(
         data, split, layout: of the scenes.
         records: one for each scene, in the order of the list.
         cost: of the method, for the first image.
-        device: in words.
+        device, precision: in words.
     """
     protocol: Protocol = scorer.protocol
     seconds = sorted(record["seconds"] for record in records if "seconds" in record)
@@ -67,6 +68,8 @@ def make_results(
         "memory_gb": max(memory) if memory else None,
         "device": device,
         "environment": describe(),
+        "precision": precision,
+        "metrics": scorer.provenance,
         "skipped": scorer.skipped,
         "mean": mean_scores(records),
         "input_mean": mean_scores(inputs),
@@ -74,6 +77,11 @@ def make_results(
         "confidence": confidence(records),
         "images": list(records),
     }
+
+
+def protocol_of(results: dict[str, Any]) -> Protocol:
+    """The protocol of some results, also of results whose file an earlier version wrote with fewer settings."""
+    return Protocol(source="", **results["protocol_settings"])
 
 
 def data_set_of(names: Iterable[str]) -> str | None:

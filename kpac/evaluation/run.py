@@ -21,6 +21,7 @@ from kpac.evaluation.folders import IMAGES, RECORDS, ResultFolders, clear_replac
 from kpac.evaluation.journal import Journal, fingerprint
 from kpac.evaluation.methods import Method, Network, SavedImages
 from kpac.evaluation.protocols import Protocol, find_protocol
+from kpac.evaluation.provenance import precision_name
 from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import FILE, make_results
 from kpac.evaluation.scorer import Scorer
@@ -115,7 +116,7 @@ class _Work:
         self._check_sizes()
         self.journal = Journal(folder / RECORDS, ranks.rank)
         self.shown = np.linspace(0, len(self.files) - 1, min(SHOWN, len(self.files)), dtype=int).tolist()
-        settings, metrics = self.protocol.settings(), self.scorer.names
+        settings, metrics = self.protocol.settings(), [*self.scorer.names, self.scorer.provenance]
         self.fingerprints = [fingerprint(scene, method.identity(scene), settings, metrics) for scene in self.files]
 
     def _check_sizes(self) -> None:
@@ -173,6 +174,7 @@ class _Work:
             records,
             cost,
             device_name(self.ranks.device),
+            precision_name(self.ranks.device),
         )
         if report:
             report(

@@ -1,6 +1,7 @@
 """All metrics of one evaluation: which there are, and their values for an image."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from kpac.errors import UserError
 from kpac.evaluation.perceptual import LPIPS
 from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.provenance import describe_metric
 
 NO_REFERENCE = ("niqe", "musiq")
 
@@ -49,6 +51,15 @@ class Scorer:
                     raise
                 self.skipped["lpips"] = str(error)
         self.no_reference = {name: _pyiqa(name, self.device) for name in no_reference}
+
+    @cached_property
+    def provenance(self) -> dict[str, dict[str, str]]:
+        """Learned metric -> package, version and hash of its weights."""
+        learned = {name: describe_metric(metric, "pyiqa") for name, metric in self.no_reference.items()}
+        if self.lpips:
+            facts = {"version": "0.1", "backbone": self.protocol.lpips.backbone}
+            learned["lpips"] = describe_metric(self.lpips, "lpips", **facts)
+        return learned
 
     @property
     def names(self) -> list[str]:

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kpac.config import nearest
 from kpac.errors import UserError
+from kpac.evaluation.results import protocol_of
+from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED, PairedDifference, paired_difference
+from kpac.reporting.published import DATA_SET as PUBLISHED_SET
+from kpac.reporting.published import SIZES as PUBLISHED_SIZES
+from kpac.reporting.published import published_rows
 from kpac.reporting.units import COSTS, METRICS, QUANTITIES
 
-COMBINED = "combined"
 Found = Sequence[tuple[Path, dict[str, Any]]]  # results.json files and what they hold
 
 
@@ -29,6 +30,24 @@ class Column:
     quantity: str
 
 
+@dataclass(frozen=True)
+class PairedTest:
+    """A method against another on the same images.
+
+    Args:
+        label, other: of the two methods.
+        over: title of the data set.
+        quantity: the metric's name.
+        difference: of the method minus the other.
+    """
+
+    label: str
+    other: str
+    over: str
+    quantity: str
+    difference: PairedDifference
+
+
 @dataclass
 class Row:
     """One method.
@@ -39,7 +58,9 @@ class Row:
         protocol: under which it was scored.
         source: of a published row; None for our own.
         deviations: sample standard deviations over seeds, of values that are means over seeds.
+        intervals: ends of the confidence intervals of means over images.
         printed: of a published row, its values with the digits in which they were published.
+        ranked: whether its values compare with those of the other rows.
     """
 
     label: str
@@ -47,22 +68,36 @@ class Row:
     protocol: str = ""
     source: str | None = None
     deviations: dict[Column, float] = field(default_factory=dict)
+    intervals: dict[Column, tuple[float, float]] = field(default_factory=dict)
     printed: dict[Column, str] = field(default_factory=dict)
+    ranked: bool = True
 
 
 @dataclass
 class Table:
-    """Rows and columns, with the notes that belong below."""
+    """Rows and columns, with the notes that belong below.
+
+    Args:
+        columns, rows, notes: of the table.
+        mixed: whether results of our own are under several protocols; nothing is ranked then.
+        tests: paired comparisons of methods, to be shown below.
+    """
 
     columns: list[Column]
     rows: list[Row]
     notes: list[str]
     mixed: bool = False
+    tests: list[PairedTest] = field(default_factory=list)
+
+    @property
+    def names_protocols(self) -> bool:
+        """Whether rows are under several protocols, so that each has to say its own."""
+        return self.mixed or len({row.protocol for row in self.rows if row.protocol}) > 1
 
     def ranks(self) -> dict[tuple[int, Column], int]:
         """Row and column of the best (0) and second best (1) metrics, as they are printed; equal ones share a rank.
 
-        Nothing is ranked in a column of a single value, nor where protocols are mixed.
+        Only rows that compare are ranked, and nothing in a column of a single value or where protocols are mixed.
         """
         found: dict[tuple[int, Column], int] = {}
         for column in self.columns if not self.mixed else []:
@@ -72,7 +107,7 @@ class Table:
             values = {
                 index: round(row.values[column], quantity.digits)
                 for index, row in enumerate(self.rows)
-                if column in row.values
+                if column in row.values and row.ranked
             }
             order = sorted(set(values.values()), reverse=quantity.better == "higher")
             if len(values) > 1:
@@ -81,20 +116,29 @@ class Table:
         return found
 
 
-def compare(found: Found, groups: bool = False, mix_protocols: bool = False, published: bool = False) -> Table:
+def compare(
+    found: Found,
+    groups: bool = False,
+    mix_protocols: bool = False,
+    published: bool = False,
+    intervals: bool = False,
+    paired_with: str | None = None,
+) -> Table:
     """Puts results into one table, a row for each method.
 
     Args:
         found: from `kpac.evaluation.results.find_results`.
         groups: adds the means of indoor and outdoor scenes.
         mix_protocols: allows different protocols in one column; each row then names its own, and nothing is ranked.
-        published: adds the rows of published.yaml.
+        published: adds the rows of published.yaml, and one for the blurred input.
+        intervals: gives the means over images their confidence intervals.
+        paired_with: label of the method that the others are compared with image by image.
 
     Raises:
-        UserError: results that do not compare, or published numbers for another data set.
+        UserError: results that do not compare, published numbers for another data set, or no such label.
     """
     _check(found, mix_protocols)
-    mixed = mix_protocols and len({results["protocol"] for _, results in found}) > 1
+    mixed = mix_protocols and not all(_same_numbers(results, found[0][1]) for _, results in found)
     rows: dict[tuple[str, ...], Row] = {}
     seen: dict[tuple[str, ...], Path] = {}
     ours: list[tuple[Row, dict[str, Any]]] = []
@@ -107,17 +151,27 @@ def compare(found: Found, groups: bool = False, mix_protocols: bool = False, pub
         seen[place] = path
         row = rows.setdefault(key, Row(results["label"], protocol=results["protocol"]))
         row.values.update(_values(results, groups))
+        if intervals:
+            ends = (results.get("confidence") or {}).get("interval", {})
+            row.intervals.update({Column(data_title(results), name): tuple(pair) for name, pair in ends.items()})
         ours.append((row, results))
     _tell_apart(rows)
     notes = _notes(found, mixed)
+    if intervals:
+        notes.append(
+            f"In brackets: {LEVEL:.0%} confidence interval of the mean over images (percentile bootstrap, "
+            f"{RESAMPLES:,} resamples, seed {SEED})."
+        )
     everything = list(rows.values())
     if published:
-        theirs = _published_rows(found, mix_protocols)
+        theirs = _published_rows(found, groups)
         _differences(ours)
-        everything = [*theirs, *everything]
+        everything = [*theirs, *_blurred_inputs(found, groups), *everything]
         notes += [f"Published: {row.label}: {row.source}." for row in theirs]
-    columns = _columns(everything)
-    return Table(columns, everything, notes, mixed)
+        if any(not row.ranked for row in theirs):
+            notes.append("Published rows under another protocol, or an unknown one, are shown and not ranked.")
+    tests = [] if paired_with is None else _paired_tests(ours, paired_with)
+    return Table(_columns(everything), everything, notes, mixed, tests)
 
 
 def data_title(results: dict[str, Any]) -> str:
@@ -125,18 +179,12 @@ def data_title(results: dict[str, Any]) -> str:
     return results["data_set"] or f"{Path(results['data']).name} {results['split']}"
 
 
-@cache
-def published_numbers() -> list[dict[str, Any]]:
-    """The entries of published.yaml; numbers are text, with the digits in which they were published."""
-    return yaml.load((files("kpac.reporting") / "published.yaml").read_text(encoding="utf-8"), yaml.BaseLoader)
-
-
 def _check(found: Found, mix_protocols: bool) -> None:
     """Refuses one column for what does not compare: other protocols, other images."""
     first: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path, results in found:
         other_path, other = first.setdefault(data_title(results), (path, results))
-        if results["protocol_settings"] != other["protocol_settings"] and not mix_protocols:
+        if not _same_numbers(results, other) and not mix_protocols:
             raise UserError(
                 f"{path}: scored under protocol '{results['protocol']}', {other_path} under '{other['protocol']}'; "
                 "such numbers do not compare. Leave one out, or add --mix-protocols"
@@ -181,34 +229,77 @@ def _notes(found: Found, mixed: bool) -> list[str]:
     return notes
 
 
-def _published_rows(found: Found, mix_protocols: bool) -> list[Row]:
-    protocols = {data_title(results): results["protocol"] for _, results in found}
-    entries = [entry for entry in published_numbers() if entry["data_set"] in protocols]
-    if not entries:
-        there = ", ".join(sorted({entry["data_set"] for entry in published_numbers()}))
-        raise UserError(f"--published: there are numbers for {there}; these results are on {', '.join(protocols)}")
+def _same_numbers(results: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the protocols of two results make the same numbers of their images."""
+    sizes = PUBLISHED_SIZES if {results["data_set"], other["data_set"]} == {PUBLISHED_SET} else ()
+    return protocol_of(results).gives_the_numbers_of(protocol_of(other), sizes)
+
+
+def _published_rows(found: Found, groups: bool) -> list[Row]:
+    """The published rows; those that do not compare with any result of ours are not ranked."""
+    ours = [results for _, results in found if results["data_set"] == PUBLISHED_SET]
+    if not ours:
+        titles = ", ".join(dict.fromkeys(data_title(results) for _, results in found))
+        raise UserError(f"published numbers are for {PUBLISHED_SET}; these results are on {titles}")
     rows = []
-    for entry in entries:
-        ours = protocols[entry["data_set"]]
-        if entry["protocol"] != ours and not mix_protocols:
-            raise UserError(
-                f"--published: {entry['label']} is published under protocol '{entry['protocol']}', these results are "
-                f"under '{ours}'; evaluate under that one, or add --mix-protocols"
-            )
-        title = entry["data_set"] + ("" if entry["group"] == COMBINED else f", {entry['group']}")
-        printed = {Column(title, name): entry[name] for name in METRICS if name in entry}
+    for entry in published_rows():
+        scores = {"": entry.printed}
+        if groups:
+            scores |= {group: getattr(entry, group).printed for group in ("indoor", "outdoor")}
+        printed = {
+            Column(f"{PUBLISHED_SET}, {group}" if group else PUBLISHED_SET, name): text
+            for group, values in scores.items()
+            for name, text in values.items()
+        }
         values = {column: float(text) for column, text in printed.items()}
-        rows.append(Row(entry["label"], values, entry["protocol"], entry["source"], printed=printed))
+        if entry.parameters:
+            values[Column("", "parameters")] = 1e6 * float(entry.parameters)
+            printed[Column("", "parameters")] = entry.parameters
+        ranked = all(entry.compares_with(results) for results in ours)
+        rows.append(Row(entry.label, values, entry.protocol, entry.note, printed=printed, ranked=ranked))
     return rows
+
+
+def _blurred_inputs(found: Found, groups: bool) -> list[Row]:
+    """A row for the input of each data set: people compare it with theirs to check their copy of the data."""
+    values: dict[Column, float] = {}
+    for _, results in found:
+        title = data_title(results)
+        values.update({Column(title, name): value for name, value in results["input_mean"].items()})
+        for group, means in results["groups"].items() if groups else ():
+            values.update({Column(f"{title}, {group}", name): value for name, value in means["input_mean"].items()})
+    return [Row("blurred input", values, found[0][1]["protocol"], ranked=False)]
 
 
 def _differences(ours: Sequence[tuple[Row, dict[str, Any]]]) -> None:
     """Our PSNR minus the published one, for the networks that a published row is about."""
     for row, results in ours:
-        for entry in published_numbers():
-            is_about = results["model"]["name"] in entry["networks"] and entry["group"] == COMBINED
-            if is_about and entry["data_set"] == data_title(results) and entry["protocol"] == results["protocol"]:
-                row.values[Column(entry["data_set"], "difference")] = results["mean"]["psnr"] - float(entry["psnr"])
+        for entry in published_rows():
+            if results["model"]["name"] in entry.networks and entry.compares_with(results):
+                row.values[Column(PUBLISHED_SET, "difference")] = results["mean"]["psnr"] - float(entry.psnr)
+
+
+def _paired_tests(ours: Sequence[tuple[Row, dict[str, Any]]], label: str) -> list[PairedTest]:
+    """Every other method against one, on each data set and by each metric that both have."""
+    labels = list(dict.fromkeys(row.label for row, _ in ours))
+    if label not in labels:
+        raise UserError(f"no method is called '{label}'{nearest(label, labels)}")
+    tests = []
+    for row, results in ours:
+        for base, other in ours:
+            if base.label != label or row is base or data_title(results) != data_title(other):
+                continue
+            if not _same_numbers(results, other):
+                raise UserError(
+                    f"'{row.label}' is scored under protocol '{results['protocol']}', '{label}' under "
+                    f"'{other['protocol']}'; expected one protocol for a comparison image by image"
+                )
+            for name, quantity in METRICS.items():
+                higher = quantity.better == "higher"
+                difference = paired_difference(results["images"], other["images"], name, higher)
+                if difference:
+                    tests.append(PairedTest(row.label, label, data_title(results), name, difference))
+    return tests
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:

@@ -5,9 +5,10 @@ import io
 import re
 from itertools import groupby
 
+from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED
 from kpac.files import dump_json
 from kpac.reporting.comparison import Column, Row, Table, title_of
-from kpac.reporting.units import METRICS, cell
+from kpac.reporting.units import METRICS, cell, signed
 from kpac.text import markdown_table
 
 
@@ -24,10 +25,13 @@ def markdown(table: Table) -> str:
         cells = [
             _marked(_cell(column, row), ranks.get((index, column)), "**{}**", "<u>{}</u>") for column in table.columns
         ]
-        protocol = [row.protocol] if table.mixed else []
+        protocol = [row.protocol] if table.names_protocols else []
         rows.append([row.label + (" †" if row.source else ""), *protocol, *cells])
-    text = markdown_table(["method", *(["protocol"] if table.mixed else []), *header], rows)
-    return text + "\n\n" + "\n".join(_notes(table, "† ")) + "\n"
+    text = markdown_table(["method", *(["protocol"] if table.names_protocols else []), *header], rows)
+    parts = [text, "\n".join(_notes(table, "† "))]
+    if table.tests:
+        parts += [markdown_table(TEST_HEADER, _test_rows(table)), TEST_NOTE]
+    return "\n\n".join(parts) + "\n"
 
 
 def latex(table: Table) -> str:
@@ -36,7 +40,7 @@ def latex(table: Table) -> str:
     Inside the tabular, a note longer than the table would widen it.
     """
     ranks = table.ranks()
-    lead = ["Method", *(["Protocol"] if table.mixed else [])]
+    lead = ["Method", *(["Protocol"] if table.names_protocols else [])]
     over, rules, place = ["" for _ in lead], [], len(lead) + 1
     for title, columns in groupby(table.columns, key=lambda column: column.over):
         count = len(list(columns))
@@ -66,12 +70,27 @@ def latex(table: Table) -> str:
             )
             for column in table.columns
         ]
-        protocol = [escape(row.protocol)] if table.mixed else []
+        protocol = [escape(row.protocol)] if table.names_protocols else []
         label = escape(row.label) + (r"$^\dagger$" if row.source else "")
         lines.append(" & ".join([label, *protocol, *cells]) + r" \\")
-    notes = [escape(note) + r"\par" for note in _notes(table, "† ")]
-    lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip", r"{\footnotesize\raggedright", *notes, "}"]
+    lines += [r"\bottomrule", r"\end{tabular}", *_latex_notes(_notes(table, "† "))]
+    if table.tests:
+        lines += [
+            r"\par\bigskip",
+            rf"\begin{{tabular}}{{l{'r' * (len(TEST_HEADER) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(escape, TEST_HEADER)) + r" \\",
+            r"\midrule",
+            *(" & ".join(escape(cell).replace("-", "$-$") for cell in row) + r" \\" for row in _test_rows(table)),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *_latex_notes([TEST_NOTE]),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _latex_notes(notes: list[str]) -> list[str]:
+    return [r"\par\smallskip", r"{\footnotesize\raggedright", *(escape(note) + r"\par" for note in notes), "}"]
 
 
 def csv_text(table: Table) -> str:
@@ -98,6 +117,8 @@ def json_text(table: Table) -> str:
             values.setdefault(column.over, {})[column.quantity] = value
             if column in row.deviations:
                 values[column.over][f"{column.quantity} deviation"] = row.deviations[column]
+            if column in row.intervals:
+                values[column.over][f"{column.quantity} interval"] = list(row.intervals[column])
         rows.append(
             {
                 "method": row.label,
@@ -107,7 +128,35 @@ def json_text(table: Table) -> str:
                 "values": values,
             }
         )
-    return dump_json({"rows": rows, "notes": table.notes}, indent=2) + "\n"
+    tests = [{**vars(test), "difference": vars(test.difference)} for test in table.tests]
+    return dump_json({"rows": rows, "notes": table.notes, "tests": tests}, indent=2) + "\n"
+
+
+TEST_HEADER = ["compared image by image", "metric", "difference", f"{LEVEL:.0%} interval", "p", "images improved"]
+TEST_NOTE = (
+    f"Differences are means over images; intervals and two-sided p values by percentile bootstrap of the paired "
+    f"differences, {RESAMPLES:,} resamples, seed {SEED}, not corrected for several comparisons."
+)
+
+
+def _test_rows(table: Table) -> list[list[str]]:
+    several = len({test.over for test in table.tests}) > 1
+    rows = []
+    for test in table.tests:
+        found = test.difference
+        low, high, mean = (signed(test.quantity, value) for value in (found.low, found.high, found.mean))
+        where = f", {test.over}" if several else ""
+        rows.append(
+            [
+                f"{test.label} - {test.other}{where}",
+                METRICS[test.quantity].title,
+                mean,
+                f"{low} to {high}",
+                f"{found.p:.4f}",
+                f"{found.improved} of {found.images}",
+            ]
+        )
+    return rows
 
 
 FORMATS = {"markdown": markdown, "latex": latex, "csv": csv_text, "json": json_text}
@@ -128,7 +177,9 @@ def _cell(column: Column, row: Row) -> str:
     if column in row.printed:
         return row.printed[column]
     deviation = f" ± {cell(column.quantity, row.deviations[column])}" if column in row.deviations else ""
-    return cell(column.quantity, value) + deviation
+    ends = row.intervals.get(column)
+    interval = f" [{cell(column.quantity, ends[0])}, {cell(column.quantity, ends[1])}]" if ends else ""
+    return cell(column.quantity, value) + deviation + interval
 
 
 def _marked(text: str, rank: int | None, best: str, second: str) -> str:

@@ -41,6 +41,7 @@ def report(results: dict[str, Any], protocol_summary: str) -> str:
         f"Model: {_model(results['model'])}.",
         f"Cost: {_cost(results)}.",
         *([f"Confidence: {_confidence(results)}."] if results["confidence"]["interval"] else []),
+        *(_learned(name, facts) for name, facts in results["metrics"].items()),
         *(f"Not computed: {name.upper()}, {reason}." for name, reason in results["skipped"].items()),
         f"Versions: Python {environment['python']}, {packages}; code {revision}.",
     ]
@@ -85,3 +86,7 @@ def _confidence(results: dict[str, Any]) -> str:
         f"{found['level']:.0%} intervals of the means over images, {intervals} (percentile bootstrap, "
         f"{found['resamples']:,} resamples, seed {found['seed']})"
     )
+
+
+def _learned(name: str, facts: dict[str, str]) -> str:
+    return f"{METRICS[name].title}: {facts['package']}, SHA-256 of its weights `{facts['sha256'][:16]}`."

@@ -16,6 +16,7 @@ from kpac.errors import UserError
 from kpac.evaluation.evaluator import to_array
 from kpac.evaluation.methods import read_array
 from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.results import protocol_of
 from kpac.files import short_path
 from kpac.reporting.comparison import Found, data_title
 from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet
@@ -52,12 +53,12 @@ def comparison_sheet(
         if _scenes_of(results) != _scenes_of(first):
             ours, theirs = (f"{data_title(item)} ({short_path(item['data'])})" for item in (results, first))
             raise UserError(f"{path}: is on {ours}, {found[0][0]} on {theirs}; expected one data set")
-        if results["protocol_settings"] != first["protocol_settings"]:
+        if protocol_of(results).settings() != protocol_of(first).settings():
             raise UserError(
                 f"{path}: is under protocol '{results['protocol']}', {found[0][0]} under '{first['protocol']}'; "
                 "expected one"
             )
-    protocol = Protocol(source="", **first["protocol_settings"])
+    protocol = protocol_of(first)
     files = find_scenes(Path(first["data"]), first["split"], layout=first["layout"], targets=False)
     by_name = {scene.name: scene for scene in files}
     rows = []

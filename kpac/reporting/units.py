@@ -36,6 +36,11 @@ QUANTITIES = {**METRICS, **COSTS}
 SCALES = {"parameters": 1e-6, "macs": 1e-9}  # from what results.json holds to the unit of the title
 
 
+def signed(name: str, value: float) -> str:
+    """A difference, with its sign and one digit more than the quantity itself."""
+    return f"{value * SCALES.get(name, 1):+.{QUANTITIES[name].digits + 1}f}"
+
+
 def cell(name: str, value: float | None, sign: str = "") -> str:
     """A number as tables print it, "-" for none."""
     if value is None or math.isnan(value):  # such as the gain from an infinite PSNR to another

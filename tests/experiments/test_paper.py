@@ -51,7 +51,7 @@ def test_given_checkpoint_is_tabled_beside_the_published_numbers(dpdd, checkpoin
     assert "25.24" in captured.out
     folder = tmp_path / "runs" / "paper"
     rows = json.loads((folder / "table.json").read_text())["rows"]
-    (ours,) = (row for row in rows if not row["published"])
+    (ours,) = (row for row in rows if not row["published"] and row["method"] != "blurred input")
     values = ours["values"]["DPDD test"]
     assert values["difference"] == pytest.approx(values["psnr"] - 25.24)
     for name in ("table.tex", "table.csv", "quality_against_cost.pdf"):

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,12 @@ from kpac.data.pairing import published_pairs
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.results import FORMAT, data_set_of, read_results
+from kpac.evaluation.statistics import confidence
 from kpac.files import write_json
-from kpac.reporting.comparison import Column, compare, published_numbers
+from kpac.reporting.comparison import Column, compare
+from kpac.reporting.describe import describe
 from kpac.reporting.formats import csv_text, escape, json_text, latex, markdown
+from kpac.reporting.published import SIZES, published_rows
 
 
 def results(label: str, psnr: float, ssim: float, protocol: str = "dpdd-8bit", names=("a", "b"), **changes) -> dict:
@@ -128,43 +132,91 @@ def test_groups_are_columns_of_their_own():
     assert Column("some_set test, indoor", "psnr") not in compare(found(results("x", 25, 0.7))).columns
 
 
+def row_of(table, label):
+    return next(row for row in table.rows if row.label == label)
+
+
 def test_published_rows_are_marked_and_the_difference_is_to_the_same_network():
-    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    table = compare(found(results("mine", 25.5, 0.78, "saved-png-8bit", names=DPDD)), published=True)
     text = markdown(table)
     assert "KPAC, single image †" in text
     assert "† Published: KPAC, single image: arXiv 2108.09108" in text
+    assert "its authors' scripts save rounded 8-bit PNG files" in text
     ours = next(line for line in text.splitlines() if line.startswith("| mine"))
     assert "+0.26" in ours  # to 25.24
     assert "†" not in ours
-    theirs = next(row for row in table.rows if row.label == "KPAC, dual pixel")
+    theirs = row_of(table, "KPAC, dual pixel")
     assert theirs.values[Column("DPDD test", "psnr")] == 25.82
     assert Column("DPDD test", "difference") not in theirs.values
     assert r"KPAC, dual pixel$^\dagger$" in latex(table)
 
 
-def test_published_numbers_stay_with_their_set_and_protocol():
-    with pytest.raises(UserError, match="there are numbers for DPDD test; these results are on some_set test"):
+def test_published_rows_are_sorted_and_name_their_protocols():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    psnr = [row.values[Column("DPDD test", "psnr")] for row in table.rows if row.source]
+    assert psnr == sorted(psnr)
+    assert [row.label for row in table.rows if not row.source] == ["blurred input", "mine"]
+    cells = {
+        line.split("|")[1].strip(): line.split("|")[2].strip() for line in markdown(table).splitlines() if "|" in line
+    }
+    assert cells["Restormer, dual pixel †"] == "dpdd-16bit"
+    assert cells["GRL-B, dual pixel †"] == "unknown"
+    assert cells["mine"] == "dpdd-8bit"
+
+
+def test_only_rows_under_the_same_protocol_are_ranked_and_compared():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    ranked = {row.label for row in table.rows if row.ranked}
+    # IFAN's crop to multiples of 8 removes nothing of DPDD's images.
+    assert ranked == {"mine", "Restormer, single image", "IFAN, single image", "DPDNet, dual pixel, of 8-bit images"}
+    psnr = Column("DPDD test", "psnr")
+    best = [table.rows[index].label for (index, column), place in table.ranks().items() if column == psnr and not place]
+    assert best == ["Restormer, single image"]
+    assert Column("DPDD test", "difference") not in row_of(table, "mine").values  # KPAC's protocol is another one
+    assert "shown and not ranked" in markdown(table)
+
+
+def test_blurred_input_has_a_row_of_its_own_to_check_a_copy_of_the_data_with():
+    ours = results("mine", 25.5, 0.78, names=DPDD)
+    ours["input_mean"] = {"psnr": 23.9, "ssim": 0.72, "mae": 0.05}
+    values = row_of(compare(found(ours), published=True), "blurred input").values
+    assert values[Column("DPDD test", "psnr")] == 23.9
+
+
+def test_published_groups_and_parameters_are_in_their_columns():
+    table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), groups=True, published=True)
+    assert row_of(table, "JNB").printed[Column("DPDD test, outdoor", "psnr")] == "21.10"
+    assert row_of(table, "INIKNet").values[Column("", "parameters")] == pytest.approx(1.98e6)
+    without = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
+    assert Column("DPDD test, outdoor", "psnr") not in without.columns
+
+
+def test_published_numbers_stay_with_their_set():
+    with pytest.raises(UserError, match="published numbers are for DPDD test; these results are on some_set test"):
         compare(found(results("mine", 25.5, 0.78)), published=True)
-    with pytest.raises(UserError, match="published under protocol 'dpdd-8bit', these results are under 'dpdd-16bit'"):
-        compare(found(results("mine", 25.5, 0.78, "dpdd-16bit", names=DPDD)), published=True)
 
 
 def test_every_published_row_has_its_source_and_a_known_protocol():
-    for entry in published_numbers():
-        assert entry["source"]
-        find_protocol(entry["protocol"])
-        assert set(entry["networks"]) <= set(kpac.models.registry.model_names())
+    rows = published_rows()
+    assert len({row.label for row in rows}) == len(rows)
+    for row in rows:
+        assert row.source
+        assert row.printed
+        if row.protocol != "unknown":
+            find_protocol(row.protocol)
+        assert set(row.networks) - {"Restormer"} <= set(kpac.models.registry.model_names())
+    assert all(side % 16 == 0 for size in SIZES for side in size)
 
 
 def test_csv_and_json_hold_the_exact_numbers():
     table = compare(found(results("mine", 25.123456, 0.78, names=DPDD)), published=True)
-    rows = list(csv.DictReader(io.StringIO(csv_text(table))))
-    assert [row["published"] for row in rows] == ["yes", "yes", "no"]
-    assert float(rows[2]["DPDD test psnr"]) == 25.123456
-    assert float(rows[2]["parameters"]) == 1_500_000
-    loaded = json.loads(json_text(table))["rows"]
-    assert loaded[2]["values"]["DPDD test"]["psnr"] == 25.123456
-    assert loaded[0]["source"].startswith("arXiv 2108.09108")
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(csv_text(table)))}
+    assert {row["published"] for row in rows.values()} == {"yes", "no"}
+    assert float(rows["mine"]["DPDD test psnr"]) == 25.123456
+    assert float(rows["mine"]["parameters"]) == 1_500_000
+    loaded = {row["method"]: row for row in json.loads(json_text(table))["rows"]}
+    assert loaded["mine"]["values"]["DPDD test"]["psnr"] == 25.123456
+    assert loaded["KPAC, dual pixel"]["source"].startswith("arXiv 2108.09108")
 
 
 def test_published_numbers_keep_their_digits():
@@ -177,11 +229,81 @@ def test_published_numbers_keep_their_digits():
     assert "0.7800" in markdown(table)  # ours
 
 
+def with_scores(label: str, values: list[float]) -> dict:
+    """Results whose images have these PSNR values."""
+    item = results(label, sum(values) / len(values), 0.7, names=tuple(f"s{index}" for index in range(len(values))))
+    for image, value in zip(item["images"], values, strict=True):
+        image["psnr"] = value
+    item["confidence"] = confidence(item["images"])
+    return item
+
+
+def test_intervals_are_those_of_the_results():
+    items = found(with_scores("a", [24.0, 25.0, 26.0, 27.0]))
+    table = compare(items, intervals=True)
+    low, high = items[0][1]["confidence"]["interval"]["psnr"]
+    assert f"25.50 [{low:.2f}, {high:.2f}]" in markdown(table)
+    assert f"[{low:.2f}, {high:.2f}]" in latex(table)
+    assert json.loads(json_text(table))["rows"][0]["values"]["some_set test"]["psnr interval"] == [low, high]
+    assert "95% confidence interval" in markdown(table)
+    assert "25.50 [" not in markdown(compare(items))
+
+
+def test_paired_test_finds_a_small_difference_that_images_hide():
+    generator = np.random.default_rng(0)
+    base = generator.normal(25, 3, 40)
+    better = base + generator.normal(0.1, 0.05, 40).clip(0.01)
+    better[:3] = base[:3] - 0.02
+    table = compare(found(with_scores("base", [*base]), with_scores("better", [*better])), paired_with="base")
+    test = next(test for test in table.tests if test.quantity == "psnr")
+    difference = test.difference
+    assert difference.mean == pytest.approx((better - base).mean())
+    assert 0.05 < difference.low < difference.mean < difference.high < 0.15
+    assert (difference.improved, difference.images) == (37, 40)
+    assert difference.p < 0.001
+    text = markdown(table)
+    assert "better - base" in text
+    assert "37 of 40" in text
+    assert "not corrected for several comparisons" in latex(table)
+    assert json.loads(json_text(table))["tests"][0]["difference"]["improved"] == 37
+
+
+def test_paired_test_of_equal_methods_finds_nothing():
+    values = [24.0, 25.0, 26.0, 27.0]
+    table = compare(found(with_scores("a", values), with_scores("b", values)), paired_with="a")
+    assert {(test.difference.mean, test.difference.p, test.difference.improved) for test in table.tests} == {(0, 1, 0)}
+
+
+def test_paired_comparison_with_a_method_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match="no method is called 'bse'; did you mean 'base'"):
+        compare(found(with_scores("base", [24.0, 25.0])), paired_with="bse")
+
+
+def test_paragraph_says_data_protocol_versions_precision_and_device():
+    lpips = {"package": "lpips 0.1.4", "version": "0.1", "backbone": "alex", "sha256": "feedbeef" * 8}
+    environment = {"python": "3.11.2", "packages": {"torch": "2.15.0", "kpac": None}, "git": None}
+    more = {"metrics": {"lpips": lpips}, "precision": "float32", "environment": environment}
+    text = describe(found(results("mine", 25.5, 0.78, "drbnet", **more), results("theirs", 25, 0.7, "drbnet", **more)))
+    for words in (
+        "2 images of some_set test",
+        "protocol drbnet",
+        "8 bits per channel and used at full size and cropped to multiples of 16 pixels",
+        "outputs are not clamped and not rounded",
+        "uniform 7x7",
+        "lpips 0.1.4 with the backbone alex (SHA-256 of its weights feedbeeffeed)",
+        "mine (kpac_2level, SHA-256 of its weights mineminemine)",
+        "CPU, 2 threads (float32) with Python 3.11.2, torch 2.15.0",
+    ):
+        assert words in text, words
+    assert text.count("\n") == 1
+    assert text.count("protocol drbnet") == 1
+
+
 def test_notes_of_latex_stand_below_the_tabular_and_do_not_widen_it():
     table = compare(found(results("mine", 25.5, 0.78, names=DPDD)), published=True)
     table.notes.append("Mean ± sample standard deviation over the seeds, 100 % of them.")
     inside, _, below = latex(table).partition(r"\end{tabular}")
-    assert "leaderboard" not in inside
+    assert "arXiv" not in inside
     assert r"$^\dagger$ Published: KPAC, single image: arXiv 2108.09108, as the public leaderboard" in below
     assert r"Mean $\pm$ sample standard deviation over the seeds, 100 \% of them." in below
     assert not set("±†") & set(latex(table))
