@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kpac.cli import main
-from kpac.data import check as check_module
+from kpac.data import published
 from kpac.data.images import from_float, write_pixels
 from kpac.data.pairing import published_pairs
 from kpac.models.registry import create_model
@@ -20,7 +20,7 @@ SIZE = 40, 56  # height and width of the thumbnails
 def dpdd(tmp_path, monkeypatch):
     """The published test split by name, center views only, with thumbnails for images."""
     height, width = SIZE
-    monkeypatch.setattr(check_module, "PUBLISHED_SIZES", {f"{width}x{height}", f"{height}x{width}"})
+    monkeypatch.setattr(published, "SIZES", {f"{width}x{height}", f"{height}x{width}"})
     root = tmp_path / "DPDD"
     for seed, (name, target) in enumerate(published_pairs()["test"].items()):
         sharp = texture(*SIZE, seed)
