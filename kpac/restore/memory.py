@@ -2,14 +2,14 @@
 
 import copy
 import weakref
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from kpac import memory
 
 
 def peak_bytes(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.float32) -> int | None:
@@ -41,7 +41,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return min([psutil.virtual_memory().available, *_container_bytes()])
+    return memory.available_bytes()
 
 
 class LiveBytes(TorchDispatchMode):
@@ -71,16 +71,3 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int, count: int) -> None:
         self._known.discard(key)
         self.live -= count
-
-
-def _container_bytes() -> list[int]:
-    """What the control group of this process (cgroup v2) still allows, if it has a limit."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        folder = folder / Path("/proc/self/cgroup").read_text().split("::", 1)[1].splitlines()[0].lstrip("/")
-        limit = int((folder / "memory.max").read_text())  # "max" where there is none
-        used = int((folder / "memory.current").read_text())
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError, IndexError):
-        return []
-    return [limit - used + int(statistics.get("inactive_file", 0))]  # cached files give way

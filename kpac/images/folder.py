@@ -1,0 +1,59 @@
+"""The photographs of a folder, and the files that nobody reads."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from kpac.images.kinds import HAS_HEIF, HEIF_EXTRA, HEIF_SUFFIXES, RAW_SUFFIXES, SUFFIXES, WHAT_TO_DO_WITH_RAW
+
+log = logging.getLogger(__name__)
+
+# Files that lie beside photographs and are none: notes, lists, arrays, settings of other programs.
+_NO_PHOTOGRAPHS = frozenset(
+    ".txt .md .rst .csv .tsv .json .jsonl .yaml .yml .toml .xml .xmp .pp3 .dop .html .htm .pdf .log .npy .npz .mat "
+    ".pt .pth .safetensors .py .ipynb .sh .ini .db .zip .tar .gz .tgz .7z .rar .md5 .sha256 .aae .thm .lock .flist "
+    ".part .partial .tmp .url .lnk .exe".split()
+)
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The image files of a folder, sorted by name; an absent folder has none."""
+    return [path for path in _files(Path(folder)) if path.suffix.lower() in SUFFIXES]
+
+
+def left_out(folder: str | Path) -> dict[str, int]:
+    """The files of a folder that could be photographs and are not read: suffix -> how many, most first.
+
+    Hidden files, folders, and what cannot be a photograph by its suffix (.txt, .json, .xmp, ...) are not counted.
+    """
+    suffixes = (path.suffix.lower() for path in _files(Path(folder)))
+    known = {*SUFFIXES, *_NO_PHOTOGRAPHS}
+    return dict(Counter(suffix for suffix in suffixes if suffix and suffix not in known).most_common())
+
+
+def left_out_text(counts: Mapping[str, int]) -> str:
+    """ "left out: 12 .heic, 3 .nef" with what to do about them; "" for nothing."""
+    if not counts:
+        return ""
+    text = "left out: " + ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
+    advice = []
+    if not HAS_HEIF and counts.keys() & set(HEIF_SUFFIXES):
+        advice.append(HEIF_EXTRA)
+    if counts.keys() & RAW_SUFFIXES:
+        advice.append(f"RAW: {WHAT_TO_DO_WITH_RAW}")
+    return f"{text} ({'; '.join(advice)})" if advice else text
+
+
+@cache
+def say_left_out(folder: Path) -> None:
+    """One notice a folder and process about the files that nobody reads, if there are some."""
+    if text := left_out_text(left_out(folder)):
+        log.warning("%s: %s", folder, text)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())

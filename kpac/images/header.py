@@ -1,0 +1,26 @@
+"""What an image file says of itself before it is decoded."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Facts from a file's header.
+
+    Args:
+        width, height: in pixels, before the EXIF orientation is applied.
+        bit_depth: of one channel.
+        gray: whether it has one channel of colour.
+        alpha: whether it has a channel of transparency.
+    """
+
+    width: int
+    height: int
+    bit_depth: int
+    gray: bool
+    alpha: bool
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the decoded pixels, H x W x 3."""
+        return self.width * self.height * 3 * (2 if self.bit_depth > 8 else 1)

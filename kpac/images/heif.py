@@ -1,0 +1,77 @@
+"""HEIC as phones write it, through libheif (pillow-heif, an extra of this package)."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpac.images.depth import full_range, unmultiplied
+from kpac.images.directories import exif_block, read_exif
+from kpac.images.header import ImageHeader
+from kpac.images.photograph import Metadata, Photograph
+
+def read_header(path: Path) -> ImageHeader:
+    """What the primary image says."""
+    image = _primary(path)[0]
+    return ImageHeader(
+        *image.size,
+        bit_depth=image.info.get("bit_depth", 8),
+        gray=image.mode.startswith(("L", "I")),
+        alpha=image.mode.split(";")[0].endswith(("A", "a")),
+    )
+
+
+def read(path: Path) -> Photograph:
+    """Reads the primary image, which libheif turns upright. 10 and 12 bits become 16, over the full range."""
+    image, further = _primary(path)
+    values = np.asarray(image)
+    depth = image.info.get("bit_depth", 8)
+    if values.dtype == np.uint16:  # the library gives them in the upper bits
+        values = full_range(values >> (16 - depth), depth)
+    channels = values[..., None] if values.ndim == 2 else values
+    if image.mode.split(";")[0].endswith("a"):
+        channels = unmultiplied(channels)
+    block = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
+    tags = read_exif(block)
+    tags = tags.with_orientation(1) if tags.entries else tags
+    behind = [f"{further} further image(s) of the HEIC file"] if further else []
+    for key, name in (("depth_images", "depth map"), ("aux", "auxiliary images such as a gain map")):
+        if image.info.get(key):
+            behind.append(f"the HEIC file's {name}")
+    metadata = Metadata(tags, image.info.get("icc_profile"), image.info.get("xmp"), own=image.info.get("nclx_profile"))
+    return Photograph.from_channels(channels, "HEIF", 1, metadata, tuple(behind))
+
+
+def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[bytes, list[str]]:
+    """A HEIC file without chroma subsampling, of 8 or 10 bits, and what is left out of it.
+
+    Args:
+        channels: H x W x C, uint8 or uint16; gray is stored as colour.
+        metadata: `own` is libheif's description of the colours, or None.
+        quality: 1 to 100.
+    """
+    import pillow_heif
+
+    colour = np.repeat(channels[..., :1], 3, axis=2) if channels.shape[2] < 3 else channels[..., :3]
+    alpha = channels.shape[2] in (2, 4)
+    pixels = np.ascontiguousarray(np.dstack([colour, channels[..., -1]]) if alpha else colour)
+    mode = ("RGBA" if alpha else "RGB") + (";16" if pixels.dtype == np.uint16 else "")
+    file = pillow_heif.from_bytes(mode=mode, size=(pixels.shape[1], pixels.shape[0]), data=pixels.tobytes())
+    if metadata.icc_profile:
+        file[0].info["icc_profile"] = metadata.icc_profile
+    if metadata.own:
+        file[0].info["nclx_profile"] = metadata.own
+    stream = io.BytesIO()
+    said = {"exif": exif_block(metadata.tags) or None, "xmp": metadata.xmp}
+    file.save(stream, quality=quality, chroma=444, **{key: value for key, value in said.items() if value})
+    return stream.getvalue(), []
+
+
+def _primary(path: Path) -> tuple[Any, int]:
+    """The primary image, and how many others there are."""
+    import pillow_heif
+
+    file = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
+    index = next((index for index, image in enumerate(file) if image.info.get("primary")), 0)
+    return file[index], len(file) - 1

@@ -1,0 +1,89 @@
+"""WebP and BMP through Pillow."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from kpac.errors import UserError
+from kpac.images.directories import ORIENTATION, exif_block, read_exif
+from kpac.images.header import ImageHeader
+from kpac.images.photograph import Metadata, Photograph
+
+# Pillow's plugins themselves, not Image.open, whose limit is a number of pixels.
+PLUGINS = {"WEBP": WebPImageFile, "BMP": BmpImageFile}
+MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA"}  # as they are -> as they are read
+
+
+def read_header(path: Path, file_format: str) -> ImageHeader:
+    """What the file's header says."""
+    with PLUGINS[file_format](path) as file:
+        mode = _mode(path, file)
+        return ImageHeader(*file.size, bit_depth=8, gray=mode == "L", alpha=mode == "RGBA")
+
+
+def read(path: Path, file_format: str) -> Photograph:
+    """Reads a WebP or BMP file.
+
+    Raises:
+        UserError: an animation.
+    """
+    encoded = path.read_bytes()
+    with PLUGINS[file_format](io.BytesIO(encoded)) as file:
+        if getattr(file, "n_frames", 1) > 1:
+            raise UserError(f"{path}: is an animation of {file.n_frames} images; expected one image")
+        channels = np.asarray(file.convert(_mode(path, file)))
+        info = file.info
+    tags = read_exif(info.get("exif", b"").removeprefix(b"Exif\0\0"))
+    lossless = b"VP8L" in encoded[12:64] if file_format == "WEBP" else None
+    metadata = Metadata(tags, info.get("icc_profile"), info.get("xmp"), info.get("dpi"), own=lossless)
+    channels = channels[..., None] if channels.ndim == 2 else channels
+    return Photograph.from_channels(channels, file_format, tags.number(ORIENTATION, 1), metadata)
+
+
+def encode_webp(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[bytes, list[str]]:
+    """A WebP file, lossless where the original was, and what is left out of it.
+
+    Args:
+        channels: H x W x C, uint8; gray is stored as colour.
+        metadata: `own` tells whether to write it lossless.
+        quality: 1 to 100.
+    """
+    colour = np.repeat(channels[..., :1], 3, axis=2) if channels.shape[2] < 3 else channels[..., :3]
+    pixels = np.dstack([colour, channels[..., -1]]) if channels.shape[2] in (2, 4) else colour
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        stream,
+        "WEBP",
+        quality=quality,
+        lossless=bool(metadata.own),
+        exact=True,
+        exif=exif_block(metadata.tags),
+        icc_profile=metadata.icc_profile or b"",
+        xmp=metadata.xmp or b"",
+    )
+    return stream.getvalue(), []
+
+
+def encode_bmp(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
+    """A BMP file, and what is left out of it: the format has room for pixels and resolution alone.
+
+    Args:
+        channels: H x W x 1 or 3, uint8.
+        metadata: of the photograph.
+    """
+    stream = io.BytesIO()
+    image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
+    image.save(stream, "BMP", **({"dpi": metadata.dpi} if metadata.dpi else {}))
+    said = {"EXIF": exif_block(metadata.tags), "an ICC profile": metadata.icc_profile, "XMP": metadata.xmp}
+    return stream.getvalue(), [f"{name} (BMP has no room for it)" for name, content in said.items() if content]
+
+
+def _mode(path: Path, file: Image.Image) -> str:
+    if file.mode not in MODES:
+        raise UserError(f"{path}: holds {file.mode} colours; expected RGB or gray. Convert it first")
+    mode = MODES[file.mode]
+    return "RGBA" if file.mode == "P" and "transparency" in file.info else mode

@@ -1,0 +1,171 @@
+"""PNG through libpng (imagecodecs), with the chunks beside the pixels carried along as they are.
+
+libpng gets the chunks that make the pixels alone: it would refuse or drop large texts and odd profiles. The others are
+copied, as far as the specification says that they stay true for other pixels (PNG, third edition, 5.4 and 11.3).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+
+from kpac.errors import UserError
+from kpac.images.directories import ORIENTATION, Tags, exif_block, read_exif
+from kpac.images.header import ImageHeader
+from kpac.images.photograph import Metadata, Photograph
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+IHDR_END = 33  # the signature, then the header's length, name, 13 bytes and checksum
+PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"}  # how to show them
+OF_THE_OLD_FILE = {b"tIME", b"sBIT", b"hIST", b"sPLT"}  # its date, and how its pixels were stored
+ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
+XMP = b"XML:com.adobe.xmp\0"
+RAW_EXIF = b"Raw profile type exif\0"
+METRE = 0.0254  # an inch in metres
+LARGEST_PROFILE = 1 << 24  # bytes; more is damage
+SPEED = {"level": 1, "strategy": 3, "filter": 16}  # what imagecodecs calls fast: 0.3 s for 16 bits of 1680x1120
+
+Chunk = tuple[bytes, bytes]  # name and content
+
+
+def read_header(path: Path) -> ImageHeader:
+    """What the file's header and its chunks up to the pixels say."""
+    with path.open("rb") as file:
+        if file.read(8) != SIGNATURE:
+            raise ValueError("no PNG signature")
+        facts, alpha = None, False
+        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+            length = struct.unpack(">I", head[:4])[0]
+            if head[4:] == b"IHDR":
+                facts = struct.unpack(">IIBB", file.read(10))
+                length -= 10
+            alpha = alpha or head[4:] == b"tRNS"
+            file.seek(length + 4, 1)
+    if facts is None:
+        raise ValueError("no IHDR chunk")
+    width, height, depth, colour = facts
+    return ImageHeader(width, height, depth, gray=colour in (0, 4), alpha=alpha or colour in (4, 6))
+
+
+def read(path: Path) -> Photograph:
+    """Reads a PNG of any colour type and bit depth."""
+    encoded = path.read_bytes()
+    chunks = list(_chunks(encoded))
+    frames = next((content for name, content in chunks if name == b"acTL"), None)
+    if frames is not None and len(frames) >= 4 and struct.unpack(">I", frames[:4])[0] > 1:
+        raise UserError(f"{path}: is an animation of {struct.unpack('>I', frames[:4])[0]} images; expected one image")
+    pixels = b"".join(_encode(name, content) for name, content in chunks if name in PIXELS)
+    channels = imagecodecs.png_decode(SIGNATURE + pixels)
+    channels = channels[..., None] if channels.ndim == 2 else channels
+    tags = _exif(chunks)
+    kept = [(name, content) for name, content in chunks if _stays_true(name)]
+    left = sorted(
+        {name for name, _ in chunks if not _stays_true(name)} - PIXELS - OF_THE_OLD_FILE - ANIMATION
+    )
+    metadata = Metadata(tags, _profile(kept), _xmp(kept), _dpi(kept), own=kept)
+    behind = tuple(f"PNG chunk {name.decode('latin-1')}" for name in left)
+    return Photograph.from_channels(channels, "PNG", tags.number(ORIENTATION, 1), metadata, behind)
+
+
+def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
+    """A PNG file, and what is left out of it.
+
+    Args:
+        channels: H x W x C, uint8 or uint16, 1 <= C <= 4.
+        metadata: `own` holds chunks to take along as they are, or is None.
+    """
+    image = channels[..., 0] if channels.shape[2] == 1 else channels
+    encoded = imagecodecs.png_encode(image, **SPEED)
+    chunks = metadata.own if metadata.own is not None else _from_other_formats(metadata)
+    return encoded[:IHDR_END] + b"".join(_encode(*chunk) for chunk in chunks) + encoded[IHDR_END:], []
+
+
+def _chunks(encoded: bytes) -> Iterator[Chunk]:
+    """The chunks up to the end; damaged ones that pictures do without are passed over."""
+    content, at = memoryview(encoded), len(SIGNATURE)
+    while at + 12 <= len(encoded):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        name = bytes(content[at + 4 : at + 8])
+        if end + 4 > len(encoded):
+            break
+        if zlib.crc32(content[at + 4 : end]).to_bytes(4, "big") == content[end : end + 4]:
+            yield name, bytes(content[at + 8 : end])
+        elif name[:1].isupper():
+            raise ValueError(f"chunk {name.decode('latin-1')}: wrong checksum")
+        if name == b"IEND":
+            return
+        at = end + 4
+    raise ValueError("no IEND chunk")
+
+
+def _stays_true(name: bytes) -> bool:
+    """Whether a chunk can be copied beside other pixels: by its name's fourth letter, or by what we know of it."""
+    if name in PIXELS or name in ANIMATION or name in OF_THE_OLD_FILE:
+        return False
+    return name in COLOURS or (name[:1].islower() and name[3:4].islower())
+
+
+def _exif(chunks: list[Chunk]) -> Tags:
+    for name, content in chunks:
+        if name == b"eXIf":
+            return read_exif(content.removeprefix(b"Exif\0\0"))
+        if name == b"zTXt" and content.startswith(RAW_EXIF):  # what ImageMagick wrote before there was eXIf
+            words = (_inflate(content[len(RAW_EXIF) + 1 :]) or b"").split()
+            try:
+                return read_exif(bytes.fromhex(b"".join(words[2:]).decode("ascii")).removeprefix(b"Exif\0\0"))
+            except ValueError:
+                continue
+    return Tags()
+
+
+def _profile(chunks: list[Chunk]) -> bytes | None:
+    content = next((content for name, content in chunks if name == b"iCCP"), b"")
+    return _inflate(content.partition(b"\0")[2][1:])
+
+
+def _xmp(chunks: list[Chunk]) -> bytes | None:
+    for name, content in chunks:
+        if name == b"iTXt" and content.startswith(XMP):
+            compressed, text = content[len(XMP)], content[len(XMP) + 2 :]
+            text = text.partition(b"\0")[2].partition(b"\0")[2]
+            return _inflate(text) if compressed else text
+    return None
+
+
+def _inflate(compressed: bytes) -> bytes | None:
+    """None for nothing, for damage, and for more than any profile has."""
+    decoder = zlib.decompressobj()
+    try:
+        content = decoder.decompress(compressed, LARGEST_PROFILE)
+    except zlib.error:
+        return None
+    return content if content and decoder.eof else None
+
+
+def _dpi(chunks: list[Chunk]) -> tuple[float, float] | None:
+    content = next((content for name, content in chunks if name == b"pHYs" and len(content) == 9), None)
+    if content is None:
+        return None
+    across, down, unit = struct.unpack(">IIB", content)
+    return (across * METRE, down * METRE) if unit == 1 else None
+
+
+def _from_other_formats(metadata: Metadata) -> list[Chunk]:
+    chunks = []
+    if metadata.icc_profile:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc_profile)))
+    if metadata.dpi:
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / METRE) for value in metadata.dpi), 1)))
+    if block := exif_block(metadata.tags):
+        chunks.append((b"eXIf", block))
+    if metadata.xmp:
+        chunks.append((b"iTXt", XMP + b"\0\0\0\0" + metadata.xmp))
+    return chunks
+
+
+def _encode(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

@@ -1,0 +1,125 @@
+"""The one door to photographs on disk: the same file gives the same array wherever it is read."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from kpac.errors import UserError
+from kpac.images import heif, jpeg, others, png, tiff
+from kpac.images.depth import BitDepth, at_bit_depth
+from kpac.images.header import ImageHeader
+from kpac.images.kinds import format_of
+from kpac.images.photograph import Photograph
+from kpac.memory import available_bytes
+from kpac.text import bytes_text
+
+log = logging.getLogger(__name__)
+
+# Counts up whenever a file may give other pixels than before; decoded copies of other versions are not used.
+READER_VERSION = 2
+
+# What decoding takes at the most, by the bytes of the decoded pixels: the decoder's channels, those turned upright, and
+# the file itself. Measured with TIFF in planes, the worst: 2.7.
+OVERHEAD = 3
+
+
+def read_photograph(path: str | Path) -> Photograph:
+    """Reads a photograph with all that its file carries.
+
+    Which files are read, and how their pixels are brought to one form, is in docs/photographs.md.
+
+    Raises:
+        UserError: missing, damaged, of a kind that is not read, or larger than the memory; in one line.
+    """
+    path = Path(path)
+    file_format = format_of(path)
+    with _explained(path):
+        _require_memory(path, _header(path, file_format))
+        if file_format in others.PLUGINS:
+            return others.read(path, file_format)
+        return {"PNG": png, "TIFF": tiff, "JPEG": jpeg, "HEIF": heif}[file_format].read(path)
+
+
+def read_pixels(path: str | Path, bit_depth: BitDepth | None = None) -> np.ndarray:
+    """The pixels of a photograph, upright.
+
+    Gray images become three equal channels. Alpha is dropped, which is said once a folder.
+
+    Args:
+        path: a file of any format in `kpac.images.SUFFIXES`.
+        bit_depth: None keeps the file's own. For 8 and 16 see `at_depth`.
+
+    Returns:
+        H x W x 3, uint8 or uint16.
+
+    Raises:
+        UserError: see `read_photograph`.
+    """
+    photograph = read_photograph(path)
+    if photograph.alpha is not None:
+        _say_alpha_is_dropped(Path(path).parent)
+    return at_bit_depth(photograph.pixels, photograph.format, bit_depth)
+
+
+def at_depth(pixels: np.ndarray, path: str | Path, bit_depth: BitDepth | None) -> np.ndarray:
+    """Decoded pixels of a file as `read_pixels` gives them at another bit depth, to the bit; see `at_bit_depth`.
+
+    Shape: H x W x 3 -> H x W x 3.
+    """
+    if bit_depth == 8 and pixels.dtype == np.uint16:
+        return at_bit_depth(pixels, format_of(Path(path)), bit_depth)
+    return at_bit_depth(pixels, "", bit_depth)
+
+
+def read_header(path: str | Path) -> ImageHeader | None:
+    """The facts of a file's header, or None when it cannot be read or holds no photograph."""
+    path = Path(path)
+    try:
+        file_format = format_of(path)
+        with _explained(path):
+            return _header(path, file_format)
+    except UserError:
+        return None
+
+
+def _header(path: Path, file_format: str) -> ImageHeader:
+    if file_format in others.PLUGINS:
+        return others.read_header(path, file_format)
+    return {"PNG": png, "TIFF": tiff, "JPEG": jpeg, "HEIF": heif}[file_format].read_header(path)
+
+
+def _require_memory(path: Path, header: ImageHeader) -> None:
+    """Refuses what does not fit: a photograph that is too large for the machine, or a header that is damaged."""
+    need, free = OVERHEAD * header.decoded_bytes, available_bytes()
+    if need > free:
+        raise UserError(
+            f"{path}: is {header.width}x{header.height}; reading it takes {bytes_text(need)} of memory, "
+            f"{bytes_text(free)} is free. End other programs, or cut it into parts"
+        )
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Makes one line of what decoders raise for damaged files, which is anything."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(
+            f"{path}: out of memory for the photograph itself; end other programs, or cut it into parts"
+        ) from None
+    except Exception as error:
+        reason = " ".join(f"{error or type(error).__name__}".split())[:200]
+        raise UserError(f"{path}: not a whole image file ({reason})") from None
+
+
+@cache
+def _say_alpha_is_dropped(folder: Path) -> None:
+    log.warning("%s: images with an alpha channel, which is dropped", folder)

@@ -1,0 +1,80 @@
+"""Photographs and arrays to files, in the format that the suffix stands for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kpac.errors import UserError
+from kpac.files import whole_file
+from kpac.images import heif, jpeg, others, png, tiff
+from kpac.images.depth import at_bit_depth
+from kpac.images.kinds import SUFFIXES, format_for
+from kpac.images.photograph import Photograph, turned_upright
+
+EIGHT_BITS = {"JPEG", "WEBP", "BMP"}
+WITHOUT_ALPHA = {"JPEG", "BMP"}
+
+
+def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[str, ...]:
+    """Writes a photograph; whole or not at all.
+
+    Args:
+        path: the suffix chooses the format; one that stands for none keeps the photograph's own.
+        photograph: to write.
+        quality: of JPEG, WebP and HEIC, 1 to 100.
+
+    Returns:
+        What is not in the file, in words.
+
+    Raises:
+        UserError: the file cannot be written, or the format has no room for so many pixels.
+    """
+    target = format_for(path.suffix) or photograph.format
+    left = list(photograph.left_behind)
+    if target != photograph.format:
+        upright = turned_upright(photograph)
+        photograph = replace(upright, format=target, metadata=replace(upright.metadata, own=None))
+    channels = photograph.stored
+    if channels.dtype == np.uint16 and target in EIGHT_BITS:
+        channels = at_bit_depth(channels, target, 8)
+        left.append(f"the lower 8 of 16 bits ({target} has 8)")
+    if channels.shape[2] in (2, 4) and target in WITHOUT_ALPHA:
+        channels = np.ascontiguousarray(channels[..., :-1])
+        left.append(f"alpha ({target} has none)")
+    metadata = photograph.metadata
+    try:
+        if target == "PNG":
+            encoded, more = png.encode(channels, metadata)
+        elif target == "TIFF":
+            encoded, more = tiff.encode(channels, metadata)
+        elif target == "JPEG":
+            encoded, more = jpeg.encode(channels, metadata, quality)
+        elif target == "WEBP":
+            encoded, more = others.encode_webp(channels, metadata, quality)
+        elif target == "BMP":
+            encoded, more = others.encode_bmp(channels, metadata)
+        else:
+            encoded, more = heif.encode(channels, metadata, quality)
+    except (ValueError, OSError, RuntimeError) as error:  # what the libraries raise for sizes without room
+        raise UserError(f"{path}: cannot be written as {target} ({error})") from None
+    with whole_file(path) as partial:
+        partial.write_bytes(encoded)
+    return (*left, *more)
+
+
+def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
+    """Writes H x W x 3 RGB integers; the format follows the suffix.
+
+    The file appears whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written, or the suffix is of no known format.
+    """
+    path = Path(path)
+    file_format = format_for(path.suffix)
+    if file_format is None:
+        raise UserError(f"{path}: cannot write this format; use one of {', '.join(SUFFIXES)}")
+    write_photograph(path, Photograph(pixels, file_format), quality=95)
+
+

@@ -1,0 +1,23 @@
+"""Memory that a program can take now, within the limits of a container."""
+
+from pathlib import Path
+
+import psutil
+
+
+def available_bytes() -> int:
+    """Bytes that can be allocated without swapping: the machine's, or what the container still allows if that is less."""
+    return min([psutil.virtual_memory().available, *_container_bytes()])
+
+
+def _container_bytes() -> list[int]:
+    """What the control group of this process (cgroup v2) still allows, if it has a limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        folder = folder / Path("/proc/self/cgroup").read_text().split("::", 1)[1].splitlines()[0].lstrip("/")
+        limit = int((folder / "memory.max").read_text())  # "max" where there is none
+        used = int((folder / "memory.current").read_text())
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError, IndexError):
+        return []
+    return [limit - used + int(statistics.get("inactive_file", 0))]  # cached files give way
