@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac import create_model, save_model
-from kpac.data.images import write_pixels
+from kpac.images import write_pixels
 from kpac.text import markdown_table
 
 ROOT = Path(__file__).parents[1]

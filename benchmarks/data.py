@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kpac.config import AugmentConfig, StageConfig, load_config
 from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset
-from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
+from kpac.images import read_pixels, to_float, write_pixels
 
 HEIGHT, WIDTH, CROP, BATCH, WORKERS = 1120, 1680, 256, 8, 2
 PAIRS = 4

@@ -20,12 +20,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac.data.cache import DecodedCache
-from kpac.data.images import to_float
 from kpac.data.layouts import find_scenes
 from kpac.data.synthesis.dataset import synthesize
 from kpac.data.synthesis.photos import skimage_photos
 from kpac.data.synthesis.render import render
 from kpac.data.synthesis.settings import SynthesisSettings
+from kpac.images import to_float
 
 SECONDS = 8.0
 

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Restorer": "kpac.restore.restorer",
-    "read_photograph": "kpac.restore.photograph",
+    "read_photograph": "kpac.images",
     "KPACBlock": "kpac.models",
     "KPACNet": "kpac.models",
     "ScaleAttention": "kpac.models",

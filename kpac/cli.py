@@ -95,7 +95,7 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         is_first = int(os.environ.get("RANK", "0")) == 0
-        if not is_first and record.levelno < logging.ERROR and record.name != "kpac.data.images":
+        if not is_first and record.levelno < logging.ERROR and not record.name.startswith("kpac.images"):
             return
         print(f"kpac: {record.getMessage()}", file=sys.stderr)
 

@@ -6,7 +6,7 @@ import psutil
 
 
 def available_bytes() -> int:
-    """Bytes that can be allocated without swapping: the machine's, or what the container still allows if that is less."""
+    """Bytes that can be allocated now: the machine's, or what the container still allows if that is less."""
     return min([psutil.virtual_memory().available, *_container_bytes()])
 
 

@@ -9,10 +9,10 @@ import torch
 
 from kpac.data.batches import PackedBatch
 from kpac.data.dataset import Crop
-from kpac.data.images import from_float, write_pixels
 from kpac.data.synthesis.dataset import synthesize
 from kpac.data.synthesis.photos import folder_photos
 from kpac.data.synthesis.settings import SynthesisSettings
+from kpac.images import from_float, write_pixels
 
 torch.set_num_threads(2)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from kpac.data.dataset import Crop
-from kpac.data.images import to_float
+from kpac.images import to_float
 
 WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
@@ -61,7 +61,7 @@ class PackedPixels:
     def unpack(self, device: torch.device, memory_format: torch.memory_format) -> Tensor:
         """The images as (n, C, H, W) float32 in [0, 1] on a device.
 
-        The values are those of `kpac.data.images.to_float` to the bit: both divide. The divisor is a tensor of the
+        The values are those of `kpac.images.to_float` to the bit: both divide. The divisor is a tensor of the
         device since CUDA multiplies by the reciprocal of a number that comes from the host, which rounds differently.
         """
         floats = []

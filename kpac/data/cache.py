@@ -17,9 +17,9 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from kpac.data.cache_store import StoredName, decoded_bytes
-from kpac.data.images import read_pixels
 from kpac.errors import UserError
 from kpac.files import whole_file
+from kpac.images import read_pixels
 from kpac.text import bytes_text
 
 BLOCK = 4096  # a file takes whole blocks of the disk

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from kpac.data.headers import read_header
 from kpac.errors import UserError
+from kpac.images import READER_VERSION, read_header
 
 HEADER = 128  # bytes that numpy writes before the pixels of a H x W x 3 array
 
@@ -21,7 +21,7 @@ class StoredName:
 
     Args:
         source: tells the source's path, links resolved, and begins with what is plain of its stem, for human readers.
-        state: tells its size and modification time.
+        state: tells the version of the reader, the source's size and its modification time.
     """
 
     source: str
@@ -38,12 +38,14 @@ class StoredName:
             facts = path.stat()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        return cls(_source(path.absolute()), f"{facts.st_size:x}-{facts.st_mtime_ns & (1 << 64) - 1:016x}")
+        return cls(
+            _source(path.absolute()), f"r{READER_VERSION}-{facts.st_size:x}-{facts.st_mtime_ns & (1 << 64) - 1:016x}"
+        )
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """The name of a file in the cache; None for other files."""
-        found = re.fullmatch(r"([^.].*-[0-9a-f]{16})-([0-9a-f]+-[0-9a-f]{16})\.npy", text, re.DOTALL)
+        found = re.fullmatch(r"([^.].*-[0-9a-f]{16})-((?:r\d+-)?[0-9a-f]+-[0-9a-f]{16})\.npy", text, re.DOTALL)
         return cls(*found.groups()) if found else None
 
     def __str__(self) -> str:
@@ -63,4 +65,4 @@ def decoded_bytes(path: Path) -> int:
     header = read_header(path)
     if header is None:
         return 0
-    return HEADER + header.width * header.height * 3 * (2 if header.bit_depth > 8 else 1)
+    return HEADER + header.decoded_bytes

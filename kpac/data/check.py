@@ -12,13 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from kpac.data.folders import Found, find_layout, splits_in
-from kpac.data.headers import ImageHeader, read_header
-from kpac.data.images import BitDepth, bits, read_pixels
 from kpac.data.pairing import Pairs, name_of, pair, same_names
 from kpac.data.published import Kinship, kinship, published_pairs
 from kpac.data.roles import ROLES
 from kpac.data.sharpness import Detail, blurrier, detail, gain
 from kpac.errors import UserError
+from kpac.images import BitDepth, ImageHeader, bits, read_header, read_pixels
 
 
 @dataclass(frozen=True)

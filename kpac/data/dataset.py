@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 
 from kpac.config import AugmentConfig
 from kpac.data.cache import DecodedCache
-from kpac.data.images import BitDepth, at_depth, bits, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
 from kpac.data.preparation import require_equal_sizes
 from kpac.data.transforms import OTHER_SIDE, Augmentation
 from kpac.errors import UserError
+from kpac.images import BitDepth, at_depth, bits, read_pixels, to_float
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SceneDataset(Dataset):
 
     Args:
         scenes: from `kpac.data.layouts.find_scenes`.
-        bit_depth: reads every file at this depth; None keeps the files' own. See `kpac.data.images.read_pixels`.
+        bit_depth: reads every file at this depth; None keeps the files' own. See `kpac.images.read_pixels`.
         cache: holds the decoded images, so that they need not be decoded at each access; None for none.
     """
 

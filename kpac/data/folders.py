@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
-from kpac.data.images import list_images
 from kpac.data.roles import ROLES, images_by_role
 from kpac.errors import UserError
+from kpac.images import list_images
 
 SPLITS = ("train", "val", "test")
 

@@ -12,7 +12,7 @@ from statistics import median
 import cv2
 import numpy as np
 
-from kpac.data.images import to_float
+from kpac.images import to_float
 
 LONGEST = 2048  # pixels; larger images are shrunk by a whole number, which averages their noise away
 TILE = 32

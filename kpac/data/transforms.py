@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from kpac.config import AugmentConfig
-from kpac.data.images import to_float
+from kpac.images import to_float
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 OTHER_SIDE = {"left": "right", "right": "left"}

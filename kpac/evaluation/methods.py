@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from kpac.data.dataset import Scene
-from kpac.data.images import list_images, read_pixels, to_float
 from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import Restored, restore
+from kpac.images import list_images, read_pixels, to_float
 from kpac.models.cost import Cost, count_cost
 from kpac.models.weights import load_model, read_header, weights_file
 

@@ -16,10 +16,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from kpac.config import Section, nearest, validate
-from kpac.data.images import BitDepth
 from kpac.errors import UserError
 from kpac.evaluation.metrics import WINDOW, SSIMSettings, luma, mae, psnr, ssim
 from kpac.evaluation.perceptual import SMALLEST, Backbone
+from kpac.images import BitDepth
 
 Group = str  # "indoor" or "outdoor"
 

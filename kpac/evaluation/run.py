@@ -10,8 +10,6 @@ import torch
 from tqdm import tqdm
 
 from kpac.data.dataset import Scene, SceneDataset
-from kpac.data.headers import read_header
-from kpac.data.images import from_float, read_pixels, to_float, write_pixels
 from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.distributed import Ranks, join_ranks
 from kpac.environment import device_name
@@ -26,6 +24,7 @@ from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import FILE, make_results
 from kpac.evaluation.scorer import Scorer
 from kpac.files import write_json
+from kpac.images import from_float, read_header, read_pixels, to_float, write_pixels
 from kpac.models.fast.allocator import freed_memory_kept
 
 SHOWN = 2  # scenes in the report

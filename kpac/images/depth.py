@@ -48,7 +48,8 @@ def full_range(values: np.ndarray, depth: int) -> np.ndarray:
 def at_bit_depth(pixels: np.ndarray, file_format: str, bit_depth: BitDepth | None) -> np.ndarray:
     """Pixels at another bit depth, as OpenCV's default reading gives them, which the field's evaluations use.
 
-    16 bits become 8 as the upper byte for PNG, and as round(v / 257) for every other format. 8 bits become 16 by v * 257.
+    16 bits become 8 as the upper byte for PNG, and as round(v / 257) for every other format. 8 bits become 16 as
+    v * 257.
 
     Args:
         pixels: H x W x C, uint8 or uint16.

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 ORIENTATION = 274
 EXIF, GPS = 34665, 34853
-INTEROPERABILITY, MAKER_NOTE = 40965, 37500
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8}  # bytes a value, by type
+INTEROPERABILITY = 40965
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8}  # bytes, by type
 LARGEST = 1 << 26  # bytes of one tag's values; more is damage
 MOST = 4096  # entries of one directory; more is damage
 

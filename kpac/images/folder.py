@@ -11,11 +11,12 @@ from kpac.images.kinds import HAS_HEIF, HEIF_EXTRA, HEIF_SUFFIXES, RAW_SUFFIXES,
 log = logging.getLogger(__name__)
 
 # Files that lie beside photographs and are none: notes, lists, arrays, settings of other programs.
-_NO_PHOTOGRAPHS = frozenset(
+_BESIDE = (
     ".txt .md .rst .csv .tsv .json .jsonl .yaml .yml .toml .xml .xmp .pp3 .dop .html .htm .pdf .log .npy .npz .mat "
     ".pt .pth .safetensors .py .ipynb .sh .ini .db .zip .tar .gz .tgz .7z .rar .md5 .sha256 .aae .thm .lock .flist "
-    ".part .partial .tmp .url .lnk .exe".split()
+    ".part .partial .tmp .url .lnk .exe"
 )
+_NO_PHOTOGRAPHS = frozenset(_BESIDE.split())
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -11,6 +11,7 @@ from kpac.images.directories import exif_block, read_exif
 from kpac.images.header import ImageHeader
 from kpac.images.photograph import Metadata, Photograph
 
+
 def read_header(path: Path) -> ImageHeader:
     """What the primary image says."""
     image = _primary(path)[0]

@@ -44,7 +44,7 @@ def read(path: Path) -> Photograph:
         raise UserError(f"{path}: is {kind}, which is not read; expected 8 bits. Save it as PNG or TIFF")
     if components not in (1, 3):
         found = "CMYK" if components == 4 else f"{components} channels"
-        raise UserError(f"{path}: holds {found}; expected RGB or gray. Convert it to RGB first")
+        raise UserError(f"{path}: expected RGB or gray of 8 or 16 bits, found {found}; convert it to RGB first")
     if encoded.find(b"\xff\xd9", rest) < 0:  # decoders make up what is missing behind the last line
         raise ValueError("no end of image")
     with JpegImageFile(io.BytesIO(encoded)) as file:  # not Image.open, whose limit is a number of pixels
@@ -55,9 +55,7 @@ def read(path: Path) -> Photograph:
     tags = read_exif(exif.removeprefix(EXIF))
     several = any(marker == APP2 and content.startswith(PICTURES) for marker, content in segments)
     kept = [segment for segment in segments if _stays_true(*segment, several)]
-    metadata = Metadata(
-        tags, profile, xmp and xmp.removeprefix(XMP), dpi and (float(dpi[0]), float(dpi[1])), own=kept
-    )
+    metadata = Metadata(tags, profile, xmp and xmp.removeprefix(XMP), dpi and (float(dpi[0]), float(dpi[1])), own=kept)
     behind = ("the JPEG's further pictures (preview, depth or gain map)",) if several else ()
     channels = channels[..., None] if channels.ndim == 2 else channels
     return Photograph.from_channels(channels, "JPEG", tags.number(ORIENTATION, 1), metadata, behind)

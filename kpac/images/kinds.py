@@ -23,10 +23,11 @@ if HAS_HEIF:
 SUFFIXES = tuple(suffix for suffixes in READ.values() for suffix in suffixes)
 NAMES = ", ".join(READ)
 
-RAW_SUFFIXES = frozenset(
+_RAW = (
     ".3fr .ari .arw .bay .braw .cap .cr2 .cr3 .crw .dcr .dcs .dng .drf .eip .erf .fff .gpr .iiq .k25 .kdc .mdc .mef "
-    ".mos .mrw .nef .nrw .orf .pef .ptx .pxn .r3d .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f".split()
+    ".mos .mrw .nef .nrw .orf .pef .ptx .pxn .r3d .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f"
 )
+RAW_SUFFIXES = frozenset(_RAW.split())
 WHAT_TO_DO_WITH_RAW = "develop it first (darktable, RawTherapee, dcraw) and save it as 16-bit TIFF"
 HEIF_EXTRA = "reading HEIC needs an extra: pip install 'kpac[heic]'"
 
@@ -81,9 +82,7 @@ def format_for(suffix: str) -> str | None:
 
 def raw_error(path: Path) -> UserError:
     """The refusal of a raw file."""
-    return UserError(
-        f"{path}: is a camera's RAW file, whose preview is not the photograph; {WHAT_TO_DO_WITH_RAW}"
-    )
+    return UserError(f"{path}: is a camera's RAW file, whose preview is not the photograph; {WHAT_TO_DO_WITH_RAW}")
 
 
 def _format(head: bytes) -> str | None:

@@ -84,6 +84,6 @@ def encode_bmp(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[st
 
 def _mode(path: Path, file: Image.Image) -> str:
     if file.mode not in MODES:
-        raise UserError(f"{path}: holds {file.mode} colours; expected RGB or gray. Convert it first")
+        raise UserError(f"{path}: expected RGB or gray of 8 or 16 bits, found {file.mode}; convert it to RGB first")
     mode = MODES[file.mode]
     return "RGBA" if file.mode == "P" and "transparency" in file.info else mode

@@ -28,7 +28,7 @@ class Metadata:
         own: what only a file of the same format can carry, in the terms of its module.
     """
 
-    tags: Tags = Tags()
+    tags: Tags = field(default_factory=Tags)
     icc_profile: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None

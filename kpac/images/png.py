@@ -63,9 +63,7 @@ def read(path: Path) -> Photograph:
     channels = channels[..., None] if channels.ndim == 2 else channels
     tags = _exif(chunks)
     kept = [(name, content) for name, content in chunks if _stays_true(name)]
-    left = sorted(
-        {name for name, _ in chunks if not _stays_true(name)} - PIXELS - OF_THE_OLD_FILE - ANIMATION
-    )
+    left = sorted({name for name, _ in chunks if not _stays_true(name)} - PIXELS - OF_THE_OLD_FILE - ANIMATION)
     metadata = Metadata(tags, _profile(kept), _xmp(kept), _dpi(kept), own=kept)
     behind = tuple(f"PNG chunk {name.decode('latin-1')}" for name in left)
     return Photograph.from_channels(channels, "PNG", tags.number(ORIENTATION, 1), metadata, behind)

@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 
 from kpac.errors import UserError
-from kpac.images.depth import ROWS, bits, full_range, unmultiplied
+from kpac.images.depth import ROWS, full_range, unmultiplied
 from kpac.images.directories import (
     DESCRIPTIVE,
     EXIF,
@@ -50,9 +50,9 @@ MOST_IMAGES = 1000  # in one file; more is damage
 
 # Tags that tell how the pixels lie, which the writer states anew, or the least and largest of the old ones.
 OF_THE_PIXELS = frozenset(
-    (254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290, 291, 292)
-    + (293, 297, 317, 320, 321, 322, 323, 324, 325, 332, 333, 334, 336, 338, 339, 340, 341, 342, 347, 400)
-    + (*range(512, 522), 529, 530, 531, 532, 32995, 32996, 32997, 32998, EXIF, GPS, 40965)
+    {*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 297, 317, *range(320, 326)}
+    | {332, 333, 334, 336, *range(338, 343), 347, 400, *range(512, 522), *range(529, 533), *range(32995, 32999)}
+    | {EXIF, GPS, 40965}
 )
 # Tags that point to other images, or hold them.
 NOT_COPIED = {330: "further images inside the TIFF (SubIFDs)", 37724: "Photoshop's layers"}
@@ -141,6 +141,8 @@ def _photograph(path: Path) -> Iterator[tifffile.TiffPage]:
         if any(page.photometric in RAW_COLOURS or DNG_VERSION in page.tags for page in [*pages, *inside]):
             raise raw_error(path)
         whole = [page for page in pages if not page.subfiletype & (REDUCED | MASK | DEPTH)]
+        if not pages:
+            raise ValueError("no image")
         if not whole:
             raise UserError(
                 f"{path}: its images are reduced previews, as in a camera's RAW file; expected the photograph itself"
@@ -156,9 +158,9 @@ def _require_known(path: Path, page: tifffile.TiffPage) -> None:
     colours = COLOURS.get(int(page.photometric))
     if colours is None or (page.photometric == YCBCR and (page.compression != JPEG or page.planarconfig != 1)):
         name = NAMES.get(int(page.photometric), f"photometric interpretation {int(page.photometric)}")
-        raise UserError(f"{path}: holds {name} colours; expected RGB or gray. Convert it to RGB first")
+        raise UserError(f"{path}: expected RGB or gray of 8 or 16 bits, found {name}; convert it to RGB first")
     if page.compression == OLD_JPEG:
-        raise UserError(f"{path}: is compressed with old-style JPEG, which is not read; save it with another compression")
+        raise UserError(f"{path}: has old-style JPEG compression, which is not read; save it with another one")
     if page.imagedepth != 1:
         raise UserError(f"{path}: is a volume of {page.imagedepth} images; expected one")
     beside = page.samplesperpixel - colours
@@ -173,7 +175,9 @@ def _require_known(path: Path, page: tifffile.TiffPage) -> None:
     )
     if not known:
         kind = {2: "signed integers", 3: "floats"}.get(page.sampleformat, "integers")
-        found = page.bitspersample if isinstance(page.bitspersample, int) else " and ".join(map(str, page.bitspersample))
+        found = (
+            page.bitspersample if isinstance(page.bitspersample, int) else " and ".join(map(str, page.bitspersample))
+        )
         raise UserError(f"{path}: holds {kind} of {found} bits; expected 1 to 16 bits, or floats in [0, 1]")
 
 

@@ -10,7 +10,7 @@ from kpac.files import whole_file
 from kpac.images import heif, jpeg, others, png, tiff
 from kpac.images.depth import at_bit_depth
 from kpac.images.kinds import SUFFIXES, format_for
-from kpac.images.photograph import Photograph, turned_upright
+from kpac.images.photograph import Metadata, Photograph, turned_upright
 
 EIGHT_BITS = {"JPEG", "WEBP", "BMP"}
 WITHOUT_ALPHA = {"JPEG", "BMP"}
@@ -42,25 +42,23 @@ def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[
     if channels.shape[2] in (2, 4) and target in WITHOUT_ALPHA:
         channels = np.ascontiguousarray(channels[..., :-1])
         left.append(f"alpha ({target} has none)")
-    metadata = photograph.metadata
-    try:
-        if target == "PNG":
-            encoded, more = png.encode(channels, metadata)
-        elif target == "TIFF":
-            encoded, more = tiff.encode(channels, metadata)
-        elif target == "JPEG":
-            encoded, more = jpeg.encode(channels, metadata, quality)
-        elif target == "WEBP":
-            encoded, more = others.encode_webp(channels, metadata, quality)
-        elif target == "BMP":
-            encoded, more = others.encode_bmp(channels, metadata)
-        else:
-            encoded, more = heif.encode(channels, metadata, quality)
-    except (ValueError, OSError, RuntimeError) as error:  # what the libraries raise for sizes without room
-        raise UserError(f"{path}: cannot be written as {target} ({error})") from None
     with whole_file(path) as partial:
+        try:
+            encoded, more = _encode(channels, target, photograph.metadata, quality)
+        except (ValueError, OSError, RuntimeError) as error:  # what the libraries raise for sizes without room
+            raise UserError(f"{path}: cannot be written as {target} ({error})") from None
         partial.write_bytes(encoded)
     return (*left, *more)
+
+
+def _encode(channels: np.ndarray, target: str, metadata: Metadata, quality: int) -> tuple[bytes, list[str]]:
+    if target == "JPEG":
+        return jpeg.encode(channels, metadata, quality)
+    if target == "WEBP":
+        return others.encode_webp(channels, metadata, quality)
+    if target == "HEIF":
+        return heif.encode(channels, metadata, quality)
+    return {"PNG": png.encode, "TIFF": tiff.encode, "BMP": others.encode_bmp}[target](channels, metadata)
 
 
 def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
@@ -76,5 +74,3 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     if file_format is None:
         raise UserError(f"{path}: cannot write this format; use one of {', '.join(SUFFIXES)}")
     write_photograph(path, Photograph(pixels, file_format), quality=95)
-
-

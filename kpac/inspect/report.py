@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from kpac.data.images import read_pixels, to_float
 from kpac.data.layouts import find_scenes
 from kpac.data.synthesis.photos import skimage_photos
 from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.files import write_json
+from kpac.images import read_pixels, to_float
 from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks, rank_correlation
 from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field

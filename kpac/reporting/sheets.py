@@ -10,7 +10,6 @@ from matplotlib import colormaps
 
 from kpac.config import nearest
 from kpac.data.dataset import SceneDataset
-from kpac.data.images import list_images, read_pixels, to_float
 from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import to_array
@@ -18,6 +17,7 @@ from kpac.evaluation.methods import read_array
 from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.results import protocol_of
 from kpac.files import short_path
+from kpac.images import list_images, read_pixels, to_float
 from kpac.reporting.comparison import Found, data_title
 from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet
 

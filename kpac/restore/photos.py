@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kpac.errors import UserError
 from kpac.files import make_folder
-from kpac.restore.photograph import SUFFIXES, read_photograph
+from kpac.images import SUFFIXES, read_photograph
 from kpac.restore.restorer import Restorer
 
 

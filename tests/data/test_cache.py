@@ -18,8 +18,8 @@ from PIL import Image
 
 from kpac.data import cache as cache_module
 from kpac.data.cache import DecodedCache, default_folder
-from kpac.data.images import read_pixels, write_pixels
 from kpac.errors import UserError
+from kpac.images import read_pixels, write_pixels
 from kpac.text import bytes_text
 
 BUILD = """

@@ -11,9 +11,9 @@ from kpac.cli import main
 from kpac.data import published as published_module
 from kpac.data.check import check
 from kpac.data.check_report import check_json, check_text
-from kpac.data.images import from_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.published import published_pairs
+from kpac.images import from_float, write_pixels
 from tests.conftest import texture
 
 HEIGHT, WIDTH = 16, 24

@@ -8,10 +8,10 @@ import torch
 from kpac.config import AugmentConfig, StageConfig
 from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset, SceneDataset
-from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
 from kpac.errors import UserError
+from kpac.images import read_pixels, to_float, write_pixels
 from tests.conftest import unpacked
 
 CPU = torch.device("cpu")

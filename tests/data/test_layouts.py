@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kpac.data.folders import find_layout
-from kpac.data.images import write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.pairing import published_pairs
 from kpac.errors import UserError
+from kpac.images import write_pixels
 
 
 def write_set(root, sources, targets, split="train"):

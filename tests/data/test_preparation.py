@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from kpac.data.cache import DecodedCache
-from kpac.data.images import write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.preparation import prepare_scenes
 from kpac.errors import UserError
+from kpac.images import write_pixels
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from kpac.data.images import from_float
 from kpac.data.sharpness import blurrier, detail, gain
+from kpac.images import from_float
 from tests.conftest import texture
 
 

@@ -8,12 +8,12 @@ import torch
 from kpac.config import AugmentConfig, StageConfig
 from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset
-from kpac.data.images import read_pixels, to_float, write_pixels
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
 from kpac.data.synthesis.optics import DISC, render_view
 from kpac.data.transforms import Augmentation, as_float
 from kpac.errors import UserError
+from kpac.images import read_pixels, to_float, write_pixels
 from tests.conftest import unpacked
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import torch
 
 import kpac
 from kpac.cli import main
-from kpac.data.images import read_pixels
+from kpac.images import read_pixels
 from tests.test_cli import fails
 
 

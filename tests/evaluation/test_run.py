@@ -14,7 +14,6 @@ import torch
 import torchvision
 
 import kpac
-from kpac.data.images import bits, read_pixels, write_pixels
 from kpac.errors import UserError
 from kpac.evaluation import run
 from kpac.evaluation.evaluator import score_scene
@@ -22,6 +21,7 @@ from kpac.evaluation.methods import SavedImages
 from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import read_results
 from kpac.evaluation.run import evaluate_method
+from kpac.images import bits, read_pixels, write_pixels
 from kpac.reporting.report import write_report
 
 CPU = torch.device("cpu")

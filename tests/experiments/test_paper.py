@@ -7,8 +7,8 @@ import pytest
 
 from kpac.cli import main
 from kpac.data import published
-from kpac.data.images import from_float, write_pixels
 from kpac.data.pairing import published_pairs
+from kpac.images import from_float, write_pixels
 from kpac.models.registry import create_model
 from kpac.models.weights import save_model
 from tests.conftest import texture

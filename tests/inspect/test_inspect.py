@@ -8,8 +8,8 @@ import torch
 
 import kpac
 from kpac.cli import main
-from kpac.data.images import from_float, read_pixels, to_float, write_pixels
 from kpac.errors import UserError
+from kpac.images import from_float, read_pixels, to_float, write_pixels
 from kpac.inspect.attention import BlockAttention, attention_of, rank_correlation, reduce_to
 from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field

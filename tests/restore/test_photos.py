@@ -7,8 +7,7 @@ import pytest
 
 import kpac
 from kpac.cli import main
-from kpac.data.images import from_float, read_pixels, to_float, write_pixels
-from kpac.restore.photograph import read_photograph
+from kpac.images import from_float, read_photograph, read_pixels, to_float, write_pixels
 from tests.conftest import texture, write_photos
 from tests.models import golden
 from tests.test_cli import fails

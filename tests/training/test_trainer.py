@@ -13,9 +13,9 @@ import torch
 
 from kpac.config import load_config
 from kpac.data.batches import Batch
-from kpac.data.images import write_pixels
 from kpac.distributed import Ranks
 from kpac.errors import Stopped, UserError
+from kpac.images import write_pixels
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_model, read_header, save_model
 from kpac.training.trainer import Trainer, train

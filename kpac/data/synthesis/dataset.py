@@ -25,13 +25,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from kpac.data.images import from_float, to_float, write_pixels
 from kpac.data.synthesis.photos import Photo
 from kpac.data.synthesis.render import render
 from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.data.workers import end_with_the_parent
 from kpac.errors import UserError
 from kpac.files import whole_file
+from kpac.images import from_float, to_float, write_pixels
 
 MANIFEST = "synthesis.json"
 

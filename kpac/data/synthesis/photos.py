@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kpac.data.images import list_images, read_pixels
 from kpac.data.layouts import SPLITS
 from kpac.data.synthesis.depth import fill_holes
 from kpac.errors import UserError
+from kpac.images import list_images, read_pixels
 
 SKIMAGE_SPLITS = {
     # The motorcycle's right view shows the same scene and belongs to no split.

@@ -8,13 +8,13 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from kpac.data.images import read_pixels, write_pixels
 from kpac.data.layouts import SPLITS, find_scenes
 from kpac.data.synthesis import dataset as synthetic
 from kpac.data.synthesis.dataset import scenes_of_each, synthesize
 from kpac.data.synthesis.photos import folder_photos, skimage_photos
 from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.errors import UserError
+from kpac.images import read_pixels, write_pixels
 from tests.conftest import write_photos
 
 FAST = SynthesisSettings(size=32)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from kpac.data.images import bits, from_float, read_pixels, to_float, write_pixels
 from kpac.errors import UserError
+from kpac.images import bits, from_float, read_pixels, to_float, write_pixels
 from tests.conftest import texture
 
 
@@ -96,7 +96,7 @@ def test_truncated_photograph_with_a_whole_preview_inside_is_refused(tmp_path, m
 
 READ = """
 import sys, cv2  # before our own modules, as a user's script may
-from kpac.data.images import read_pixels
+from kpac.images import read_pixels
 from kpac.errors import UserError
 try:
     read_pixels(sys.argv[1])

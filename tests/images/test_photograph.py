@@ -9,10 +9,10 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms
 
-from kpac.data.images import to_float
 from kpac.errors import UserError
-from kpac.restore.formats import TiffTags, write_png, write_tiff
-from kpac.restore.photograph import read_photograph
+from kpac.images import Photograph, read_photograph, to_float
+from kpac.images.directories import read_exif
+from kpac.images.photograph import Metadata
 from tests.conftest import texture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -40,11 +40,10 @@ def channels(count: int, bits: int) -> np.ndarray:
 def make(path: Path, count: int, bits: int, orientation: int = 1) -> np.ndarray:
     """Writes a photograph and returns its pixels as they are stored."""
     pixels = channels(count, bits)
-    if path.suffix == ".tif":
-        tags = TiffTags({271: "Maker"}, orientation, "a bike", None, None, (300.0, 300.0), 2, {34665: EXIF, 34853: GPS})
-        write_tiff(path, pixels, tags, PROFILE)
-    elif bits == 16:
-        write_png(path, pixels, metadata(orientation))
+    if path.suffix == ".tif" or bits == 16:
+        tags = read_exif(metadata(orientation)["exif"].removeprefix(b"Exif\0\0"))
+        kind = "TIFF" if path.suffix == ".tif" else "PNG"
+        Photograph.from_channels(pixels, kind, orientation, Metadata(tags, PROFILE, dpi=(300, 300))).save(path)
     else:
         image = Image.fromarray(pixels[..., 0] if count == 1 else pixels)
         image.save(path, **metadata(orientation), **({"quality": 95} if path.suffix in (".jpg", ".webp") else {}))
@@ -158,17 +157,26 @@ def test_what_cannot_be_read_is_one_line_that_says_why(tmp_path):
     expect(path, "no image that can be read (15 bytes)")
     Image.new("CMYK", (8, 8)).save(tmp_path / "a.jpg")
     expect(tmp_path / "a.jpg", "expected RGB or gray of 8 or 16 bits, found CMYK")
-    Image.new("F", (8, 8)).save(tmp_path / "a.tif")
-    expect(tmp_path / "a.tif", "found F")
     expect(tmp_path, "cannot be read")
     expect(tmp_path / "gone.png", "cannot be read (No such file or directory)")
     pages = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (0, 200)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     expect(tmp_path / "pages.tif", "holds 2 images")
+
+
+def test_limit_of_a_photograph_is_memory_and_is_said_in_bytes(tmp_path, monkeypatch):
+    Image.new("RGB", (2000, 1000)).save(tmp_path / "a.png")
+    assert read_photograph(tmp_path / "a.png").pixels.shape == (1000, 2000, 3)
+    monkeypatch.setattr("kpac.images.reading.available_bytes", lambda: 6_000_000)
+    expect(tmp_path / "a.png", "is 2000x1000; reading it takes 18.0 MB of memory, 6.0 MB is free")
+
+
+def test_pixels_that_a_header_promises_and_the_file_lacks_are_refused(tmp_path):
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     checked = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + checked + b"\0\0\0\0IDAT")
-    expect(tmp_path / "bomb.png", "more pixels than")
+    with pytest.raises(UserError, match=r"not a whole image file|of memory"):
+        read_photograph(tmp_path / "bomb.png")
 
 
 @pytest.mark.parametrize(("suffix", "count", "bits"), KINDS)
