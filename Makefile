@@ -27,7 +27,7 @@ test: install  ## the test suite, without what takes minutes
 test-long: install  ## everything, also the tests that take minutes
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-benchmark: install  ## speed and memory of the network against the plain port, as ratios
+benchmark: install  ## speed and memory of the network against plain PyTorch, as ratios
 	$(BIN)/python benchmarks/network.py
 
 lint: install  ## ruff: lint and format, changing nothing

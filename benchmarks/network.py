@@ -1,4 +1,4 @@
-"""Speed and memory of the network against the plain port: the layers as they stand, eager, in PyTorch's own layout.
+"""Speed and memory of the accelerated network against the plain one: plain PyTorch, eager, in its default layout.
 
     python benchmarks/network.py [--threads 2] [--rounds 3] [--only CASE ...]
     python benchmarks/network.py --tricks      # what each trick gains: ours without it, beside ours
@@ -24,9 +24,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac import create_model
+from kpac.cpu import accelerate, banded, layers, parallel, shared_kernel, winograd
 from kpac.models.cost import count_cost
-from kpac.models.fast import banded, parallel, shared_kernel, winograd
-from kpac.models.fast.allocator import keep_freed_memory
 from kpac.text import markdown_table
 
 HEADER = ["case", "plain [s]", "ours [s]", "times faster", "plain [MB]", "ours [MB]", "share", "product [GFLOP/s]"]
@@ -102,19 +101,19 @@ def worker(case: str, side: str) -> dict:
     """One side of one case: seconds of each call, peak memory of the process in MB, speed of the matrix product."""
     torch.manual_seed(0)
     kind, _, detail = case.partition("-")
-    model = create_model(NETWORK, fast=side != "plain")
+    model = create_model(NETWORK)
     if side == "without shared products":
         shared_kernel.suits = lambda *_: False
     if side == "without transformed convolutions":
         winograd.suits = lambda *_: False
     if side == "without few outputs":
-        model.decoder[-1].merge.fast = False
+        del layers.FastResidualConv.forward
     if side == "without bands":
         banded.BAND_BYTES = banded.CHAIN_BYTES = 1 << 40
     if side == "without sleeping threads":
         parallel._let_others_sleep = lambda: None
-    if side not in ("plain", "without kept memory"):
-        keep_freed_memory()  # as evaluations and trainings do on a CPU
+    if side != "plain":  # evaluations keep freed memory on a CPU, too
+        model = accelerate(model, training=side != "without kept memory")
     if kind == "train":
         batch, crop = map(int, detail.split("x"))
         call = training_step(model, batch, crop, side)
@@ -135,7 +134,7 @@ def forward(model: torch.nn.Module, precision: str, side: str) -> Callable[[], o
         views = views.contiguous(memory_format=torch.channels_last)  # as Restorer does
 
     def call() -> object:
-        # The plain port computes in float32, whatever it is compared with.
+        # Plain PyTorch computes in float32, whatever it is compared with.
         lower = precision != "float32" and side != "plain"
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=lower):
             return model(views)
@@ -170,7 +169,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def on_gpu() -> str:
-    """Forward pass and training step in bfloat16 beside the plain port and the roofline of the card."""
+    """Forward pass and training step in bfloat16 beside plain PyTorch and the roofline of the card."""
     device = torch.device("cuda")
     a = torch.rand(8192, 8192, device=device, dtype=torch.bfloat16)
     buffer = torch.empty(1 << 28, device=device)

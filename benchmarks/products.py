@@ -14,8 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kpac.models.fast.compiled import compiled
-from kpac.models.fast.vectors import product
+from kpac.cpu.compiled import compiled
+from kpac.cpu.vectors import product
 from kpac.text import markdown_table
 
 POINTS = 36

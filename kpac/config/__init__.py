@@ -10,7 +10,7 @@ The `model` section is open: its keys besides `name` are the options of the netw
 `kpac.models.registry.resolve_model` checks against the network's own signature.
 """
 
-from kpac.config.checks import Section, Source, nearest, validate
+from kpac.config.checks import Section, Source, nearest, place, validate
 from kpac.config.reading import dump_config, load_config, read_yaml
 from kpac.config.sections import (
     AugmentConfig,
@@ -49,6 +49,7 @@ __all__ = [
     "dump_config",
     "load_config",
     "nearest",
+    "place",
     "read_yaml",
     "validate",
 ]

@@ -52,15 +52,15 @@ def validate(
     location, problem = _sentence(schema, problems[0])
     key = ".".join([*([under] if under else []), *map(str, location)])
     prefix = key[: -len(str(location[-1]))] if location else ""
-    where = _place(sources, key, missing=problems[0]["type"] == "missing")
+    where = place(sources, key, missing=problems[0]["type"] == "missing")
     keys = [list(other["loc"]) for other in problems]
     others = {".".join(map(str, other)) for other in keys if other != location[: len(other)]}
     more = f" (and {len(others)} more)" if others else ""
     raise UserError(where + problem.replace("{key}", key).replace("{prefix}", prefix) + more)
 
 
-def _place(sources: Iterable[Source], key: str, missing: bool) -> str:
-    """The place that says something wrong about a key, or that has its section without it."""
+def place(sources: Iterable[Source], key: str, missing: bool = False) -> str:
+    """Where a key was set, or its section without it, as the beginning of a message; nothing where it is not known."""
     sources = list(reversed(list(sources)))
     about = key.rpartition(".")[0] if missing else key
     said = [name for name, tree in sources if about and _has(tree, about)]

@@ -180,6 +180,8 @@ class ComputeConfig(Section):
     """Keeps the channels of a pixel together in memory; null: on GPUs."""
     compile: bool = False
     """Compiles the network with torch.compile: slow first steps, once for every crop size, faster later ones."""
+    accelerate: bool | None = None
+    """Computes KPAC's own layers with loops compiled for the processor (`kpac.cpu`, the extra `cpu`); null: on CPUs."""
     fused_optimizer: bool = True
     """One kernel for the optimizer's step, which also skips a step on the device itself."""
     prefetch: bool | None = None

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kpac.cpu import freed_memory_kept
 from kpac.data.dataset import Scene
 from kpac.errors import UserError
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.scorer import Scorer
-from kpac.models.fast.allocator import freed_memory_kept
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kpac.cpu import accelerate
 from kpac.data.dataset import Scene
 from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
@@ -61,7 +62,8 @@ class Network(Method):
 
     def __init__(self, weights: Path, device: torch.device, label: str | None = None):
         self.file = weights_file(weights)
-        self.model = load_model(self.file).to(device)
+        model = load_model(self.file).to(device)
+        self.model = accelerate(model) if device.type == "cpu" else model
         self.device = device
         self.views = self.model.views
         run = _run_of(self.file)

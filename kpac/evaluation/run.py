@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kpac.cpu import freed_memory_kept
 from kpac.data.dataset import Scene, SceneDataset
 from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.distributed import Ranks, join_ranks
@@ -25,7 +26,6 @@ from kpac.evaluation.results import FILE, make_results
 from kpac.evaluation.scorer import Scorer
 from kpac.files import write_json
 from kpac.images import from_float, read_header, read_pixels, to_float, write_pixels
-from kpac.models.fast.allocator import freed_memory_kept
 
 SHOWN = 2  # scenes in the report
 

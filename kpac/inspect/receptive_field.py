@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kpac.models.network import KPACNet
-from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
+from kpac.models.reach import Span, reads
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,5 @@ def effective_receptive_field(model: nn.Module, side: int = 257, images: int = 8
 def _reach(model: nn.Module, pixel: int) -> tuple[int, int] | None:
     if type(model) is not KPACNet:
         return None
-    deep, pixels = decoder_reads(model, Span(pixel, pixel))
-    for block in reversed(model.blocks):
-        deep = deep | reads(block, deep)
-    pixels = pixels | encoder_reads(model, deep)
+    (pixels,) = reads(model, Span(pixel, pixel), model.residual)
     return pixel - pixels.first, pixels.last - pixel

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import fits, shared_kernel
 from kpac.models.layers import Conv, activation
 
 
@@ -85,8 +84,6 @@ class KPACBlock(nn.Module):
         scale_attention: False weighs every branch by one everywhere.
         shape_attention: False weighs every filter by one.
         shape_window: see `ShapeAttention`.
-        fast: computes the branches of a shared kernel together where that takes less time; see
-            `kpac.models.fast.shared_kernel`.
 
     Shape: (N, channels, H, W) -> (N, channels, H, W). A tile of larger features needs the shape attention of them all,
     (N, filters, 1, 1) or (N, filters, H, W), as a second argument.
@@ -102,10 +99,8 @@ class KPACBlock(nn.Module):
         scale_attention: bool = True,
         shape_attention: bool = True,
         shape_window: tuple[int, int] | None = None,
-        fast: bool = True,
     ):
         super().__init__()
-        self.fast = fast
         self.dilations = tuple(dilations)
         kernels = 1 if share_kernel else len(self.dilations)
         shape = (filters, channels, kernel_size, kernel_size)
@@ -116,9 +111,6 @@ class KPACBlock(nn.Module):
 
     def branches(self, x: Tensor) -> list[Tensor]:
         """The kernel's response at each dilation: a list of (N, filters, H, W)."""
-        channels = self.kernels[0].shape[1]
-        if self.fast and fits(x, channels, *self.kernels) and shared_kernel.suits(self.kernels, self.dilations):
-            return list(activation(shared_kernel.shared_branches(x, self.kernels[0], self.dilations)))
         kernels = list(self.kernels) if len(self.kernels) > 1 else [self.kernels[0]] * len(self.dilations)
         reach = self.kernels[0].shape[-1] // 2
         return [

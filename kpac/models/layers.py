@@ -1,13 +1,7 @@
-"""Convolutions with the paper's activation and the published graph's padding.
-
-Each has a switch, `fast`, to compute the same in less time on a CPU; see `kpac.models.fast`.
-"""
+"""Convolutions with the paper's activation and the published graph's padding."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from kpac.models.fast import few_outputs, fits, winograd
-from kpac.models.fast.instructions import fill_registers
 
 LEAKY_SLOPE = 0.2
 
@@ -23,15 +17,11 @@ class Conv(nn.Conv2d):
     Shape: (N, in_channels, H, W) -> (N, out_channels, H, W).
     """
 
-    fast = True
-
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1):
         padding = dilation * (kernel_size // 2)
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
-            return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(x))
 
 
@@ -44,14 +34,10 @@ class DownConv(nn.Conv2d):
     Shape: (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), H and W even.
     """
 
-    fast = True
-
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
-            return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(F.pad(x, (0, 1, 0, 1))))
 
 
@@ -61,14 +47,10 @@ class UpConv(nn.ConvTranspose2d):
     Shape: (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
     """
 
-    fast = True
-
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
-            return winograd.convolve(self, LEAKY_SLOPE, x)
         return activation(super().forward(x))
 
 
@@ -81,15 +63,8 @@ class ResidualConv(nn.Conv2d):
     Shape: (N, in_channels, H, W) -> (N, 3, H, W).
     """
 
-    fast = True
-
     def __init__(self, in_channels: int):
         super().__init__(in_channels, 3, kernel_size=5, padding=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.fast and fits(x, self.in_channels, self.weight, self.bias) and fill_registers(self.in_channels):
-            return few_outputs.convolve(x, self.weight, self.bias)
-        return super().forward(x)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -1,6 +1,6 @@
 """KPACNet: an encoder, a chain of KPAC blocks, and a decoder that predicts a residual (paper, Sec. 3.3)."""
 
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -9,10 +9,9 @@ from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from kpac.models.fast import bands, is_plain
 from kpac.models.health import BlockHealth, block_health
 from kpac.models.initialization import initialize
-from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention, scale_attention_maps
+from kpac.models.kpac import KPACBlock, PlainBlock, scale_attention_maps
 from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, pad_to_multiple
 
 View = Literal["center", "left", "right"]
@@ -75,8 +74,6 @@ class KPACNet(nn.Module):
             training crops' size, in pixels; see `ShapeAttention`.
         views: ("center",), or ("center", "left", "right"): the encoder then reads the two dual-pixel views, and the
             residual is added to the center view.
-        fast: on a CPU, computes the same in less time and memory (`kpac.models.fast`); False for the layers as they
-            stand here.
         init: initial weights, "authors" (normal, deviation 0.04) or "he"; see `kpac.models.initialization.initialize`.
 
     Shape: (N, 3 * len(views), H, W) -> (N, 3, H, W).
@@ -95,12 +92,10 @@ class KPACNet(nn.Module):
         shape_attention: bool = True,
         shape_pooling: ShapePooling | None = None,
         views: Annotated[tuple[View, ...], AfterValidator(_known_views)] = ("center",),
-        fast: bool = True,
         init: Literal["authors", "he"] = "authors",
     ):
         super().__init__()
         self.views: tuple[View, ...] = tuple(views)
-        self.fast = fast
         self.multiple = 2**levels
         channels = [width, width] + [2 * width] * (levels - 1)  # at full size, half size, quarter size, ...
         deep = channels[-1]
@@ -109,7 +104,7 @@ class KPACNet(nn.Module):
         for shallow, deeper in pairwise(channels):
             self.encoder.append(nn.Sequential(DownConv(shallow, deeper), Conv(deeper, deeper, 3)))
         window = tuple(-(-side // self.multiple) for side in shape_pooling["window"]) if shape_pooling else None
-        switches = (share_kernel, scale_attention, shape_attention, window, fast)
+        switches = (share_kernel, scale_attention, shape_attention, window)
 
         def make_block() -> nn.Module:
             kpac = KPACBlock(deep, deep // 2, kernel_size, dilations, *switches)
@@ -124,9 +119,6 @@ class KPACNet(nn.Module):
             shallow = channels[level]
             merge = Conv(2 * shallow, shallow, 3) if level else ResidualConv(2 * shallow)
             self.decoder.append(DecoderStage(channels[level + 1], shallow, merge))
-        for layer in self.modules():
-            if hasattr(layer, "fast"):
-                layer.fast = fast
         initialize(self, init, last=self.decoder[-1].merge)
 
     def forward(self, views: Tensor) -> Tensor:
@@ -137,16 +129,13 @@ class KPACNet(nn.Module):
                 f"expected views of shape (N, {expected}, H, W) for {', '.join(self.views)}, found {found}"
             )
         height, width = views.shape[-2:]
-        x = pad_to_multiple(views, self.multiple) * 2 - 1
-        if self.fast and is_plain(x):
-            x = x.contiguous(memory_format=torch.channels_last)
-        compute = partial(bands.residual, self) if self.takes_fast_path(x) else self.residual
-        output = x[:, :3] + compute(self.encoder_input(x))
+        x = self.prepare(views)
+        output = x[:, :3] + self.residual(self.encoder_input(x))
         return (output[..., :height, :width] + 1) / 2
 
-    def takes_fast_path(self, x: Tensor) -> bool:
-        """Whether `forward` computes the residual of such an input with `kpac.models.fast.bands`, at this moment."""
-        return self.fast and bands.suits(self, x, _PARTS)
+    def prepare(self, views: Tensor) -> Tensor:
+        """The views in [-1, 1], extended to a height and width that are multiples of 2 ** levels."""
+        return pad_to_multiple(views, self.multiple) * 2 - 1
 
     def encoder_input(self, views: Tensor) -> Tensor:
         """The channels that the encoder reads: the center view, or the two dual-pixel views beside it."""
@@ -192,8 +181,10 @@ class KPACNet(nn.Module):
             x = stage(x, skips.pop())
         return x
 
+    def deepest(self, x: Tensor) -> Tensor:
+        """The encoder's last features, for passes that go stage by stage, such as `kpac.restore.tiling`."""
+        return self.encode(x)[-1]
 
-_PARTS = {  # what the fast path knows; anything else in a network, and it is computed as it stands here
-    *(KPACNet, DecoderStage, KPACBlock, PlainBlock, ScaleAttention, ShapeAttention, Conv, DownConv, UpConv),
-    *(ResidualConv, nn.Conv2d, nn.Sequential, nn.ModuleList, nn.ParameterList),
-}
+    def complete(self, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
+        """The residual from the chain of the blocks, with the skips computed anew."""
+        return self.decode(list(chain), self.encode(x, levels=len(self.encoder) - 1))

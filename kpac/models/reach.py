@@ -1,16 +1,21 @@
-"""How far the layers of KPACNet look: which positions of its input an output is computed from, along one axis.
+"""How far a network looks: which positions of its input an output is computed from, along one axis.
 
-Everything follows from the modules' kernel sizes, dilations, strides and paddings. Positions count from 0 and may lie
-outside of the features, where a layer reads its padding.
+The network's own `forward` is traced (`torch.fx`), and its operations are followed from the output back to the input;
+so nothing of the network's structure is repeated. Positions count from 0 and may lie outside of the features, where a
+layer reads its padding. Shape attention is left out: it reads everything.
 """
 
-from collections.abc import Iterable
+import inspect
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
-from kpac.models.kpac import KPACBlock, ScaleAttention
-from kpac.models.network import KPACNet
+from kpac.models.kpac import ShapeAttention
 
 
 @dataclass(frozen=True)
@@ -28,52 +33,117 @@ class Span:
         return Span(self.first // size, self.last // size)
 
 
-def reads(module: nn.Module | Iterable[nn.Module], outputs: Span) -> Span:
-    """The input positions from which a layer, or a sequence of layers, computes `outputs`.
+def reads(module: nn.Module, outputs: Span, compute: Callable[..., Tensor] | None = None) -> tuple[Span, ...]:
+    """The positions of each input from which `outputs` are computed.
+
+    Args:
+        module: a layer, block or network whose sizes are no part of the computation.
+        outputs: positions of the output.
+        compute: a part of the module's computation of one or two inputs, such as its method `residual`; by default
+            its `forward`.
+
+    Returns:
+        One span an input of `compute`, in its order.
 
     Raises:
-        TypeError: a layer whose reach is not known here.
+        TypeError: an operation whose reach is not known here.
     """
-    if isinstance(module, KPACBlock):
-        return _block_reads(module, outputs)
-    if isinstance(module, ScaleAttention):
-        return reads([*module.features, module.weigh], outputs)
-    if isinstance(module, nn.Conv2d):
-        stride, padding, taps = module.stride[0], module.padding[0], module.dilation[0] * (module.kernel_size[0] - 1)
-        return Span(stride * outputs.first - padding, stride * outputs.last - padding + taps)
-    if isinstance(module, nn.ConvTranspose2d):
-        # Input i reaches the outputs stride * i - padding and the kernel's other taps after it.
-        stride, padding, taps = module.stride[0], module.padding[0], module.dilation[0] * (module.kernel_size[0] - 1)
-        return Span(-((taps - padding - outputs.first) // stride), (outputs.last + padding) // stride)
-    if isinstance(module, nn.Module) and not isinstance(module, nn.Sequential):
-        raise TypeError(f"the reach of {type(module).__name__} is not known; add it to {__name__}")
-    for layer in reversed(list(module)):
-        outputs = reads(layer, outputs)
-    return outputs
+    compute = compute or module.forward
+    required = [p for p in inspect.signature(compute).parameters.values() if p.default is p.empty]
+    root = (_OneInput if len(required) == 1 else _TwoInputs)(module, compute)
+    graph = _Tracer(param_shapes_constant=True).trace(root)
+    spans: dict[fx.Node, Span] = {}
+    for node in reversed(graph.nodes):
+        if node.op == "output":
+            (result,) = node.all_input_nodes
+            spans[result] = outputs
+        elif node in spans and node.op.startswith("call"):
+            read = _reads(node, spans[node], root)
+            for argument in node.all_input_nodes if read is not None else ():
+                spans[argument] = spans.get(argument, read) | read
+    return tuple(spans[node] for node in graph.nodes if node.op == "placeholder" and node in spans)
 
 
-def encoder_reads(network: KPACNet, outputs: Span) -> Span:
-    """The pixels from which the encoder computes positions of its deepest features."""
-    return reads([layer for stage in network.encoder for layer in stage], outputs)
+def encoder_reads(network: nn.Module, outputs: Span) -> Span:
+    """The pixels from which a KPACNet's encoder computes positions of its deepest features."""
+    (pixels,) = reads(network, outputs, lambda x: network.deepest(x))
+    return pixels
 
 
-def decoder_reads(network: KPACNet, outputs: Span) -> tuple[Span, Span]:
-    """What fusion and decoder compute pixels of the residual from.
+def block_reads(block: nn.Module, outputs: Span) -> Span:
+    """The positions of its input from which a block of a KPACNet computes positions of its output."""
+    (inputs,) = reads(block, outputs, lambda x: block(x))
+    return inputs
+
+
+def decoder_reads(network: nn.Module, outputs: Span) -> tuple[Span, Span]:
+    """What fusion and decoder of a KPACNet compute pixels of the residual from.
 
     Returns:
         Positions of the chain's features, and the pixels that the encoder's skips are computed from.
     """
-    pixels = outputs
-    for level, stage in enumerate(reversed(network.decoder)):
-        outputs = reads(stage.merge, outputs)
-        pixels = pixels | reads([layer for stage in network.encoder[: level + 1] for layer in stage], outputs)
-        outputs = reads(stage.up, outputs)
-    return reads(network.fusion, outputs), pixels
+    length = len(network.blocks) + 1
+    features, pixels = reads(network, outputs, lambda features, x: network.complete(x, [features] * length))
+    return features, pixels
 
 
-def _block_reads(block: KPACBlock, outputs: Span) -> Span:
-    """Shape attention aside, which reads everything."""
-    outputs = reads(block.fusion, outputs)
-    reach = max(block.dilations) * (block.kernels[0].shape[-1] // 2)
-    branches = Span(outputs.first - reach, outputs.last + reach)
-    return branches | reads(block.scale_attention, outputs) if block.scale_attention is not None else branches
+class _OneInput(nn.Module):
+    """What the tracer needs: a class whose `forward` has its inputs by name, and a module that has the parameters."""
+
+    def __init__(self, module: nn.Module, compute: Callable[..., Tensor]):
+        super().__init__()
+        self.module, self.compute = module, compute
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(x)
+
+
+class _TwoInputs(_OneInput):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.compute(x, y)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, ShapeAttention)
+
+
+def _reads(node: fx.Node, outputs: Span, root: nn.Module) -> Span | None:
+    """The positions that one operation reads of each of its inputs; None for none that count."""
+    if node.op == "call_module":  # shape attention
+        return None
+    name = getattr(node.target, "__name__", str(node.target))
+    if node.target in _EACH_POSITION or (node.target is operator.getitem and _takes_every_row(node.args[1])):
+        return outputs
+    if node.target is F.pad:
+        pad = node.args[1]
+        above = pad[2] if len(pad) > 2 else 0
+        return Span(outputs.first - above, outputs.last - above)
+    if node.target in (torch.conv2d, torch.conv_transpose2d):
+        given = _arguments(node)
+        taps = given["dilation"] * (root.get_parameter(str(given["weight"].target)).shape[2] - 1)
+        stride, padding = given["stride"], given["padding"]
+        if node.target is torch.conv2d:
+            return Span(stride * outputs.first - padding, stride * outputs.last - padding + taps)
+        # Input i reaches the outputs stride * i - padding and the kernel's other taps after it.
+        return Span(-((taps - padding - outputs.first) // stride), (outputs.last + padding) // stride)
+    raise TypeError(f"the reach of {name} is not known; add it to {__name__}")
+
+
+_EACH_POSITION = {F.leaky_relu, torch.sigmoid, torch.cat, torch.add, torch.mul, operator.add, operator.mul}
+
+_ARGUMENTS = {  # in the order of PyTorch's signatures
+    torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    torch.conv_transpose2d: ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
+}
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    """A convolution's arguments by name, those of two dimensions as the number for the rows."""
+    given = {"stride": 1, "padding": 0, "dilation": 1}
+    given |= dict(zip(_ARGUMENTS[node.target], node.args, strict=False)) | node.kwargs
+    return {name: value[0] if isinstance(value, tuple | list) else value for name, value in given.items()}
+
+
+def _takes_every_row(index: Any) -> bool:
+    return isinstance(index, tuple) and len(index) < 3 and all(isinstance(part, slice) for part in index)

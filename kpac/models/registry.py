@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic import create_model as create_schema
 from torch import nn
 
-from kpac.config import Config, ModelConfig, Section, Source, nearest, validate
+from kpac.config import Config, ModelConfig, Section, Source, nearest, place, validate
 from kpac.errors import UserError
 
 NetworkClass = TypeVar("NetworkClass", bound=type[nn.Module])
@@ -36,6 +36,9 @@ class Network:
 
 
 _networks: dict[str, Network] = {}
+
+RETIRED = {"fast": "write 'train.compute.accelerate' instead"}
+"""Options of earlier versions that said how to compute, not what, and what to do instead."""
 
 
 def register(name: str, defaults: dict[str, Any] | None = None, **fixed: Any) -> Callable[[NetworkClass], NetworkClass]:
@@ -178,7 +181,15 @@ def _find(name: str) -> Network:
     return _networks[name]
 
 
+def without_retired(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a network, as a file of an earlier version has them, without those that changed no result."""
+    known = _find(name).schema.model_fields
+    return {option: value for option, value in options.items() if option not in RETIRED or option in known}
+
+
 def _resolve(name: str, options: dict[str, Any], sources: Iterable[Source] = ()) -> dict[str, Any]:
+    for option in options.keys() - without_retired(name, options).keys():
+        raise UserError(f"{place(sources, f'model.{option}')}unknown key 'model.{option}': {RETIRED[option]}")
     return validate(_find(name).schema, options, sources, under="model").model_dump()
 
 

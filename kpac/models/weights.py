@@ -12,7 +12,7 @@ from torch import nn
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.files import whole_file
-from kpac.models.registry import create_model, resolve_model
+from kpac.models.registry import create_model, resolve_model, without_retired
 
 FORMAT = 1  # of the header
 
@@ -77,9 +77,10 @@ def load_model(path: str | Path) -> nn.Module:
         UserError: missing, damaged or foreign file; an unknown network; tensors that do not fit.
     """
     path = weights_file(path)
-    model_config = dict(read_header(path)["model"])
+    options = dict(read_header(path)["model"])
+    name = options.pop("name")
     try:
-        model = create_model(model_config.pop("name"), **model_config)
+        model = create_model(name, **without_retired(name, options))
     except UserError as error:
         raise UserError(f"{path}: {error}. A network of your own needs --plugin FILE or its package") from None
     load_weights(model, path)

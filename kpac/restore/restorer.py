@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kpac.cpu import BAND_BYTES, accelerate, pass_bytes, plain_class
 from kpac.environment import choose_device
 from kpac.errors import UserError
-from kpac.models.fast import bands
 from kpac.models.network import KPACNet
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
@@ -23,7 +23,6 @@ TILES = (1024, 512, 256, 128)  # that "auto" chooses from
 # What a pass takes by the bytes of its tensors: `python benchmarks/tiling.py` measured 1.0 for whole images of 24
 # megapixels on a CPU, and 1.17 for tiles.
 OVERHEAD = 1.2
-BANDS = 64 << 20  # bytes a thread, for the rows at work in a pass that goes through an image in bands
 
 
 class Restorer:
@@ -34,7 +33,8 @@ class Restorer:
         restored = restorer(center, left, right)   # dual-pixel views
 
     Args:
-        model: made by `create_model` or `load_model`; moved to the device and put into evaluation mode.
+        model: made by `create_model` or `load_model`; moved to the device and put into evaluation mode. On a CPU,
+            `kpac.cpu.accelerate` makes it faster.
         tile: None restores the whole image in one pass. A number restores in tiles with sides of so many pixels, with
             the same result up to rounding (below 1e-5 in float32) and at bounded memory. "auto" tiles the image if the
             whole does not fit in the memory that is available.
@@ -60,13 +60,14 @@ class Restorer:
         if isinstance(tile, int) and tile < 1:
             raise ValueError(f"tile: expected a side of 1 pixel or more, found {tile}")
         self.device = choose_device(device)
-        self.model = model.to(self.device).eval()
+        model = model.to(self.device).eval()
+        self.model = accelerate(model) if self.device.type == "cpu" else model
         self.tile = tile
         self.dtype = getattr(torch, DEFAULT_PRECISION[self.device.type] if precision == "auto" else precision)
         self.approximate = approximate
         self.progress = progress
         # A subclass may compute something else in `forward`.
-        self._tileable = approximate or type(model) is KPACNet
+        self._tileable = approximate or plain_class(model) is KPACNet
         if isinstance(tile, int) and not self._tileable:
             raise UserError(
                 f"network '{model.config['name']}' cannot be tiled exactly, only kpac's own can; "
@@ -129,9 +130,10 @@ class Restorer:
             if not self.approximate:
                 kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
             height, width = min(tile + 64, height), min(tile + 64, width)
-        if self._takes_fast_path():
-            peak = torch.float32.itemsize * bands.peak_values(self.model, height, width)  # in bfloat16 it is less
-            return int(OVERHEAD * (peak + kept)) + BANDS * torch.get_num_threads()
+        with self._precision():
+            peak = pass_bytes(self.model, height, width)
+        if peak is not None:
+            return int(OVERHEAD * (peak + kept)) + BAND_BYTES * torch.get_num_threads()
         peak = peak_bytes(self.model, height, width, self.dtype)
         return None if peak is None else int(OVERHEAD * (peak + kept))
 
@@ -180,10 +182,6 @@ class Restorer:
                 else "the weights are damaged, or their training diverged; take other weights"
             )
             raise UserError(f"{bad:,} of {restored.numel():,} values of the output are NaN or infinite: {what}")
-
-    def _takes_fast_path(self) -> bool:
-        with torch.no_grad(), self._precision():
-            return type(self.model) is KPACNet and self.model.takes_fast_path(torch.empty(0, device=self.device))
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

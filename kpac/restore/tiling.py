@@ -11,18 +11,15 @@ ends, the tile ends, too, so that every layer pads there as it does in one pass.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kpac.models.fast import bands
-from kpac.models.fast.allocator import hand_back_freed
+from kpac.cpu import hand_back_freed
 from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
-from kpac.models.layers import pad_to_multiple
 from kpac.models.network import KPACNet
-from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
+from kpac.models.reach import Span, block_reads, decoder_reads, encoder_reads
 from kpac.restore.rectangles import Area, Features
 
 # A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
@@ -73,7 +70,6 @@ class _TiledPass:
         self.whole = Area(0, -(-self.height // self.scale), 0, -(-self.width // self.scale))
         self.side = max(1, tile // self.scale)
         self.block_side = max(1, int(tile * BLOCK_TILE))
-        self.fast = network.takes_fast_path(views[0].new_empty(0, device=device))
 
     def run(self, done: Callable[[int], object]) -> Tensor:
         """All stages; `done` is told how many positions a stage has finished."""
@@ -82,7 +78,7 @@ class _TiledPass:
         *inner, last = self.network.blocks or [None]
         for block in inner:
             compute = self.block_on_area(block, chain[-1])
-            chain.append(self.gather(compute, self.whole, reads(block, Span(0, 0)), self.block_side, done))
+            chain.append(self.gather(compute, self.whole, block_reads(block, Span(0, 0)), self.block_side, done))
         compute_last = self.block_on_area(last, chain[-1]) if last is not None else None
 
         deep, pixels = decoder_reads(self.network, Span(0, self.scale - 1))
@@ -92,7 +88,9 @@ class _TiledPass:
             band_chain = chain
             if compute_last is not None:
                 extent = band.grown(halo, self.whole)
-                given = self.gather(compute_last, extent, reads(last, Span(0, 0)), self.block_side, lambda _: None)
+                given = self.gather(
+                    compute_last, extent, block_reads(last, Span(0, 0)), self.block_side, lambda _: None
+                )
                 band_chain = [*chain, given]
             for area in band.tiles(self.side, self.side):
                 grown = area.grown(halo, self.whole)
@@ -125,36 +123,30 @@ class _TiledPass:
     def read(self, area: Area) -> Tensor:
         """The views of an area, in [-1, 1], extended where the image ends."""
         pixels = torch.cat([area.of(view, self.scale).to(self.device) for view in self.views], dim=1)
-        return (pad_to_multiple(pixels, self.scale) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        return self.network.prepare(pixels).contiguous(memory_format=torch.channels_last)
 
     def encode(self, area: Area) -> Tensor:
         """The deepest features of an area."""
-        x = self.network.encoder_input(self.read(area))
-        return bands.encode(self.network, x) if self.fast else self.network.encode(x)[-1]
+        return self.network.deepest(self.network.encoder_input(self.read(area)))
 
     def decode(self, area: Area, chain: Sequence[Features]) -> Tensor:
         """The restored pixels of an area."""
         views = self.read(area)
-        x, parts = self.network.encoder_input(views), [features.of(area) for features in chain]
-        if self.fast:
-            residual = bands.decode(self.network, x, parts)
-        else:
-            skips = self.network.encode(x, levels=len(self.network.encoder) - 1)
-            residual = self.network.decode(parts, skips)
+        parts = [features.of(area) for features in chain]
+        residual = self.network.complete(self.network.encoder_input(views), parts)
         return (views[:, :3] + residual + 1) / 2
 
     def block_on_area(self, block: nn.Module, x: Features) -> Callable[[Area], Tensor]:
         """The block on a part of its input, with shape attention over all of it."""
-        compute = partial(bands.apply_block, block) if self.fast else block
         attention = block.shape_attention if isinstance(block, KPACBlock) else None
         if attention is None:
-            return lambda area: compute(x.of(area))
+            return lambda area: block(x.of(area))
         if attention.window is None:
             # Channel by channel, because PyTorch makes a float64 copy of what it averages.
             mean = torch.stack([channel.mean(dtype=torch.float64) for channel in x.values[0]]).to(x.values.dtype)
             shape = attention.from_mean(mean[None, :, None, None])
-            return lambda area: compute(x.of(area), shape)
-        return lambda area: compute(x.of(area), _local_shape(attention, x, area))
+            return lambda area: block(x.of(area), shape)
+        return lambda area: block(x.of(area), _local_shape(attention, x, area))
 
 
 def _local_shape(attention: ShapeAttention, x: Features, area: Area) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from kpac.config import ComputeConfig
+from kpac.cpu import accelerate
 from kpac.data.batches import Batch, PackedBatch
-from kpac.models.fast.allocator import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -28,12 +28,11 @@ class Compute:
         self.fused = config.fused_optimizer
         self.pinned = on_gpu and _or(config.prefetch, True)
         self.compiled = config.compile
+        self.accelerated = _or(config.accelerate, not on_gpu)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         if on_gpu:
             torch.backends.cuda.matmul.allow_tf32 = config.tf32
             torch.backends.cudnn.allow_tf32 = config.tf32
-        else:
-            keep_freed_memory()
 
     def describe(self) -> dict[str, object]:
         """What was chosen, for run.json."""
@@ -42,13 +41,15 @@ class Compute:
             "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
             "channels_last": self.memory_format is torch.channels_last,
             "compile": self.compiled,
+            "accelerate": self.accelerated,
             "fused_optimizer": self.fused,
             "prefetch": self.pinned,
         }
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Moves a model to the device, in the chosen memory layout."""
-        return model.to(self.device, memory_format=self.memory_format)
+        """The model on the device, in the chosen memory layout, with the same parameters."""
+        model = model.to(self.device, memory_format=self.memory_format)
+        return accelerate(model, training=True) if self.accelerated else model
 
     def compile(self, model: nn.Module) -> nn.Module:
         """What to call in the training step in place of the model; the parameters are the model's own."""

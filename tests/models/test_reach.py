@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from kpac import create_model
+from kpac.cpu import accelerate
 from kpac.models.layers import Conv, DownConv, UpConv
-from kpac.models.reach import Span, decoder_reads, encoder_reads, reads
+from kpac.models.reach import Span, block_reads, decoder_reads, encoder_reads, reads
 from tests.models import golden
 
 
@@ -25,7 +26,7 @@ def support(function, size: int, channels: int, outputs: Span) -> Span:
 def test_reach_of_a_layer_is_its_gradients(layer):
     layer = golden.randomize(layer).double()
     for outputs in (Span(10, 10), Span(11, 11), Span(9, 14)):
-        assert reads(layer, outputs) == support(layer, 48, 2, outputs)
+        assert reads(layer, outputs) == (support(layer, 48, 2, outputs),)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_reach_of_a_block_is_its_gradients(options):
     model = create_model("kpac_2level", width=4, blocks=1, shape_attention=False, **options)
     block = golden.randomize(model).double().blocks[0]
     # As large as to hold the reach of the plain block's many convolutions.
-    assert reads(block, Span(100, 102)) == support(block, 203, 8, Span(100, 102))
+    assert block_reads(block, Span(100, 102)) == support(block, 203, 8, Span(100, 102))
 
 
 @pytest.mark.parametrize("name", ["kpac_2level", "kpac_3level"])
@@ -59,6 +60,17 @@ def test_reach_of_encoder_and_decoder_are_their_gradients(name):
     assert skips == support(skip, 136, 3, pixels)
 
 
+def test_reach_of_the_whole_network_is_its_gradients():
+    model = golden.randomize(create_model("kpac_2level", width=4, blocks=1, shape_attention=False)).double()
+    assert reads(model, Span(120, 121), model.residual) == (support(model.residual, 240, 3, Span(120, 121)),)
+
+
+def test_reach_of_an_accelerated_network_is_that_of_the_plain_one():
+    model = create_model("kpac_2level", width=16)
+    quick = accelerate(model)
+    assert reads(quick, Span(9, 9), quick.residual) == reads(model, Span(9, 9), model.residual)
+
+
 def test_unknown_layer_is_refused():
-    with pytest.raises(TypeError, match="reach of MaxPool2d is not known"):
-        reads(torch.nn.MaxPool2d(2), Span(0, 0))
+    with pytest.raises(TypeError, match="reach of avg_pool2d is not known"):
+        reads(torch.nn.AvgPool2d(2), Span(0, 0))

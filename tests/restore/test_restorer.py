@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import kpac
+from kpac.cpu import BAND_BYTES, accelerate
+from kpac.cpu.conditions import has_bfloat16
 from kpac.errors import UserError
-from kpac.models.fast import has_bfloat16
 from kpac.restore import memory, restorer
 from tests.conftest import texture
 from tests.models import golden
@@ -100,8 +101,6 @@ def test_automatic_tile_is_the_largest_that_fits(monkeypatch, model):
 
 
 def test_estimate_follows_what_tensors_take(model):
-    for module in model.modules():
-        module.fast = False
     views = torch.rand(1, 3, 64, 96)
     with torch.inference_mode(), memory.LiveBytes() as live:
         model(views)
@@ -112,13 +111,13 @@ def test_estimate_follows_what_tensors_take(model):
     assert 0 < memory.available_bytes(torch.device("cpu")) < 2**50
 
 
-def test_estimate_follows_the_fast_path():
+def test_estimate_follows_an_accelerated_pass():
     model = golden.randomize(kpac.create_model("kpac_2level", width=48, blocks=1))
     views = torch.rand(1, 3, 640, 480)
     with torch.inference_mode(), memory.LiveBytes() as live:
-        model(views)
+        accelerate(model)(views)
     whole = kpac.Restorer(model, device="cpu").estimate_bytes(640, 480, None)
-    assert live.peak < whole < 1.5 * live.peak + restorer.BANDS * torch.get_num_threads()
+    assert live.peak < whole < 1.5 * live.peak + BAND_BYTES * torch.get_num_threads()
     lower = kpac.Restorer(model, device="cpu", precision="bfloat16").estimate_bytes(640, 480, None)
     by_layers = int(restorer.OVERHEAD * memory.peak_bytes(model, 640, 480, torch.bfloat16))
     assert lower == (whole if has_bfloat16() else by_layers)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kpac import create_model
-from kpac.models.fast import winograd
+from kpac.cpu import accelerate, winograd
 from kpac.restore import tiling
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import LiveBytes
@@ -23,8 +23,6 @@ OPTIONS = [
     {"dilations": (1, 9), "kernel_size": 3},
     {"shape_pooling": {"window": (40, 64)}},
     {"shape_pooling": {"window": (1000, 24)}},
-    {"fast": False},
-    {"fast": False, "shape_pooling": {"window": (40, 64)}},
 ]
 
 
@@ -47,13 +45,19 @@ def largest_difference(model, views, tile: int) -> float:
 @pytest.mark.parametrize("name", ["kpac_2level", "kpac_3level", "kpac_dual"])
 def test_tiles_give_the_whole_image(name, options):
     model, views = model_and_views(name, 133, 151, **options)
+    assert largest_difference(accelerate(model), views, 48) < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, {"shape_pooling": {"window": (40, 64)}}], ids=str)
+def test_tiles_of_a_plain_network_give_the_whole_image(options):
+    model, views = model_and_views("kpac_2level", 133, 151, **options)
     assert largest_difference(model, views, 48) < 1e-5
 
 
 def test_tiles_of_transformed_convolutions_give_the_whole_image(monkeypatch):
     monkeypatch.setattr(winograd, "CHANNELS", 1)
     model, views = model_and_views("kpac_2level", 133, 151)
-    assert largest_difference(model, views, 46) < 1e-5
+    assert largest_difference(accelerate(model), views, 46) < 1e-5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 130), (3, 5), (64, 96), (97, 33), (121, 122)], ids=str)
@@ -69,12 +73,12 @@ def test_any_tile_will_do(tile):
     assert largest_difference(model, views, tile) < 1e-5
 
 
-@pytest.mark.parametrize("stage", ["encoder_reads", "reads", "decoder_reads"])
+@pytest.mark.parametrize("stage", ["encoder_reads", "block_reads", "decoder_reads"])
 def test_halo_is_as_wide_as_needed(monkeypatch, stage):
     model, views = model_and_views("kpac_2level", 133, 151, shape_attention=False, blocks=1)
     narrow = {
         "encoder_reads": lambda given: tiling.Span(given.first + 4, given.last - 4),
-        "reads": lambda given: tiling.Span(given.first + 1, given.last - 1),
+        "block_reads": lambda given: tiling.Span(given.first + 1, given.last - 1),
         "decoder_reads": lambda given: (tiling.Span(given[0].first + 2, given[0].last - 2), tiling.Span(0, 0)),
     }[stage]
     original = getattr(tiling, stage)
@@ -98,7 +102,7 @@ def test_approximate_tiles_of_a_network_that_looks_less_far_than_half_the_overla
 
 
 def test_memory_of_tiles_does_not_grow_with_the_image_but_for_what_is_kept():
-    model = golden.randomize(create_model("kpac_2level", width=8, blocks=2, fast=False))
+    model = golden.randomize(create_model("kpac_2level", width=8, blocks=2))
     sides = small, large = 384, 576  # of which the halo of a tile of 32 covers a part
     peaks = {}
     for side in sides:
@@ -119,6 +123,7 @@ def test_memory_of_tiles_does_not_grow_with_the_image_but_for_what_is_kept():
 
 def test_bfloat16_tiles_agree_with_the_whole_within_its_precision():
     model, views = model_and_views("kpac_2level", 70, 90)
+    model = accelerate(model)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(restore_in_tiles(model, views, 48, CPU), model(views[0]).float(), atol=0.05, rtol=0)
 

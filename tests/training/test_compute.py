@@ -63,8 +63,8 @@ def test_compiled_step_is_the_same(config_file, plain):
 def test_auto_precision_is_float32_on_a_cpu():
     described = Compute(ComputeConfig(), CPU).describe()
     assert described == {
-        "precision": "float32", "tf32": False, "channels_last": False, "compile": False, "fused_optimizer": True,
-        "prefetch": False,
+        "precision": "float32", "tf32": False, "channels_last": False, "compile": False, "accelerate": True,
+        "fused_optimizer": True, "prefetch": False,
     }  # fmt: skip
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kpac.models.fast import has_bfloat16
-from kpac.models.fast.compiled import compiled
-from kpac.models.fast.filtering import doubling, halving, minimal, same_size
-from kpac.models.fast.instructions import registers
-from kpac.models.fast.vectors import in_pairs, linear, product
+from kpac.cpu.compiled import compiled
+from kpac.cpu.conditions import has_bfloat16
+from kpac.cpu.filtering import doubling, halving, minimal, same_size
+from kpac.cpu.instructions import registers
+from kpac.cpu.vectors import in_pairs, linear, product
 
 LANES = registers().lanes
 UNTOUCHED = 7.0
@@ -123,7 +123,7 @@ def test_doubling_is_a_transposed_convolution():
 
 
 def test_products_of_bfloat16_are_refused_where_there_are_none(monkeypatch):
-    monkeypatch.setattr("kpac.models.fast.vectors.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("kpac.cpu.vectors.multiplies_bfloat16", lambda: False)
     product.cache_clear()
     with pytest.raises(ValueError, match="bfloat16"):
         product(torch.bfloat16)

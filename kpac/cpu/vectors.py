@@ -11,8 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kpac.models.fast.compiled import compiled
-from kpac.models.fast.instructions import Matrix, Vectors, intrinsic, multiplies_bfloat16, registers
+from kpac.cpu.compiled import compiled
+from kpac.cpu.instructions import Matrix, Vectors, intrinsic, multiplies_bfloat16, registers
 
 
 def in_pairs(matrix: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ No features of full resolution are kept. The last convolution is linear in the e
 three output channels is added as soon as it is there.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import banded, few_outputs, number_format, shared_kernel
-from kpac.models.fast.allocator import freed_memory_kept
-from kpac.models.fast.banded import (
+from kpac.cpu import banded, few_outputs, shared_kernel
+from kpac.cpu.allocator import freed_memory_kept
+from kpac.cpu.banded import (
     Joined,
     Rows,
     as_image,
@@ -27,25 +27,13 @@ from kpac.models.fast.banded import (
     stored,
     upsampled,
 )
-from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.parallel import channels_last
-from kpac.models.fast.shared_kernel import add_responses
+from kpac.cpu.compiled import access, array, compiled
+from kpac.cpu.conditions import number_format
+from kpac.cpu.parallel import channels_last
+from kpac.cpu.shared_kernel import add_responses
 from kpac.models.layers import LEAKY_SLOPE
 
 ATTENTION = 2 * 32  # channels of two layers of scale attention
-
-
-def suits(model: nn.Module, x: Tensor, known: Collection[type]) -> bool:
-    """Whether `residual` may stand in for the model's layers: all are of known types, and nobody hooks into them."""
-    if torch.is_grad_enabled() or number_format(x) is None:
-        return False
-    if any(parameter.dtype != torch.float32 or parameter.device.type != "cpu" for parameter in model.parameters()):
-        return False
-    return all(_is_known(module, known) for module in model.modules())
-
-
-def _is_known(module: nn.Module, known: Collection[type]) -> bool:
-    return type(module) in known and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def peak_values(model: nn.Module, height: int, width: int) -> int:
@@ -95,11 +83,12 @@ def encode(model: nn.Module, x: Tensor) -> Tensor:
 def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
     """What a block gives; see `KPACBlock` for `shape`.
 
-    Shape: (1, C, h, w) -> (1, C, h, w), in channels-last order.
+    Shape: (N, C, h, w) -> (N, C, h, w), in channels-last order.
     """
-    (features,) = channels_last(x)
+    shapes = [None] * len(x) if shape is None else shape.expand(len(x), -1, -1, -1).split(1)
     with freed_memory_kept():
-        return as_image(_block(block, features, shape))
+        outputs = [as_image(_block(block, *pair)) for pair in zip(_images(x), shapes, strict=True)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:

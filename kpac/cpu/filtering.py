@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from kpac.models.fast.instructions import Matrix
+from kpac.cpu.instructions import Matrix
 
 POINTS = (0, 1, -1, 2, -2)  # and infinity
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpac.models.fast.compiled import compiled
-from kpac.models.fast.filtering import Filtering
-from kpac.models.fast.instructions import Matrix
-from kpac.models.fast.vectors import linear, product
+from kpac.cpu.compiled import compiled
+from kpac.cpu.filtering import Filtering
+from kpac.cpu.instructions import Matrix
+from kpac.cpu.vectors import linear, product
 
 NONE = np.float32(0)  # for a slope that nothing reads
 CLEAR, COPY = ((0.0,),), ((1.0,),)  # for `linear`

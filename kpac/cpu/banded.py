@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kpac.models.fast import winograd
-from kpac.models.fast.instructions import fill_registers
-from kpac.models.fast.parallel import in_threads, spans
+from kpac.cpu import winograd
+from kpac.cpu.instructions import fill_registers
+from kpac.cpu.parallel import in_threads, spans
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
 BAND_BYTES = 4 << 20  # of the widest features of a band

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kpac.models.fast.compiled import compiled
-from kpac.models.fast.instructions import fill_registers
-from kpac.models.fast.parallel import channels_last, in_threads, spans
-from kpac.models.fast.vectors import in_pairs, linear, product
+from kpac.cpu.compiled import compiled
+from kpac.cpu.instructions import fill_registers
+from kpac.cpu.parallel import channels_last, in_threads, spans
+from kpac.cpu.vectors import in_pairs, linear, product
 
 
 def suits(kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:

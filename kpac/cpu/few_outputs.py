@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kpac.models.fast.compiled import access, array, compiled
-from kpac.models.fast.parallel import channels_last, in_threads, spans
-from kpac.models.fast.vectors import product
+from kpac.cpu.compiled import access, array, compiled
+from kpac.cpu.parallel import channels_last, in_threads, spans
+from kpac.cpu.vectors import product
 
 LANES = 16  # float32 values in the widest vector units
 PIXELS = 96  # whose neighbourhoods stay in the cache

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kpac.models.fast import filtering as minimal
-from kpac.models.fast import tiles
-from kpac.models.fast.filtering import Filtering
-from kpac.models.fast.instructions import fill_registers, registers
-from kpac.models.fast.parallel import channels_last, in_threads, spans
-from kpac.models.fast.tiles import Grid, Room, View
-from kpac.models.fast.vectors import in_pairs
+from kpac.cpu import filtering as minimal
+from kpac.cpu import tiles
+from kpac.cpu.filtering import Filtering
+from kpac.cpu.instructions import fill_registers, registers
+from kpac.cpu.parallel import channels_last, in_threads, spans
+from kpac.cpu.tiles import Grid, Room, View
+from kpac.cpu.vectors import in_pairs
 
 BLOCK = 4  # rows that are computed together
 CHANNELS = 32  # with fewer, the transforms take the time that is saved

@@ -1,4 +1,4 @@
-"""Threads of the fast path give results in order, and leave PyTorch as they found it; loops compile anywhere."""
+"""Threads give results in order, and leave PyTorch as they found it; loops compile anywhere."""
 
 import os
 import subprocess
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from kpac.models.fast.compiled import access, array, fingerprint
-from kpac.models.fast.parallel import in_threads, spans
+from kpac.cpu.compiled import access, array, fingerprint
+from kpac.cpu.parallel import in_threads, spans
 
 
 @pytest.fixture(params=[1, 3])
@@ -84,7 +84,7 @@ def test_bfloat16_is_read_and_rounded_as_pytorch_does():
 
 LOOP = """
 import sys
-from kpac.models.fast.compiled import compiled
+from kpac.cpu.compiled import compiled
 
 def make(constant, inner=None):
     @compiled
@@ -124,7 +124,7 @@ def test_identity_of_code_is_that_of_all_its_constants():
 
 
 def test_loops_compile_where_no_folder_can_be_written(tmp_path):
-    code = "import torch; from kpac.models.fast.compiled import access; print(access(torch.bfloat16)[0](16256))"
+    code = "import torch; from kpac.cpu.compiled import access; print(access(torch.bfloat16)[0](16256))"
     blocked = tmp_path / "file"
     blocked.touch()
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(blocked / "folder")}

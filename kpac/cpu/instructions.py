@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from kpac.models.fast.compiled import fingerprint
+from kpac.cpu.compiled import fingerprint
 
 Matrix = tuple[tuple[float, ...], ...]
 

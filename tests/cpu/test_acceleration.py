@@ -1,4 +1,4 @@
-"""The fast path computes what the layers of the readable definition do, and stands aside where it could not."""
+"""An accelerated network computes what the plain one does, and leaves to it what it cannot compute."""
 
 import copy
 import itertools
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kpac import create_model
-from kpac.models.fast import banded, bands, few_outputs, has_bfloat16, shared_kernel, winograd
+from kpac.cpu import accelerate, banded, bands, few_outputs, shared_kernel, winograd
+from kpac.cpu.conditions import has_bfloat16
 from kpac.models.kpac import KPACBlock
 from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv
 from kpac.restore.memory import LiveBytes
@@ -26,16 +27,14 @@ NETWORKS = [
 
 
 def pair(name: str, options: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """A network on the fast path, and the same one without it."""
-    quick, plain = (create_model(name, **({"width": 16} | options), fast=fast).eval() for fast in (True, False))
-    golden.randomize(plain)
-    quick.load_state_dict(plain.state_dict())
-    return quick, plain
+    """A network, accelerated and as it is."""
+    plain = golden.randomize(create_model(name, **({"width": 16} | options)))
+    return accelerate(plain), plain
 
 
 @pytest.fixture
 def taken(monkeypatch):
-    """How often the fast path computed an image."""
+    """How often an image was computed in bands."""
     calls = []
     compute = bands._residual
     monkeypatch.setattr(bands, "_residual", lambda *arguments: calls.append(1) or compute(*arguments))
@@ -77,6 +76,7 @@ def test_gradients_are_those_of_the_layers(options, channels, monkeypatch):
     quick, plain = pair("kpac_2level", options)
     gradients = []
     for model in (quick, plain):
+        model.zero_grad()
         views = torch.rand(2, 3, 28, 36, generator=torch.Generator().manual_seed(0), requires_grad=True)
         model(views).square().mean().backward()
         gradients.append([views.grad, *(parameter.grad for parameter in model.parameters())])
@@ -94,9 +94,9 @@ def test_shared_kernel_has_the_gradient_of_separate_convolutions(size, kernel_si
     golden.randomize(block)
     weights = torch.rand(len(dilations), 3, 16, *size)
     found = []
-    for block.fast in (True, False):
+    for side in (accelerate(block), block):
         x = torch.rand(3, 48, *size, generator=torch.Generator().manual_seed(1), requires_grad=True)
-        branches = torch.stack(block.branches(x))
+        branches = torch.stack(side.branches(x))
         (branches * weights).sum().backward()
         found.append((branches, x.grad, block.kernels[0].grad))
         block.zero_grad()
@@ -115,7 +115,7 @@ SIZES = ((2, 2), (4, 4), (10, 14), (2, 4), (16, 22), (36, 8), (4, 900))
 
 def random_layer(kind: str, channels: int = 32) -> torch.nn.Module:
     torch.manual_seed(0)
-    layer = LAYERS[kind][0](channels)
+    layer = accelerate(LAYERS[kind][0](channels))
     torch.nn.init.normal_(layer.bias)
     assert winograd.suits(layer)
     return layer
@@ -123,8 +123,7 @@ def random_layer(kind: str, channels: int = 32) -> torch.nn.Module:
 
 def by_the_library(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """In float64."""
-    plain = copy.deepcopy(layer).double()
-    plain.fast = False
+    plain = copy.deepcopy(layer).double()  # which no loop here computes
     return plain(x.double())
 
 
@@ -164,8 +163,7 @@ def test_transformed_convolution_has_the_gradients_of_a_convolution(kind, portio
     assert "_Convolve" in found.grad_fn.next_functions[0][0].name()
     above = torch.randn(found.shape)
     gradients = torch.autograd.grad(found, (x, layer.weight, layer.bias), above)
-    plain = copy.deepcopy(layer).double()
-    plain.fast = False
+    plain = copy.deepcopy(layer).double()  # which no loop here computes
     wanted = torch.autograd.grad(plain(x.double()), (x, plain.weight, plain.bias), above.double())
     for one, other in zip((found, *gradients), (expected, *wanted), strict=True):
         assert (one - other).abs().max() < 2e-5 * max(1, other.abs().max())
@@ -176,8 +174,8 @@ def test_products_of_a_wide_row_stay_in_memory_until_they_are_added():
     block = KPACBlock(16, 16, 3, (1, 2))
     x = torch.randn(1, 16, 2, 300_000, requires_grad=True)  # a megabyte is returned to the system once it is freed
     found = []
-    for block.fast in (True, False):
-        branches = torch.stack(block.branches(x))
+    for side in (accelerate(block), block):
+        branches = torch.stack(side.branches(x))
         found.append((branches, *torch.autograd.grad(branches.square().mean(), (x, block.kernels[0]))))
     for one, other in zip(*found, strict=True):
         assert (one - other).abs().max() < 1e-4 * other.abs().max()
@@ -185,8 +183,8 @@ def test_products_of_a_wide_row_stay_in_memory_until_they_are_added():
 
 FAST_LAYERS = {
     **{kind: lambda kind=kind: random_layer(kind) for kind in LAYERS},
-    "few outputs": lambda: ResidualConv(32),
-    "block": lambda: KPACBlock(32, 16),
+    "few outputs": lambda: accelerate(ResidualConv(32)),
+    "block": lambda: accelerate(KPACBlock(32, 16)),
 }
 
 
@@ -242,7 +240,7 @@ def test_layers_may_be_frozen(kind):
 
 
 def test_residual_may_be_changed_in_place():
-    layer, x = ResidualConv(32), torch.randn(2, 32, 12, 12, requires_grad=True)
+    layer, x = accelerate(ResidualConv(32)), torch.randn(2, 32, 12, 12, requires_grad=True)
     found = [
         torch.autograd.grad(change(layer(x)).square().sum(), x)[0] for change in (lambda y: y.add_(1), lambda y: y + 1)
     ]
@@ -266,8 +264,7 @@ def test_transformed_convolution_rounds_to_a_few_millionths(kind):
     with torch.inference_mode():
         expected = by_the_library(layer, x)
         assert (layer(x) - expected).abs().max() < 1e-5 * expected.abs().max()
-        layer.fast = False
-        assert (layer(x) - expected).abs().max() < 1e-6 * expected.abs().max()
+        assert (type(layer).__mro__[2].forward(layer, x) - expected).abs().max() < 1e-6 * expected.abs().max()
 
 
 def test_convolutions_of_many_channels_are_transformed():
@@ -336,12 +333,12 @@ def test_few_outputs_have_the_values_and_gradients_of_a_convolution(size, kernel
         assert (one - expected).abs().max() < 2e-6 * max(1, expected.abs().max())
 
 
-def test_last_convolution_takes_the_columns_in_training_unless_told_not_to(monkeypatch):
+def test_last_convolution_takes_the_columns_in_training(monkeypatch):
     calls = []
     compute = few_outputs.convolve
     monkeypatch.setattr(few_outputs, "convolve", lambda *arguments: calls.append(1) or compute(*arguments))
-    for fast in (True, False):
-        create_model("kpac_2level", width=8, fast=fast)(torch.rand(1, 3, 16, 16)).sum().backward()
+    for model in pair("kpac_2level", {"width": 8}):
+        model(torch.rand(1, 3, 16, 16)).sum().backward()
     assert len(calls) == 1
 
 
@@ -349,18 +346,18 @@ def test_block_of_a_shared_kernel_shares_its_products(monkeypatch):
     calls = []
     monkeypatch.setattr(shared_kernel, "add_responses", lambda *_: calls.append(1))
     x = torch.rand(3, 32, 8, 8)
-    KPACBlock(32, 16).branches(x)
+    accelerate(KPACBlock(32, 16)).branches(x)
     assert len(calls) == 1
-    KPACBlock(32, 16, share_kernel=False).branches(x)
-    KPACBlock(32, 16, kernel_size=1).branches(x)
-    KPACBlock(32, 16).double().branches(x.double())
-    KPACBlock(32, 5).branches(x)  # no whole vectors
+    accelerate(KPACBlock(32, 16, share_kernel=False)).branches(x)
+    accelerate(KPACBlock(32, 16, kernel_size=1)).branches(x)
+    accelerate(KPACBlock(32, 16).double()).branches(x.double())
+    accelerate(KPACBlock(32, 5)).branches(x)  # no whole vectors
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("reason", ["off", "gradient", "hook", "double", "autocast", "another layer"])
-def test_layers_compute_where_the_fast_path_would_miss_something(reason, taken):
-    model = create_model("kpac_2level", width=8, fast=reason != "off").eval()
+@pytest.mark.parametrize("reason", ["gradient", "hook", "double", "autocast", "another layer"])
+def test_layers_compute_where_bands_would_miss_something(reason, taken):
+    model = accelerate(create_model("kpac_2level", width=8).eval())
     views = torch.rand(1, 3, 16, 16)
     seen = []
     if reason == "hook":
@@ -378,7 +375,7 @@ def test_layers_compute_where_the_fast_path_would_miss_something(reason, taken):
 
 
 def test_exported_program_holds_ordinary_convolutions():
-    model = create_model("kpac_2level", width=8, blocks=1).eval()
+    model = accelerate(create_model("kpac_2level", width=8, blocks=1).eval())
     with torch.no_grad():
         program = torch.export.export(model, (torch.rand(1, 3, 16, 16),))
     names = [str(node.target) for node in program.graph.nodes]

@@ -1,0 +1,124 @@
+"""The accelerated classes: each computes what its parent in `kpac.models` says, and leaves to it what it cannot."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kpac.cpu import bands, few_outputs, shared_kernel, winograd
+from kpac.cpu.conditions import fits, is_float_on_cpu, is_plain, number_format
+from kpac.cpu.instructions import fill_registers
+from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention, ShapeAttention
+from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, ResidualConv, UpConv, activation
+from kpac.models.network import DecoderStage, KPACNet
+
+
+class _Transformed(nn.Module):
+    """A convolution by minimal filtering, where its channels are many enough."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
+            return winograd.convolve(self, LEAKY_SLOPE, x)
+        return super().forward(x)
+
+
+class FastConv(_Transformed, Conv):
+    pass
+
+
+class FastDownConv(_Transformed, DownConv):
+    pass
+
+
+class FastUpConv(_Transformed, UpConv):
+    pass
+
+
+class FastResidualConv(ResidualConv):
+    def forward(self, x: Tensor) -> Tensor:
+        if fits(x, self.in_channels, self.weight, self.bias) and fill_registers(self.in_channels):
+            return few_outputs.convolve(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class FastBlock(KPACBlock):
+    def branches(self, x: Tensor) -> list[Tensor]:
+        if fits(x, self.kernels[0].shape[1], *self.kernels) and shared_kernel.suits(self.kernels, self.dilations):
+            return list(activation(shared_kernel.shared_branches(x, self.kernels[0], self.dilations)))
+        return super().branches(x)
+
+    def forward(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
+        return bands.apply_block(self, x, shape) if _in_bands(self, x) else super().forward(x, shape)
+
+
+class FastPlainBlock(PlainBlock):
+    def forward(self, x: Tensor) -> Tensor:
+        return bands.apply_block(self, x) if _in_bands(self, x) else super().forward(x)
+
+
+class FastNet(KPACNet):
+    def prepare(self, views: Tensor) -> Tensor:
+        x = super().prepare(views)
+        return x.contiguous(memory_format=torch.channels_last) if is_plain(x) else x
+
+    def residual(self, x: Tensor) -> Tensor:
+        return bands.residual(self, x) if _in_bands(self, x) else super().residual(x)
+
+    def deepest(self, x: Tensor) -> Tensor:
+        return bands.encode(self, x) if _in_bands(self, x) else super().deepest(x)
+
+    def complete(self, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
+        return bands.decode(self, x, chain) if _in_bands(self, x) else super().complete(x, chain)
+
+
+ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
+    Conv: FastConv,
+    DownConv: FastDownConv,
+    UpConv: FastUpConv,
+    ResidualConv: FastResidualConv,
+    KPACBlock: FastBlock,
+    PlainBlock: FastPlainBlock,
+    KPACNet: FastNet,
+}
+
+_KNOWN = {*ACCELERATED.values(), DecoderStage, ScaleAttention, ShapeAttention}
+_KNOWN |= {nn.Conv2d, nn.Sequential, nn.ModuleList, nn.ParameterList}
+
+
+def view(module: nn.Module) -> nn.Module:
+    """The module with accelerated classes, and everything else shared; itself where it has none of the known parts."""
+    return _view(module, {})
+
+
+def _view(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module not in done:
+        children = {name: child and _view(child, done) for name, child in module._modules.items()}
+        cls = ACCELERATED.get(type(module), type(module))
+        done[module] = module
+        if cls is not type(module) or any(child is not module._modules[name] for name, child in children.items()):
+            done[module] = made = object.__new__(cls)
+            # Parameters, buffers and hooks are dictionaries, which both share; so the two cannot drift apart.
+            made.__dict__ = {**module.__dict__, "_modules": children}
+    return done[module]
+
+
+def whole_in_bands(model: nn.Module, x: Tensor) -> bool:
+    """Whether a pass over such an input goes through the image in bands, at this moment."""
+    return isinstance(model, FastNet) and _in_bands(model, x)
+
+
+def _in_bands(module: nn.Module, x: Tensor) -> bool:
+    """Whether `bands` may compute a module: no gradients, only parts that it knows, and no hooks to call."""
+    if torch.is_grad_enabled() or number_format(x) is None:
+        return False
+    if isinstance(module, FastNet):
+        shaped = x.dtype == torch.float32
+    else:
+        channels = module[0].in_channels if isinstance(module, FastPlainBlock) else module.kernels[0].shape[1]
+        shaped = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0
+    known = all(is_float_on_cpu(parameter) for parameter in module.parameters())
+    return shaped and known and all(_is_known(part) for part in module.modules())
+
+
+def _is_known(module: nn.Module) -> bool:
+    return type(module) in _KNOWN and not module._forward_hooks and not module._forward_pre_hooks
