@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test test-long benchmark lint format clean
+.PHONY: help install quickstart test test-long test-browser benchmark lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: install  ## the test suite, without what takes minutes
 
 test-long: install  ## everything, also the tests that take minutes
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+test-browser: install  ## the tests of the pages for a browser, in Chromium
+	$(BIN)/python -m pytest -m browser
 
 benchmark: install  ## speed and memory of the network against plain PyTorch, as ratios
 	$(BIN)/python benchmarks/network.py

@@ -12,7 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from kpac import __version__
-from kpac.commands import config, data, evaluation, experiments, export, inspect, models, protocols, restore, training
+from kpac.commands import (
+    config,
+    data,
+    evaluation,
+    experiments,
+    export,
+    inspect,
+    models,
+    protocols,
+    restore,
+    training,
+    view,
+)
 from kpac.commands.arguments import Parser
 from kpac.errors import Stopped, UserError
 from kpac.signals import ENDING, drop_closed_terminal, is_heeded
@@ -108,6 +120,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kpac {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (training, evaluation, protocols, experiments, restore, export, inspect, models, data, config):
+    for module in (training, evaluation, protocols, experiments, view, restore, export, inspect, models, data, config):
         module.add(commands)
     return parser

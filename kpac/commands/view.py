@@ -1,0 +1,101 @@
+"""`kpac view`: results side by side, and training runs, in a browser."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
+from kpac.errors import UserError
+
+PORT = 8017
+
+
+def add(commands: Subcommands) -> None:
+    """Adds the command to the command line."""
+    command = add_command(
+        commands, "view", view, "write pages for a browser: results side by side, and how a training went"
+    )
+    command.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="results.json files, folders that hold some, or folders of runs",
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the pages (default: view, in PATH if that is one folder)"
+    )
+    command.add_argument("--overwrite", action="store_true", help="write into a folder that holds other files, too")
+    command.add_argument(
+        "--serve",
+        action="store_true",
+        help="show the pages at a loopback address until Ctrl-C; without --output nothing is kept, and scenes are "
+        "read when they are looked at",
+    )
+    command.add_argument(
+        "--port", type=port, default=PORT, metavar="N", help=f"of --serve; 0 takes any (default: {PORT})"
+    )
+    command.add_argument(
+        "--restore", action="store_true", help="compute outputs that were not kept, with the networks that made them"
+    )
+    command.add_argument(
+        "--attention", action="store_true", help="also compute what the scale attention of KPAC networks weighs"
+    )
+    command.add_argument(
+        "--refresh",
+        type=positive,
+        metavar="SECONDS",
+        help="read runs again every so many seconds until they are finished",
+    )
+    command.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where a data set lies now, if it was moved since; may be given again",
+    )
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    add_plugin_argument(command)
+
+
+def view(options: argparse.Namespace) -> int:
+    from kpac.models.registry import load_plugins
+    from kpac.reporting.pages.view import View, default_folder
+
+    load_plugins(options.plugin)
+    pages = View(options.paths, options.data, options.restore, options.attention, options.device)
+    if options.refresh and not pages.runs:
+        raise UserError("--refresh: none of the paths is the folder of a run; leave it out")
+    if options.serve and not options.output:
+        with tempfile.TemporaryDirectory(prefix="kpac-view-") as folder:
+            pages.write(Path(folder), scenes=False, refresh=options.refresh)
+            return _serve(pages, Path(folder), options)
+    folder = options.output or default_folder(options.paths)
+    pages.write(folder, options.overwrite, refresh=options.refresh)
+    say(f"written: {folder / 'index.html'}")
+    if options.serve:
+        return _serve(pages, folder, options)
+    if options.refresh:
+        say(f"reading the runs again every {options.refresh} s; Ctrl-C ends it")
+        pages.refresh(folder, options.refresh)
+    return 0
+
+
+def _serve(pages, folder: Path, options: argparse.Namespace) -> int:
+    import threading
+
+    if options.refresh:
+        threading.Thread(target=pages.refresh, args=(folder, options.refresh), daemon=True).start()
+    try:
+        pages.serve(folder, options.port, lambda address: say(f"open {address} in a browser; Ctrl-C ends it"))
+    except KeyboardInterrupt:
+        say("")
+    return 0
+
+
+def port(text: str) -> int:
+    """A port's number."""
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, found '{text}'")
+    return int(text)

@@ -1,0 +1,164 @@
+"""What a results page shows: data sets, methods, and the union of their scenes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kpac.data.layouts import SceneFiles, find_scenes
+from kpac.errors import UserError
+from kpac.evaluation.protocols import Protocol
+from kpac.files import short_path
+from kpac.reporting.comparison import Found, data_title
+from kpac.reporting.pages.outputs import KeptOutputs
+
+Key = tuple[str, str]  # what makes two evaluations one method: its label, and the SHA-256 of its weights
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One method on one data set.
+
+    Args:
+        file: results.json.
+        results: what it holds.
+        records: the entries of its scenes, by name.
+        outputs: the images that were kept.
+    """
+
+    file: Path
+    results: dict[str, Any]
+    records: dict[str, dict[str, Any]]
+    outputs: KeptOutputs
+
+
+@dataclass
+class DataSet:
+    """One split of a data set under the protocol of the page.
+
+    Args:
+        title: its name in tables.
+        data: its folder.
+        split, layout: see `kpac.data.layouts.find_scenes`.
+        methods: what was evaluated on it.
+    """
+
+    title: str
+    data: Path
+    split: str
+    layout: str
+    methods: dict[Key, Evaluated] = field(default_factory=dict)
+
+    @cached_property
+    def files(self) -> dict[str, SceneFiles]:
+        """Its scenes, by name.
+
+        Raises:
+            UserError: the folder is gone, or holds no such split.
+        """
+        try:
+            return {
+                scene.name: scene for scene in find_scenes(self.data, self.split, layout=self.layout, targets=False)
+            }
+        except UserError as error:
+            first = next(iter(self.methods.values())).file
+            raise UserError(
+                f"{first}: its data cannot be read: {error}; if the set was moved, name its folder with --data"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene of the union: its data set, its name, and its label where the set has some."""
+
+    data_set: DataSet
+    name: str
+    group: str | None
+
+
+class Gallery:
+    """Results put side by side.
+
+    Args:
+        found: from `kpac.evaluation.results.find_results`.
+        data: folders where the data sets lie now, if they were moved; each stands for the set of the same name, a
+            single one for a single set.
+
+    Raises:
+        UserError: results of different protocols, or the same method on the same data twice.
+    """
+
+    def __init__(self, found: Found, data: Sequence[Path] = ()):
+        first_file, first = found[0]
+        self.protocol = Protocol(source="", **first["protocol_settings"])
+        self.sets: list[DataSet] = []
+        for file, results in found:
+            if results["protocol_settings"] != first["protocol_settings"]:
+                raise UserError(
+                    f"{file}: is under protocol '{results['protocol']}', {first_file} under '{first['protocol']}'; "
+                    "such numbers do not compare, make a page of each"
+                )
+            self._add(file, results)
+        self._place(data)
+        self.keys: list[Key] = list(dict.fromkeys(key for item in self.sets for key in item.methods))
+        self.labels = _tell_apart(self.keys)
+        self.scenes = [scene for item in self.sets for scene in _scenes(item)]
+
+    def _add(self, file: Path, results: dict[str, Any]) -> None:
+        place = (Path(results["data"]), results["split"])
+        known = next((item for item in self.sets if (item.data, item.split) == place), None)
+        if known is None:
+            known = DataSet(data_title(results), *place, results["layout"])
+            self.sets.append(known)
+        key = (results["label"], results["model"].get("sha256") or "")
+        if key in known.methods:
+            raise UserError(
+                f"{file}: the same method on the same data as {known.methods[key].file}; leave one of them out"
+            )
+        records = {record["name"]: record for record in results["images"]}
+        known.methods[key] = Evaluated(file, results, records, KeptOutputs(file, results))
+
+    def _place(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            fits = [item for item in self.sets if item.data.name == folder.resolve().name] or self.sets
+            if len({item.data for item in fits}) > 1:
+                names = ", ".join(sorted({item.data.name for item in self.sets}))
+                raise UserError(f"--data {folder}: expected a folder named as one of the data sets: {names}")
+            for item in fits:
+                item.data = folder
+
+    def gaps(self) -> list[str]:
+        """What is missing, in sentences: scenes that only some methods were scored on, outputs that were not kept."""
+        sentences = []
+        for item in self.sets:
+            names = [scene.name for scene in self.scenes if scene.data_set is item]
+            for key, method in item.methods.items():
+                label = self.labels[key]
+                unscored = [name for name in names if name not in method.records]
+                lost = [name for name in method.records if not method.outputs.has(item.files.get(name), name)]
+                for what, missing in (("was not scored on", unscored), ("kept no output of", lost)):
+                    if missing:
+                        more = f" and {len(missing) - 3} more" if missing[3:] else ""
+                        where = f" of {item.title}" if len(self.sets) > 1 else ""
+                        count = f"{len(missing)} of {len(names)} scenes"
+                        sentences.append(f"{label} {what} {count}{where}: {', '.join(missing[:3])}{more}.")
+            gone = [name for name in names if name not in item.files]
+            if gone:
+                sentences.append(f"{len(gone)} scenes are no longer in {short_path(item.data)}, such as {gone[0]}.")
+        return sentences
+
+
+def _scenes(item: DataSet) -> list[Scene]:
+    """The union of the scenes of all methods, in the order of the first that has them."""
+    union = {name: record.get("group") for method in item.methods.values() for name, record in method.records.items()}
+    return [Scene(item, name, group) for name, group in union.items()]
+
+
+def _tell_apart(keys: Sequence[Key]) -> dict[Key, str]:
+    """Labels of methods; different weights under one label get the beginning of their hash."""
+    labels = [label for label, _ in keys]
+    return {
+        (label, sha256): f"{label} ({sha256[:8]})" if sha256 and labels.count(label) > 1 else label
+        for label, sha256 in keys
+    }

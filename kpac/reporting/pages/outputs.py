@@ -1,0 +1,58 @@
+"""Outputs of an evaluation: as it kept them, or computed now by the network that made them."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpac.data.layouts import SceneFiles
+from kpac.errors import UserError
+from kpac.evaluation.folders import IMAGES
+from kpac.evaluation.methods import read_array
+from kpac.images import list_images, read_pixels, to_float
+
+
+class KeptOutputs:
+    """The images that a method made: those that the user had, or those that `kpac evaluate --save-images` kept.
+
+    Args:
+        file: results.json.
+        results: what it holds.
+    """
+
+    def __init__(self, file: Path, results: dict[str, Any]):
+        self.file = file
+        given = results["model"].get("images")
+        self.folder = Path(given) if given else file.parent / IMAGES
+
+    @cached_property
+    def by_stem(self) -> dict[str, Path]:
+        """The files, by their names without suffix."""
+        return {path.stem: path for path in [*sorted(self.folder.glob("*.npy")), *list_images(self.folder)]}
+
+    def find(self, scene: SceneFiles | None, name: str) -> Path | None:
+        """The file of a scene's output: called as the scene, or as its target."""
+        names = [name, *([scene.target.stem] if scene and scene.target else [])]
+        return next((self.by_stem[stem] for stem in names if stem in self.by_stem), None)
+
+    def has(self, scene: SceneFiles | None, name: str) -> bool:
+        """Whether an output of a scene was kept."""
+        return self.find(scene, name) is not None
+
+    def read(self, path: Path) -> np.ndarray:
+        """The pixels of a file: H x W x 3 float32 in [0, 1]."""
+        return read_array(path) if path.suffix == ".npy" else to_float(read_pixels(path))
+
+    def check(self, scenes: Sequence[str]) -> None:
+        """Refuses results none of whose outputs were kept.
+
+        Raises:
+            UserError: says how to keep them.
+        """
+        if not self.by_stem:
+            raise UserError(
+                f"{self.file}: no outputs of its {len(scenes)} scenes in {self.folder}; evaluate again with "
+                "--save-images, or compute them now with --restore"
+            )

@@ -1,0 +1,91 @@
+"""What a training run has written so far: its numbers, and the images of its validations."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / "config.yaml").is_file() and (folder / METRICS_FILE).is_file()
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The run that a folder is, or the runs that lie in it."""
+    if not path.is_dir():
+        return []
+    return [path] if is_run(path) else sorted(child for child in path.iterdir() if child.is_dir() and is_run(child))
+
+
+@dataclass
+class RunLog:
+    """One run.
+
+    Args:
+        folder: `runs/NAME`.
+        columns: "train/loss" and the like -> values, None where one is not finite; "train" and "val" -> iterations.
+    """
+
+    folder: Path
+    columns: dict[str, list[float | None]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def planned(self) -> int | None:
+        """Iterations that the run is to have; None where its configuration does not say."""
+        try:
+            return int(yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))["train"]["iterations"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return None
+
+    @property
+    def done(self) -> int:
+        """The last iteration that was logged."""
+        return int(max([0, *self.columns.get("train", [])[-1:], *self.columns.get("val", [])[-1:]]))
+
+    @property
+    def is_finished(self) -> bool:
+        return self.planned is not None and self.done >= self.planned
+
+
+def read_run(folder: Path) -> RunLog:
+    """Reads the numbers of a run; a line that is being written, or that was cut off, is left out."""
+    run = RunLog(folder)
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
+    with (folder / METRICS_FILE).open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                rows[entry["kind"]].append({"iteration": int(entry["iteration"]), **entry})
+            except (ValueError, KeyError, TypeError):
+                continue
+    for kind, entries in rows.items():
+        names = dict.fromkeys(name for entry in entries for name in entry if name not in ("kind", "iteration"))
+        run.columns[kind] = [entry["iteration"] for entry in entries]
+        for name in names:
+            run.columns[f"{kind}/{name}"] = [entry.get(name) for entry in entries]
+    return run
+
+
+def validation_images(folder: Path) -> Iterator[tuple[str, int, bytes]]:
+    """The images in a run's TensorBoard events, one after the other: tag, iteration, PNG file.
+
+    They are read as a stream: a log of a hundred validations is larger than the images of one of them. Where a run was
+    resumed, an image of the same tag and iteration comes again.
+    """
+    from tensorboard.backend.event_processing import event_file_loader
+
+    for path in sorted((folder / "tensorboard").glob("events.out.tfevents.*")):
+        for event in event_file_loader.LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.HasField("image"):
+                    yield value.tag, event.step, value.image.encoded_image_string

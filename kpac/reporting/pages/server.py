@@ -1,0 +1,85 @@
+"""Pages at a loopback address, whose scenes are made when someone looks at them."""
+
+import re
+import threading
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from kpac.errors import UserError
+
+HOST = "127.0.0.1"
+NAMES = ("127.0.0.1", "localhost", "[::1]")  # by which a browser may ask: a page of another site cannot
+
+
+def serve(folder: Path, port: int, make_scene: Callable[[int], object], ready: Callable[[str], object]) -> None:
+    """Serves a folder until Ctrl-C.
+
+    Args:
+        folder: of the pages.
+        port: 0 for any that is free.
+        make_scene: writes the images of a scene, which is counted from 1.
+        ready: is told the address.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    try:
+        server = ThreadingHTTPServer((HOST, port), partial(_Handler, Scenes(folder, make_scene), directory=str(folder)))
+    except OSError as error:
+        raise UserError(f"port {port}: cannot be opened ({error.strerror}); choose another with --port") from None
+    server.daemon_threads = True
+    with server:
+        ready(f"http://{HOST}:{server.server_port}/")
+        server.serve_forever()
+
+
+class Scenes:
+    """Makes each scene once, on the first request for one of its files.
+
+    Args:
+        folder: of the pages.
+        make: writes the images of a scene.
+    """
+
+    def __init__(self, folder: Path, make: Callable[[int], object]):
+        self.folder, self.make = folder, make
+        self._lock = threading.Lock()
+
+    def need(self, path: str) -> None:
+        """Makes the scene that a path belongs to, unless its file is there."""
+        found = re.match(r"/(?:images/(\d+)/[\w-]+\.js|thumbnails/(\d+)\.webp)$", path)
+        if not found or (self.folder / path[1:]).is_file():
+            return
+        with self._lock:
+            if not (self.folder / path[1:]).is_file():
+                self.make(int(found[1] or found[2]))
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, scenes: Scenes, *arguments: Any, **options: Any):
+        self.scenes = scenes
+        super().__init__(*arguments, **options)
+
+    def do_GET(self) -> None:
+        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        if host not in NAMES:
+            self.send_error(403, "this server answers to its loopback address alone")
+            return
+        try:
+            self.scenes.need(self.path.partition("?")[0])
+        except (UserError, IndexError) as error:
+            self.log_error("%s", error)
+            self.send_error(404, "this scene cannot be read")
+            return
+        super().do_GET()
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def log_request(self, *_: Any) -> None:
+        """Says nothing of requests that were answered."""
