@@ -12,6 +12,8 @@ from kpac.errors import UserError
 from kpac.evaluation.metrics import METRICS
 from kpac.files import NAMED, dump_json, make_folder
 
+FORMAT = 2  # of a record; those of another one are made again
+
 
 class Journal:
     """One JSON line an image, in a file for each process; what was written last may be cut off and is then redone.
@@ -73,5 +75,15 @@ def fingerprint(scene: SceneFiles, method: Sequence[Any], protocol: dict[str, An
         metrics: their names, and the versions and hashes of learned ones.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in scene.paths]
-    parts = [kpac.__version__, scene.name, scene.group, list(scene.views), stats, list(method), protocol, list(metrics)]
+    parts = [
+        kpac.__version__,
+        FORMAT,
+        scene.name,
+        scene.group,
+        list(scene.views),
+        stats,
+        list(method),
+        protocol,
+        list(metrics),
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

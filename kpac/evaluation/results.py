@@ -1,16 +1,16 @@
 """results.json: everything that a reader needs to trust the numbers, and how it is read again."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kpac.data.pairing import published_pairs
 from kpac.environment import describe
 from kpac.errors import UserError
 from kpac.evaluation.journal import with_numbers
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.scored import data_set_of, scored_images
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import confidence, group_means, mean_scores
 from kpac.models.cost import Cost
@@ -19,7 +19,7 @@ FORMAT = 1  # of results.json
 FILE = "results.json"
 NEEDED = {  # what readers look up
     *("label", "protocol", "protocol_settings", "data", "split", "layout", "data_set", "model", "cost", "seconds"),
-    *("device", "mean", "groups", "images"),
+    *("scored", "device", "mean", "groups", "images"),
 }
 
 
@@ -61,7 +61,8 @@ def make_results(
         "data": str(data.resolve()),  # as seen from any folder
         "split": split,
         "layout": layout,
-        "data_set": data_set_of([record["name"] for record in records]),
+        "data_set": data_set_of(records),
+        "scored": scored_images(records),
         "model": method.describe(),
         "cost": counted,
         "seconds": seconds[len(seconds) // 2] if seconds else None,
@@ -82,12 +83,6 @@ def make_results(
 def protocol_of(results: dict[str, Any]) -> Protocol:
     """The protocol of some results, also of results whose file an earlier version wrote with fewer settings."""
     return Protocol(source="", **results["protocol_settings"])
-
-
-def data_set_of(names: Iterable[str]) -> str | None:
-    """ "DPDD test" for exactly the scenes of a published split of DPDD, None for any others."""
-    names = set(names)
-    return next((f"DPDD {split}" for split, pairs in published_pairs().items() if names == set(pairs)), None)
 
 
 def read_results(path: Path) -> dict[str, Any]:

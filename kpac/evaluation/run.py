@@ -23,6 +23,7 @@ from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.provenance import precision_name
 from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import FILE, make_results
+from kpac.evaluation.scored import scene_facts
 from kpac.evaluation.scorer import Scorer
 from kpac.files import write_json
 from kpac.images import from_float, read_header, read_pixels, to_float, write_pixels
@@ -148,7 +149,8 @@ class _Work:
                     for path in self._kept(index):
                         depth = 16 if path.parent.name == RECORDS else _file_depth(self.files[index])
                         write_pixels(path, from_float(to_array(evaluated.output), depth))
-                    self.journal.add(self.fingerprints[index], evaluated.record())
+                    record = evaluated.record() | scene_facts(self.files[index], scene)
+                    self.journal.add(self.fingerprints[index], record)
                     bar.update()
         except KeyboardInterrupt:
             done = len(self.files) - len(self.missing())

@@ -102,7 +102,8 @@ def check_dpdd(sweep: Sweep) -> list[str]:
         if report.faults:
             raise UserError(f"{root}: {report.faults[0].text}; 'kpac data check {root}' lists everything")
         if not report.published:
-            raise UserError(f"{root}: the {split} split does not have the names of the published one; expected DPDD")
+            kin = report.kinship.text() if report.kinship else "it does not have the names of the published one"
+            raise UserError(f"{root}: the {split} split is not DPDD's: {kin}; expected DPDD as published")
     return [reports[split].verdict() for split in needed]
 
 

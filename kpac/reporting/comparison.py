@@ -9,6 +9,7 @@ from kpac.config import nearest
 from kpac.errors import UserError
 from kpac.evaluation.results import protocol_of
 from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED, PairedDifference, paired_difference
+from kpac.files import short_path
 from kpac.reporting.published import DATA_SET as PUBLISHED_SET
 from kpac.reporting.published import SIZES as PUBLISHED_SIZES
 from kpac.reporting.published import published_rows
@@ -195,6 +196,19 @@ def _check(found: Found, mix_protocols: bool) -> None:
                 f"{path}: scored on {len(names)} images, {other_path} on {len(others)}, and {len(names ^ others)} are "
                 "in one list only; expected the same images"
             )
+        read_alike = results["protocol_settings"]["bit_depth"] == other["protocol_settings"]["bit_depth"]
+        if read_alike and results["scored"]["pixels"] != other["scored"]["pixels"]:
+            raise UserError(
+                f"{path}: scored on other pixels than {other_path}, under the same names ({_scored(results)}, "
+                f"{_scored(other)}); such numbers do not compare, leave one out"
+            )
+
+
+def _scored(results: dict[str, Any]) -> str:
+    """What was scored, in a few words."""
+    scored = results["scored"]
+    sizes, depths = (" and ".join(scored[key]) for key in ("sizes", "bit_depths"))
+    return f"{short_path(results['data'])}: {sizes}, {depths} bits"
 
 
 def _values(results: dict[str, Any], groups: bool) -> dict[Column, float]:
@@ -239,7 +253,8 @@ def _published_rows(found: Found, groups: bool) -> list[Row]:
     """The published rows; those that do not compare with any result of ours are not ranked."""
     ours = [results for _, results in found if results["data_set"] == PUBLISHED_SET]
     if not ours:
-        titles = ", ".join(dict.fromkeys(data_title(results) for _, results in found))
+        kin = {data_title(results): results["scored"]["published"] for _, results in found}
+        titles = ", ".join(title + (f" ({text})" if text else "") for title, text in kin.items())
         raise UserError(f"published numbers are for {PUBLISHED_SET}; these results are on {titles}")
     rows = []
     for entry in published_rows():

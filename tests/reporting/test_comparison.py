@@ -16,7 +16,7 @@ from kpac.cli import main
 from kpac.data.pairing import published_pairs
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
-from kpac.evaluation.results import FORMAT, data_set_of, read_results
+from kpac.evaluation.results import FORMAT, read_results
 from kpac.evaluation.statistics import confidence
 from kpac.files import write_json
 from kpac.reporting.comparison import Column, compare
@@ -38,7 +38,8 @@ def results(label: str, psnr: float, ssim: float, protocol: str = "dpdd-8bit", n
         "data": "data/some_set",
         "split": "test",
         "layout": "auto",
-        "data_set": data_set_of(names),
+        "data_set": "DPDD test" if names == DPDD else None,
+        "scored": {"sizes": {"9x6": 2}, "bit_depths": {"8": 2}, "pixels": "p", "published": None},
         "model": {"name": "kpac_2level", "options": {}, "weights": "w", "sha256": label * 8},
         "cost": {"parameters": 1_500_000, "macs": 2_000_000_000, "height": 112, "width": 168},
         "seconds": 0.5,
@@ -108,6 +109,19 @@ def test_a_protocol_of_the_same_name_with_other_settings_is_another_one():
 def test_other_images_are_refused():
     with pytest.raises(UserError, match=r"on 1 images, 0/results\.json on 2, and 1 are in one list only"):
         compare(found(results("x", 25, 0.7), results("y", 26, 0.8, names=("a",))))
+
+
+def test_other_pixels_under_the_same_names_are_refused():
+    small = {"sizes": {"5x3": 2}, "bit_depths": {"8": 2}, "pixels": "q", "published": None}
+    items = found(results("x", 25, 0.7), results("y", 26, 0.8, scored=small))
+    with pytest.raises(UserError, match=r"on other pixels than 0/results.json, .*set: 5x3, 8 bits, .*set: 9x6, 8 bits"):
+        compare(items)
+
+
+def test_copies_of_dpdd_are_not_compared_with_published_numbers():
+    scored = {**results("x", 25, 0.7)["scored"], "published": "DPDD: 2 of the test split's 76 scenes"}
+    with pytest.raises(UserError, match=r"results are on some_set test \(DPDD: 2 of the test split's 76 scenes\)"):
+        compare(found(results("mine", 25.5, 0.78, scored=scored)), published=True)
 
 
 def test_one_method_on_two_sets_is_one_row():
