@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kpac.data.dataset import Scene
-from kpac.data.headers import read_header
 from kpac.data.layouts import SceneFiles
 from kpac.data.published import kinship
+from kpac.images import read_header
 
 
 def scene_facts(files: SceneFiles, scene: Scene) -> dict[str, Any]:
