@@ -24,6 +24,7 @@ from kpac.commands import (
     restore,
     training,
     view,
+    weights,
 )
 from kpac.commands.arguments import Parser
 from kpac.errors import Stopped, UserError
@@ -120,6 +121,20 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kpac {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (training, evaluation, protocols, experiments, view, restore, export, inspect, models, data, config):
+    modules = (
+        restore,
+        weights,
+        training,
+        evaluation,
+        protocols,
+        experiments,
+        view,
+        export,
+        inspect,
+        models,
+        data,
+        config,
+    )
+    for module in modules:
         module.add(commands)
     return parser

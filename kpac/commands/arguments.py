@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,6 +48,16 @@ def add_plugin_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="Python code that registers a network of your own"
     )
+
+
+def chosen_model(model: Path | None, views: Sequence[str] = ("center",)) -> Path:
+    """The model that was named, or else the weights that come with the package, which is said in one line."""
+    from kpac.weights.store import default_weights
+
+    if model is None:
+        model = Path(default_weights(views))
+        say(f"no model was named: taking {model}, which comes with the package")
+    return model
 
 
 def size(text: str) -> tuple[int, int]:

@@ -3,15 +3,19 @@
 import argparse
 from pathlib import Path
 
-from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, chosen_model, positive, say
 
 
 def add(commands: Subcommands) -> None:
     """Adds the command to the command line."""
     command = add_command(commands, "inspect", inspect, "draw what a network attends to and has learned")
-    command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
     command.add_argument(
-        "photos", nargs="*", type=Path, metavar="PHOTO", help="image files (default: two photographs of scikit-image)"
+        "items",
+        nargs="*",
+        type=Path,
+        metavar="MODEL|PHOTO",
+        help="first a .safetensors file, the folder of a run or a name from 'kpac weights' (default: those of the "
+        "package), then image files (default: two photographs of scikit-image)",
     )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the sheets")
     command.add_argument("--left", type=Path, metavar="VIEW", help="left dual-pixel view, or a folder of them")
@@ -32,20 +36,24 @@ def add(commands: Subcommands) -> None:
 
 
 def inspect(options: argparse.Namespace) -> None:
+    from kpac.data.images import SUFFIXES
     from kpac.errors import UserError
     from kpac.inspect.report import correlation_table, inspect_weights
     from kpac.models.registry import load_plugins
 
-    if options.photos and options.data:
+    named = options.items[:1] if options.items and options.items[0].suffix.lower() not in SUFFIXES else []
+    photos = options.items[len(named) :]
+    if photos and options.data:
         raise UserError("PHOTO and --data: give one of the two")
     others = {name: place for name in ("left", "right") if (place := getattr(options, name))}
-    if others and not options.photos:
+    if others and not photos:
         raise UserError(f"--{' and --'.join(others)}: expected PHOTO, the center view, beside")
     load_plugins(options.plugin)
+    model = chosen_model(*named or [None], views=("center", *others))
     result = inspect_weights(
-        options.model,
+        model,
         options.output,
-        options.photos,
+        photos,
         options.data,
         options.split,
         options.longest_side,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, chosen_model, positive, say
 
 
 def add(commands: Subcommands) -> None:
@@ -12,7 +12,12 @@ def add(commands: Subcommands) -> None:
     command.add_argument(
         "photos", nargs="+", metavar="PHOTO", help="PNG, TIFF, JPEG or WebP files of 8 or 16 bits, folders, or patterns"
     )
-    command.add_argument("-m", "--model", type=Path, required=True, help="a .safetensors file or the folder of a run")
+    command.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        help="a .safetensors file, the folder of a run, or a name from 'kpac weights' (default: those of the package)",
+    )
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     command.add_argument("--left", type=Path, metavar="VIEW", help="left dual-pixel view, or a folder of them")
     command.add_argument("--right", type=Path, metavar="VIEW", help="right dual-pixel view, or a folder of them")
@@ -48,7 +53,8 @@ def restore(options: argparse.Namespace) -> int:
     from kpac.restore.restorer import Restorer
 
     load_plugins(options.plugin)
-    model = load_model(options.model)
+    views = ("center", "left", "right") if options.left or options.right else ("center",)
+    model = load_model(chosen_model(options.model, views))
     restorer = Restorer(model, options.tile, options.precision, options.device, options.approximate, progress=True)
     given = {"center": True, "left": options.left, "right": options.right}
     restorer.check_views([name for name, view in given.items() if view])

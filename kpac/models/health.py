@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kpac.models.kpac import KPACBlock, scale_attention_maps
 
-DEAD_BELOW = 0.01  # a working block contributes 0.1 or more; a dead one below 0.001
+DEAD_BELOW = 1e-3  # blocks contribute a hundredth of the residual soon after the start, and more later
 SATURATED_WITHIN = 0.02  # of 0 or 1; the gradient of the sigmoid is below 8 % of its largest value there
 
 

@@ -7,28 +7,31 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.files import whole_file
 from kpac.models.registry import create_model, resolve_model, without_retired
+from kpac.weights.store import find_weights
 
 FORMAT = 1  # of the header
 
 
-def save_model(model: nn.Module, path: str | Path, **facts: Any) -> None:
+def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, **facts: Any) -> None:
     """Writes the weights as safetensors, with the network's name and options in the header.
 
     Args:
         model: made by `create_model` or `load_model`.
         path: a .safetensors file; replaced at once, never half-written.
+        dtype: of the numbers in the file, such as torch.float16 for half the size; None keeps the model's.
         facts: what else the header shall say, such as the iteration; must be JSON.
     """
     if not hasattr(model, "config"):
         raise ValueError("save_model needs a model that create_model or load_model made: it holds the name and options")
     header = {"format": FORMAT, "model": model.config, **facts}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.state_dict().items()}
     content = safetensors.torch.save(tensors, metadata={"kpac": json.dumps(header)})
     with whole_file(path) as partial:
         partial.write_bytes(content)
@@ -67,8 +70,8 @@ def load_model(path: str | Path) -> nn.Module:
     """Makes the network that a weights file describes and fills it; nothing in the file is executed.
 
     Args:
-        path: a .safetensors file, the folder of a run, whose best weights are taken, or a folder with a
-            model.safetensors.
+        path: a .safetensors file, the folder of a run, whose best weights are taken, a folder with a
+            model.safetensors, or a name that `kpac weights` lists.
 
     Returns:
         The network on the CPU, in evaluation mode.
@@ -121,12 +124,14 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The weights file that a path means: itself, or the best weights of a run's folder.
+    """The weights file that a path means: itself, the best weights of a run's folder, or weights known by this name.
 
     Raises:
         UserError: nothing there.
     """
     path = Path(path)
+    if not path.exists() and path.name == str(path) and not path.suffix:
+        return find_weights(path.name)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; expected a .safetensors file or the folder of a run")
     if not path.is_dir():

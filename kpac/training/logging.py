@@ -103,7 +103,7 @@ class RunLog:
         for number, block in enumerate(blocks, 1):
             if block.dead:
                 self.message(
-                    f"warning: block {number} contributes nothing (less than {DEAD_BELOW:.0%} of the residual). Start "
+                    f"warning: block {number} contributes nothing (less than {DEAD_BELOW:.1%} of the residual). Start "
                     "again with a lower learning rate, or with one of its own for the attentions "
                     "(train.optimizer.groups; docs/training.md)"
                 )

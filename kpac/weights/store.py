@@ -1,0 +1,98 @@
+"""Names -> weights files: those in this folder, and those that a manifest names a URL for."""
+
+import hashlib
+import urllib.error
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from kpac.config import nearest
+from kpac.errors import UserError
+
+FOLDER = Path(__file__).parent
+MANIFEST = FOLDER / "manifest.yaml"
+DEFAULTS = {("center",): "kpac_2level-synthetic", ("center", "left", "right"): "kpac_dual-synthetic"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One entry of the manifest.
+
+    Args:
+        name: what `kpac.load_model` takes.
+        summary: one line for a list.
+        sha256: of the file, in hexadecimal.
+        url: where the file can be downloaded; None for a file that comes with the package.
+    """
+
+    name: str
+    summary: str
+    sha256: str
+    url: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be once it is downloaded."""
+        folder = Path(torch.hub.get_dir()) / "checkpoints" / "kpac" if self.url else FOLDER
+        return folder / f"{self.name}.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """A Markdown file: data, recipe, command, results, limits, licence."""
+        return FOLDER / f"{self.name}.md"
+
+
+def known_weights(manifest: Path = MANIFEST) -> dict[str, Weights]:
+    """The entries of a manifest by name, in its order."""
+    entries = yaml.safe_load(manifest.read_text(encoding="utf-8")) or {}
+    return {name: Weights(name, **entry) for name, entry in entries.items()}
+
+
+def find_weights(name: str, manifest: Path = MANIFEST) -> Path:
+    """The file of weights with a name, its hash checked; downloaded the first time, with a progress bar.
+
+    Args:
+        name: an entry of the manifest.
+        manifest: see `known_weights`.
+
+    Raises:
+        UserError: no such name, the download failed, or the file is not the one that the manifest names.
+    """
+    known = known_weights(manifest)
+    if name not in known:
+        raise UserError(f"{name}: no such file or folder, and no weights are called so{nearest(name, known)}")
+    weights = known[name]
+    if weights.url and not weights.path.is_file():
+        _download(weights)
+    found = hashlib.sha256(weights.path.read_bytes()).hexdigest() if weights.path.is_file() else "nothing"
+    if found != weights.sha256:
+        again = "delete it, and it is downloaded again" if weights.url else "install the package again"
+        raise UserError(
+            f"{weights.path}: not the weights called '{name}': expected SHA-256 {weights.sha256[:12]}, "
+            f"found {found[:12]}; {again}"
+        )
+    return weights.path
+
+
+def default_weights(views: Sequence[str] = ("center",)) -> str:
+    """The name of the weights to take where none are named, for a network that reads these views."""
+    return DEFAULTS[tuple(views)]
+
+
+def _download(weights: Weights) -> None:
+    """To a temporary file that is moved into place once its hash is right."""
+    weights.path.parent.mkdir(parents=True, exist_ok=True)
+    advice = f"download it by hand and put it there as {weights.path}"
+    try:
+        torch.hub.download_url_to_file(str(weights.url), str(weights.path), hash_prefix=weights.sha256)
+    except RuntimeError:  # another hash: cut short, or another file
+        raise UserError(
+            f"{weights.url}: gave another file than the weights '{weights.name}' (SHA-256 {weights.sha256[:12]}), "
+            f"or a part of it; try again, or {advice}"
+        ) from None
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"{weights.url}: cannot be downloaded ({reason}); {advice}") from None

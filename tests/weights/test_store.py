@@ -1,0 +1,93 @@
+"""Weights by name: found, checked, downloaded once, and never taken for others."""
+
+import hashlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+import yaml
+
+import kpac
+from kpac.errors import UserError
+from kpac.models.weights import save_model
+from kpac.weights.store import find_weights
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return kpac.create_model("kpac_2level", width=4, blocks=1)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The URL of a server on this machine, of the folder `served`."""
+    (tmp_path / "served").mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "served")) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def manifest(tmp_path, server, network, monkeypatch):
+    """A manifest with one entry, "tiny", which the server has."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    file = tmp_path / "served" / "tiny.safetensors"
+    save_model(network, file, torch.float16)
+    path = tmp_path / "manifest.yaml"
+    entry = {
+        "summary": "small",
+        "url": f"{server}/tiny.safetensors",
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    path.write_text(yaml.safe_dump({"tiny": entry}))
+    return path
+
+
+def test_downloaded_once_and_loaded(manifest, tmp_path, network):
+    path = find_weights("tiny", manifest)
+    (tmp_path / "served" / "tiny.safetensors").unlink()
+    assert find_weights("tiny", manifest) == path
+    loaded = kpac.load_model(path).state_dict()
+    for name, tensor in network.state_dict().items():
+        assert loaded[name].dtype == torch.float32
+        assert torch.equal(loaded[name], tensor.half().float())
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: content[:-1] + b"!", lambda _: b""])
+def test_truncated_or_other_download_is_refused_and_not_kept(manifest, tmp_path, damage):
+    file = tmp_path / "served" / "tiny.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    with pytest.raises(UserError, match="gave another file than the weights 'tiny'"):
+        find_weights("tiny", manifest)
+    file.write_bytes(whole)
+    assert kpac.load_model(find_weights("tiny", manifest)).config["width"] == 4
+
+
+def test_server_that_does_not_answer_is_one_line(manifest, tmp_path):
+    (tmp_path / "served" / "tiny.safetensors").unlink()
+    with pytest.raises(UserError, match=r"tiny.safetensors: cannot be downloaded \(.*\); download it by"):
+        find_weights("tiny", manifest)
+
+
+def test_file_with_another_hash_is_refused(manifest):
+    path = find_weights("tiny", manifest)
+    path.write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"not the weights called 'tiny': expected SHA-256 \w{12}, found \w{12}; "):
+        find_weights("tiny", manifest)
+
+
+def test_unknown_name_names_the_nearest(manifest):
+    with pytest.raises(UserError, match=r"tinny: no such file or folder, .* called so; did you mean 'tiny'"):
+        find_weights("tinny", manifest)
