@@ -9,18 +9,21 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kpac.environment import choose_device
+from kpac.environment import check_usable, choose_device
 from kpac.errors import Stopped, UserError
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+_groups = count()  # process groups that this process has joined; every rank joins as many
 
 
 @dataclass
@@ -153,10 +156,11 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         device: "auto", "cpu" or "cuda". Each rank takes the CUDA device of its local rank.
 
     Raises:
-        UserError: no CUDA device for this rank.
+        UserError: no CUDA device for this rank, or it cannot be used.
     """
     chosen = choose_device(device)
     if not dist.is_torchelastic_launched():
+        check_usable(chosen)
         yield Ranks(0, 1, chosen)
         return
     if chosen.type == "cuda":
@@ -167,6 +171,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
                 f"start torchrun with --nproc-per-node {devices} or less"
             )
         chosen = torch.device("cuda", local_rank)
+        check_usable(chosen)
         torch.cuda.set_device(chosen)
     store, rank, world_size = _rendezvous()
     backend = "nccl" if chosen.type == "cuda" else "gloo"
@@ -208,13 +213,13 @@ def _rendezvous() -> tuple[dist.Store, int, int]:
     """The store through which ranks find each other, the rank, and the world size.
 
     torchrun keeps one store over its restarts, in which a rank may read the address of one that died (PyTorch issue
-    135712), so each attempt gets a prefix. Over several machines the attempts are not counted alike, and torchrun has
-    to make a store for each: `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
+    135712), so each attempt, and each process group of an attempt, gets a prefix. Over several machines the attempts
+    are not counted alike, and torchrun has to make a store for each: `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
     """
     store, rank, world_size = next(dist.rendezvous("env://"))
     machines, shared = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("TORCHELASTIC_USE_AGENT_STORE")
     if machines == 1:
-        return dist.PrefixStore(f"attempt {_attempt()}", store), rank, world_size
+        return dist.PrefixStore(f"attempt {_attempt()}, group {next(_groups)}", store), rank, world_size
     if rank == 0 and shared == "True" and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
         log.warning("start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or its restarts may fail to connect")
     return store, rank, world_size

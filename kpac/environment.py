@@ -1,7 +1,12 @@
 """What a result was made with: versions, code revision, device."""
 
+import logging
+import os
 import platform
 import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,20 +15,78 @@ import torch
 
 from kpac.errors import UserError
 
+log = logging.getLogger(__name__)
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 PACKAGES = ("kpac", "torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "safetensors")
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device of a name: "cpu", "cuda", or "auto" for a CUDA device when there is one.
 
+    Warns where "auto" takes the CPU although the machine has an NVIDIA driver.
+
     Raises:
-        UserError: "cuda" was asked for and PyTorch finds none.
+        UserError: "cuda" was asked for and PyTorch cannot use a CUDA device.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: 'cuda' was asked for, but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
-    return torch.device(name)
+    usable = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not usable:
+        why = f" ({_cuda_problem()})" if NVIDIA_DRIVER.exists() else ""
+        raise UserError(f"device: 'cuda' was asked for, but PyTorch finds no CUDA device{why}; use 'auto' or 'cpu'")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if name == "auto" and not usable and not hidden and NVIDIA_DRIVER.exists():
+        log.warning(
+            "this machine has an NVIDIA driver, but PyTorch %s cannot use it (%s); computing on the CPU. "
+            "Install a PyTorch for this driver (docs/distributed.md), or say device 'cpu'",
+            torch.__version__,
+            _cuda_problem(),
+        )
+    return torch.device("cuda" if usable else "cpu")
+
+
+def check_usable(device: torch.device) -> None:
+    """Starts CUDA on a device.
+
+    Raises:
+        UserError: it cannot be used, for instance since other programs have all of its memory.
+    """
+    problem = _cuda_problem(device) if device.type == "cuda" else None
+    if problem:
+        raise UserError(f"device {device}: cannot be used ({problem}); see nvidia-smi for what else runs there")
+
+
+@contextmanager
+def out_of_memory_explained(device: torch.device) -> Iterator[None]:
+    """Inside, a training that finds no memory on its GPU ends with a UserError that says who has it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        use = ""
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            ours = torch.cuda.memory_reserved(device)
+            gib = [amount / 2**30 for amount in (total, ours, total - free - ours)]
+            use = f" ({gib[0]:.1f} GiB in all, {gib[1]:.1f} taken by this run, {gib[2]:.1f} by others)"
+        raise UserError(
+            f"{device_name(device)}: out of memory{use}; raise train.accumulate, or lower train.batch_size or data.crop"
+        ) from None
+
+
+def _cuda_problem(device: torch.device | None = None) -> str | None:
+    """Why CUDA does not start, in PyTorch's words; None where it does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.zeros(1, device=device or "cuda")
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0].split(". ")[0]
+    return None
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use, divided by the ranks that torchrun started on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def device_name(device: torch.device) -> str:

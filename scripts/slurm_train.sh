@@ -38,9 +38,11 @@ fi
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # or restarts may look for the addresses of processes that died
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # since SLURM 22.05 srun does not take it from sbatch
 
 requeue=no
-trap 'requeue=yes; kill -TERM "$training"' USR1
+# srun answers SIGTERM by killing its step, so the step's processes get theirs from scancel. They save, and end.
+trap 'requeue=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 srun torchrun \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node=gpu --max-restarts=3 \
     --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d --rdzv-endpoint="${hosts[0]}:29500" \

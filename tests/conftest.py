@@ -32,6 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"needs {needed} CUDA device(s)"))
 
 
+@pytest.fixture(autouse=True)
+def no_gpu_unless_marked(request, monkeypatch):
+    """Tests without the marker `gpu` see no CUDA device, nor do the processes that they start: "auto" is a CPU."""
+    if not request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 def texture(height: int, width: int, seed: int) -> np.ndarray:
     """A photograph-like image with detail at every size, H x W x 3 in [0, 1]."""
     generator = np.random.default_rng(seed)

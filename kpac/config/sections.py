@@ -95,8 +95,9 @@ class DataConfig(Section):
     """Side of the square training crops, in pixels."""
     augment: AugmentConfig = AugmentConfig()
     """How crops are changed at random; see docs/augmentation.md."""
-    workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that prepare batches; 0 prepares them in the training process."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes of each rank that prepare batches; 0 prepares them in the training process. Null: for a GPU, one less
+    than the cores that the rank may use, and no more than 14; for a CPU, two. The batches are the same with any."""
     cache: Path | None = None
     """Folder for decoded images; by default `.kpac-cache` inside `root`, or the user's cache when that is read-only."""
 
@@ -182,10 +183,29 @@ class ComputeConfig(Section):
     """Compiles the network with torch.compile: slow first steps, once for every crop size, faster later ones."""
     accelerate: bool | None = None
     """Computes KPAC's own layers with loops compiled for the processor (`kpac.cpu`, the extra `cpu`); null: on CPUs."""
+    cuda_graphs: bool = False
+    """Replays the compiled network as CUDA graphs, without launching kernel after kernel; needs `compile` and a GPU."""
+    cudnn_benchmark: bool | None = None
+    """Lets cuDNN time its algorithms once for every crop size and keep the fastest; null: on GPUs, unless
+    `deterministic`."""
+    deterministic: bool = False
+    """Only algorithms that repeat to the last bit, so that a run resumed on a GPU ends with the bits of an
+    uninterrupted one. Slower; a CPU is deterministic without it."""
     fused_optimizer: bool = True
     """One kernel for the optimizer's step, which also skips a step on the device itself."""
     prefetch: bool | None = None
     """Pins batches in memory and copies the next one to the GPU during a step; null: on GPUs."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ComputeConfig":
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("'{prefix}cuda_graphs' replays the compiled network; set '{prefix}compile' to true, too")
+        if self.deterministic and self.cudnn_benchmark:
+            raise ValueError(
+                "'{prefix}cudnn_benchmark' may choose another algorithm in each process; set it or "
+                "'{prefix}deterministic' to false"
+            )
+        return self
 
 
 class CheckpointConfig(Section):

@@ -17,6 +17,7 @@ from kpac.data.dataset import Scene
 from kpac.errors import UserError
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.scorer import Scorer
+from kpac.precision import full_float32
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,18 @@ def restore(model: nn.Module, views: Tensor, device: torch.device) -> Restored:
 
 
 def score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scorer) -> Evaluated:
-    """Brings a scene to the protocol's size, restores it, and scores what comes out and what went in.
+    """Brings a scene to the protocol's size, restores it, and scores input and output; see `full_float32`.
 
     An output of the scene's own size, as other programs save them, is brought to the protocol's size, too.
 
     Raises:
         UserError: the output is of another size than the target, or too small for a metric.
     """
+    with full_float32():
+        return _score_scene(scene, restore, scorer)
+
+
+def _score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scorer) -> Evaluated:
     protocol, whole = scorer.protocol, scene.views.shape[-2:]
     target = None if scene.target is None else protocol.prepare(scene.target)
     scene = replace(scene, views=protocol.prepare(scene.views), target=target)

@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from kpac.errors import UserError
+from kpac.precision import full_float32
 
 Backbone = Literal["alex", "vgg", "squeeze"]  # the names that the package uses
 _TORCHVISION: dict[str, Any] = {
@@ -58,7 +59,7 @@ class LPIPS(nn.Module):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         if min(output.shape[-2:]) < SMALLEST:
             raise ValueError(f"LPIPS needs images of {SMALLEST}x{SMALLEST} or more, found {tuple(output.shape[-2:])}")
-        with torch.no_grad():
+        with torch.no_grad(), full_float32():
             distance = self.network(output.float(), target.float(), normalize=self.centered)
         return distance.flatten().double()
 

@@ -33,12 +33,6 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def precision_name(device: torch.device) -> str:
-    """The number format in which networks and metrics compute: evaluations use no autocast."""
-    tf32 = device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    return "float32 networks with TF32 convolutions, float64 metrics" if tf32 else "float32 networks, float64 metrics"
-
-
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for prefix, part in module.named_modules():
         own = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False)), **vars(part)}

@@ -1,7 +1,6 @@
 """From a method and a data set to a folder of results, by one process or by several that share the images."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from kpac.cpu import freed_memory_kept
 from kpac.data.dataset import Scene, SceneDataset
 from kpac.data.layouts import SceneFiles, find_scenes
+from kpac.data.read_ahead import read_ahead
 from kpac.distributed import Ranks, join_ranks
 from kpac.environment import device_name
 from kpac.errors import Stopped, UserError
@@ -20,13 +20,13 @@ from kpac.evaluation.folders import IMAGES, RECORDS, ResultFolders, clear_replac
 from kpac.evaluation.journal import Journal, fingerprint
 from kpac.evaluation.methods import Method, Network, SavedImages
 from kpac.evaluation.protocols import Protocol, find_protocol
-from kpac.evaluation.provenance import precision_name
 from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import FILE, make_results
 from kpac.evaluation.scored import scene_facts
 from kpac.evaluation.scorer import Scorer
 from kpac.files import write_json
 from kpac.images import from_float, read_header, read_pixels, to_float, write_pixels
+from kpac.precision import PRECISION
 
 SHOWN = 2  # scenes in the report
 
@@ -117,7 +117,10 @@ class _Work:
         self.journal = Journal(folder / RECORDS, ranks.rank)
         self.shown = np.linspace(0, len(self.files) - 1, min(SHOWN, len(self.files)), dtype=int).tolist()
         settings, metrics = self.protocol.settings(), [*self.scorer.names, self.scorer.provenance]
-        self.fingerprints = [fingerprint(scene, method.identity(scene), settings, metrics) for scene in self.files]
+        computed = [ranks.device.type, PRECISION]
+        self.fingerprints = [
+            fingerprint(scene, [*method.identity(scene), *computed], settings, metrics) for scene in self.files
+        ]
 
     def _check_sizes(self) -> None:
         """Refuses images that are too small for the protocol before any is restored; headers tell their sizes."""
@@ -144,7 +147,7 @@ class _Work:
         bar = tqdm(total=len(mine), desc="evaluating", unit="image", disable=None if self.ranks.is_first else True)
         try:
             with bar, freed_memory_kept():
-                for index, scene in _read_ahead(self.dataset, mine):
+                for index, scene in zip(mine, read_ahead(self.dataset, mine), strict=True):
                     evaluated = score_scene(scene, self.method.restore, self.scorer)
                     for path in self._kept(index):
                         depth = 16 if path.parent.name == RECORDS else _file_depth(self.files[index])
@@ -175,7 +178,7 @@ class _Work:
             records,
             cost,
             device_name(self.ranks.device),
-            precision_name(self.ranks.device),
+            PRECISION,
         )
         if report:
             report(
@@ -197,20 +200,6 @@ class _Work:
         sized = Scene(scene.name, self.protocol.prepare(scene.views), target, scene.bit_depth)
         output = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         return Evaluated(sized, output, record, record["input"], record.get("seconds"))
-
-
-def _read_ahead(dataset: SceneDataset, indices: Sequence[int]) -> Iterator[tuple[int, Scene]]:
-    """The scenes of some indices; the next one is decoded while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = [(index, pool.submit(dataset.__getitem__, index)) for index in indices[:1]]
-        for following in [*indices[1:], None]:
-            if not coming:
-                return
-            index, future = coming.pop()
-            scene = future.result()
-            if following is not None:
-                coming.append((following, pool.submit(dataset.__getitem__, following)))
-            yield index, scene
 
 
 def _file_depth(scene: SceneFiles) -> int:

@@ -44,10 +44,10 @@ class Exportable(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         if self.multiple == 1:
             return self.network(views)
-        rows, columns = (_mirrored(size, self.multiple, views.device) for size in views.shape[-2:])
+        rows, columns = (_mirrored(views, size, self.multiple) for size in views.shape[-2:])
         restored = self.network(views.index_select(2, rows).index_select(3, columns))
         # A slice instead of an index would ask whether it changes anything, and so fix the answer.
-        rows, columns = (torch.arange(size, device=views.device) for size in views.shape[-2:])
+        rows, columns = (_positions(views, size) for size in views.shape[-2:])
         return restored.index_select(2, rows).index_select(3, columns)
 
 
@@ -97,9 +97,14 @@ def checked_sizes(model: nn.Module, suffix: str) -> tuple[tuple[int, int], ...]:
     return (*CHECKED_SIZES, SMALLEST_SIZE) if smallest else CHECKED_SIZES
 
 
-def _mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
+def _positions(views: Tensor, count: int) -> Tensor:
+    """0 to count - 1, on whatever device the views are when the graph runs; `arange` would fix that of the export."""
+    return views.new_ones(count, dtype=torch.int64).cumsum(0) - 1
+
+
+def _mirrored(views: Tensor, size: int, multiple: int) -> Tensor:
     """Which row stands where in the extended image; as `kpac.models.layers.pad_to_multiple` does it."""
-    position = torch.arange((size + multiple - 1) // multiple * multiple, device=device)
+    position = _positions(views, (size + multiple - 1) // multiple * multiple)
     mirrored = (size - 1) - (position - (size - 1)).abs()
     repeated = position.clamp(max=size - 1)  # where the image is too small to be mirrored
     return torch.where(mirrored.min() < 0, repeated, mirrored)

@@ -1,7 +1,7 @@
 """The user's door to a trained network: an image in memory in, the restored image out."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from kpac.cpu import BAND_BYTES, accelerate, pass_bytes, plain_class
 from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.models.network import KPACNet
+from kpac.precision import full_float32
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
 from kpac.restore.tiling import kept_values, restore_in_tiles
@@ -23,6 +24,7 @@ TILES = (1024, 512, 256, 128)  # that "auto" chooses from
 # What a pass takes by the bytes of its tensors: `python benchmarks/tiling.py` measured 1.0 for whole images of 24
 # megapixels on a CPU, and 1.17 for tiles.
 OVERHEAD = 1.2
+WORKSPACE = 256 << 20  # bytes that cuDNN may take on a GPU besides; scripts/check_gpu.sh compares with the peak there
 
 
 class Restorer:
@@ -94,18 +96,32 @@ class Restorer:
         views = self._check({"center": image, "left": left, "right": right})
         height, width = image.shape[:2]
         tile = self.choose_tile(height, width) if self.tile == "auto" else self.tile
-        with self._out_of_memory_explained(height, width, tile), torch.inference_mode(), self._precision():
+        tiles = [tile]
+        if self.tile == "auto" and self._tileable:
+            tiles += [side for side in TILES if tile is None or side < tile]
+        for tile in tiles:  # the memory that is free was asked for before, and others take of it
+            try:
+                restored = self._restore(views, tile)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if tile == tiles[-1]:
+                    raise self._out_of_memory(height, width, tile) from None
+        return np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())
+
+    def _restore(self, views: list[Tensor], tile: int | None) -> Tensor:
+        """(1, 3, H, W) float32 in [0, 1] on the CPU."""
+        with torch.inference_mode(), self._precision():
             if tile is None:
                 # Channels last: convolutions then need no copies in another layout; measured in docs/restore.md.
                 pixels = torch.cat(views, dim=1).to(self.device, memory_format=torch.channels_last)
                 restored = self.model(pixels).float().cpu()
-            elif self.approximate:
-                restored = restore_approximately(self.model, views, tile, self.device, self.progress)
             else:
-                restored = restore_in_tiles(self.model, views, tile, self.device, self.progress)
+                restore = restore_approximately if self.approximate else restore_in_tiles
+                restored = restore(self.model, views, tile, self.device, self.progress)
             self._check_finite(restored)
-            restored.clamp_(0, 1)
-        return np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())
+            return restored.clamp_(0, 1)
 
     def choose_tile(self, height: int, width: int) -> int | None:
         """What `tile="auto"` does for an image of this size: None for the whole image, or the side of the tiles.
@@ -135,7 +151,8 @@ class Restorer:
         if peak is not None:
             return int(OVERHEAD * (peak + kept)) + BAND_BYTES * torch.get_num_threads()
         peak = peak_bytes(self.model, height, width, self.dtype)
-        return None if peak is None else int(OVERHEAD * (peak + kept))
+        workspace = WORKSPACE if self.device.type == "cuda" else 0
+        return None if peak is None else int(OVERHEAD * (peak + kept)) + workspace
 
     def check_views(self, names: Sequence[str]) -> None:
         """Refuses other views than the network reads.
@@ -185,26 +202,18 @@ class Restorer:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        """Lower precision within the network's layers; float32 as such, without TensorFloat-32's 10 bits."""
-        if self.dtype != torch.float32:
-            with torch.autocast(self.device.type, self.dtype):
-                yield
-            return
-        allowed = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
-        try:
+        """Lower precision within the network's layers; what remains is float32 as such, see `full_float32`."""
+        lower = self.dtype != torch.float32
+        with full_float32(), torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
             yield
-        finally:
-            torch.backends.cudnn.allow_tf32 = allowed
 
-    @contextmanager
-    def _out_of_memory_explained(self, height: int, width: int, tile: int | None) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:  # PyTorch's CPU allocator has no exception of its own
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
-                raise
-            smaller = next((side for side in TILES if side < min(tile or 2 * TILES[1], height, width)), TILES[-1])
-            how = "whole" if tile is None else f"in tiles of {tile}"
-            flag = "" if self._tileable else "--approximate "
-            raise UserError(f"out of memory for {width}x{height} pixels {how}; try {flag}--tile {smaller}") from None
+    def _out_of_memory(self, height: int, width: int, tile: int | None) -> UserError:
+        smaller = next((side for side in TILES if side < min(tile or 2 * TILES[1], height, width)), TILES[-1])
+        how = "whole" if tile is None else f"in tiles of {tile}"
+        flag = "" if self._tileable else "--approximate "
+        return UserError(f"out of memory for {width}x{height} pixels {how}; try {flag}--tile {smaller}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of a GPU, of NumPy, or of PyTorch on a CPU, which has no exception of its own for it."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

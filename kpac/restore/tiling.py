@@ -98,7 +98,7 @@ class _TiledPass:
                 part = area.within(grown).of(self.decode(grown, band_chain), self.scale)
                 target.copy_(part[..., : target.shape[-2], : target.shape[-1]])
                 del part
-                hand_back_freed()
+                self.hand_back_freed()
                 done(area.size if compute_last is None else 2 * area.size)
         return restored
 
@@ -116,9 +116,14 @@ class _TiledPass:
                 features = Features(extent, values)
             features.of(area).copy_(part)
             del part
-            hand_back_freed()
+            self.hand_back_freed()
             done(area.size)
         return features
+
+    def hand_back_freed(self) -> None:
+        """On a CPU; a GPU's tensors are none of the C library's, and its call would only take time."""
+        if self.device.type == "cpu":
+            hand_back_freed()
 
     def read(self, area: Area) -> Tensor:
         """The views of an area, in [-1, 1], extended where the image ends."""

@@ -1,5 +1,6 @@
 """How the network computes on a device: number formats, memory layout, compilation, and the optimizer's step."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from kpac.config import ComputeConfig
 from kpac.cpu import accelerate
 from kpac.data.batches import Batch, PackedBatch
+from kpac.errors import UserError
 
+SIZES = 64  # crop sizes that a training may compile
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -30,30 +33,70 @@ class Compute:
         self.compiled = config.compile
         self.accelerated = _or(config.accelerate, not on_gpu)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.cuda_graphs = config.cuda_graphs and on_gpu
+        self.deterministic = config.deterministic
+        self.benchmark = on_gpu and _or(config.cudnn_benchmark, not config.deterministic)
         if on_gpu:
-            torch.backends.cuda.matmul.allow_tf32 = config.tf32
-            torch.backends.cudnn.allow_tf32 = config.tf32
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+            torch.backends.cudnn.benchmark = self.benchmark
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # no kernel of ours reads such memory
+
+    def check_losses(self, names: Iterable[str]) -> None:
+        """Refuses a loss without a deterministic gradient where only such are wanted.
+
+        Raises:
+            UserError: the perceptual loss; on a GPU, VGG's max-pooling adds its gradients in no fixed order.
+        """
+        if self.deterministic and self.device.type == "cuda" and "perceptual" in names:
+            raise UserError(
+                "train.compute.deterministic: the perceptual loss has no deterministic gradient on a GPU; "
+                "leave it out of train.losses, or set deterministic to false"
+            )
 
     def describe(self) -> dict[str, object]:
-        """What was chosen, for run.json."""
+        """The choices, for run.json."""
         return {
             "precision": str(self.dtype).removeprefix("torch."),
             "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
             "channels_last": self.memory_format is torch.channels_last,
             "compile": self.compiled,
             "accelerate": self.accelerated,
+            "cuda_graphs": self.cuda_graphs,
+            "cudnn_benchmark": self.benchmark,
+            "deterministic": self.deterministic,
             "fused_optimizer": self.fused,
             "prefetch": self.pinned,
         }
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, in the chosen memory layout, with the same parameters."""
-        model = model.to(self.device, memory_format=self.memory_format)
+        model = self.move(model)
         return accelerate(model, training=True) if self.accelerated else model
 
+    def move(self, module: nn.Module) -> nn.Module:
+        """Moves a module to the device, in the chosen memory layout."""
+        return module.to(self.device, memory_format=self.memory_format)
+
     def compile(self, model: nn.Module) -> nn.Module:
-        """What to call in the training step in place of the model; the parameters are the model's own."""
-        return torch.compile(model) if self.compiled else model
+        """A network to call in training steps in place of the model; the parameters are the model's own.
+
+        Each crop size is compiled for itself: after a second size, PyTorch would go over to code for any size, which is
+        slower, and after the eighth to no compilation at all.
+        """
+        if not self.compiled:
+            return model
+        limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+        setattr(torch._dynamo.config, limit, max(SIZES, getattr(torch._dynamo.config, limit)))
+        if not self.cuda_graphs:
+            return torch.compile(model, dynamic=False)
+        for parameter in model.parameters():
+            # A graph's outputs are overwritten by its next replay. A gradient that is there already is added to, and
+            # stays in memory of its own; one that is not would be the graph's output itself.
+            parameter.grad = torch.zeros_like(parameter)
+        return _NewGraphStep(torch.compile(model, dynamic=False, mode="reduce-overhead"))
 
     def batches(self, loader: Iterable[PackedBatch]) -> Iterator[Batch]:
         """Each batch, on the device.
@@ -107,8 +150,20 @@ class Compute:
             del optimizer.grad_scale, optimizer.found_inf
         elif norm.isfinite():
             optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=not self.cuda_graphs)
         return norm
+
+
+class _NewGraphStep(nn.Module):
+    """Tells PyTorch before each pass that the outputs of the pass before may be overwritten."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, views: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        return self.network(views)
 
 
 def _or(choice: bool | None, default: bool) -> bool:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from kpac.config import Config, StageConfig
 from kpac.data.cache import DecodedCache, default_folder
 from kpac.data.dataset import CropDataset, SceneDataset
@@ -10,9 +12,13 @@ from kpac.data.loading import Batches
 from kpac.data.preparation import prepare_scenes
 from kpac.data.stream import stage_of, training_loader
 from kpac.distributed import Ranks
+from kpac.environment import usable_cores
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.training.fingerprint import fingerprint
+
+MOST_WORKERS = 14
+CPU_WORKERS = 2
 
 
 class TrainingData:
@@ -30,6 +36,8 @@ class TrainingData:
 
     def __init__(self, config: Config, ranks: Ranks, views: Sequence[str]):
         self.config, self.ranks = config, ranks
+        chosen = config.data.workers
+        self.workers = default_workers(ranks.device, usable_cores()) if chosen is None else chosen
         self.stages = config.stages
         for index, stage in enumerate(self.stages):
             ranks.check_batch(stage.batch_size, config.train.accumulate, _key(config, index, "batch_size"))
@@ -74,7 +82,7 @@ class TrainingData:
             self.stages,
             steps=(done, self.config.train.iterations),
             position=position,
-            workers=self.config.data.workers,
+            workers=self.workers,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
             pin_memory=pinned,
@@ -85,6 +93,11 @@ class TrainingData:
         names = sorted({self.crops.scene(position).name for position in range(start, start + size)})
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return ", ".join(names[:8]) + more
+
+
+def default_workers(device: torch.device, cores: int) -> int:
+    """Data workers for one rank with so many cores; steps on a CPU take the cores themselves, and much longer."""
+    return max(1, min(MOST_WORKERS, cores - 1)) if device.type == "cuda" else CPU_WORKERS
 
 
 def _key(config: Config, stage: int, name: str) -> str:

@@ -70,11 +70,12 @@ def check_losses(names: Iterable[str]) -> None:
 
 
 class WeightedLoss(nn.Module):
-    """The weighted sum of named losses, in float32.
+    """The weighted sum of named losses.
 
     Args:
         weights: loss name -> weight.
         perceptual_weights: VGG-19's file, for the perceptual loss; None looks where torchvision keeps its own.
+        perceptual_dtype: number format of VGG-19's convolutions; everything else is float32.
 
     Shape: (N, 3, H, W) in [0, 1], twice -> (), and each term before weighting, detached, for the log.
 
@@ -82,10 +83,15 @@ class WeightedLoss(nn.Module):
         UserError: an unknown loss (the nearest name is given), or no weights for the perceptual one.
     """
 
-    def __init__(self, weights: Mapping[str, float], perceptual_weights: Path | None = None):
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        perceptual_weights: Path | None = None,
+        perceptual_dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         check_losses(weights)
-        options = {"perceptual": {"weights": perceptual_weights}}
+        options = {"perceptual": {"weights": perceptual_weights, "dtype": perceptual_dtype}}
         self.weights = dict(weights)
         self.terms = nn.ModuleDict({name: LOSSES[name](**options.get(name, {})) for name in weights})
 

@@ -22,6 +22,7 @@ class PerceptualLoss(nn.Module):
 
     Args:
         weights: a file with torchvision's VGG-19; None takes torchvision's own copy, which is downloaded once.
+        dtype: number format of VGG's convolutions (autocast); their distance is always computed in float32 or more.
 
     Shape: (N, 3, H, W) in [0, 1], twice, H and W at least 16 -> ().
 
@@ -29,7 +30,7 @@ class PerceptualLoss(nn.Module):
         UserError: no weights, or a file of something else.
     """
 
-    def __init__(self, weights: Path | None = None):
+    def __init__(self, weights: Path | None = None, dtype: torch.dtype = torch.float32):
         super().__init__()
         from torchvision.models import vgg19
 
@@ -38,6 +39,7 @@ class PerceptualLoss(nn.Module):
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False
         _load(features, weights)
+        self.dtype = dtype
         self.features = features.eval().requires_grad_(False)
         for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -53,7 +55,10 @@ class PerceptualLoss(nn.Module):
 
     def describe(self, image: Tensor) -> Tensor:
         """The features, (N, 3, H, W) -> (N, 512, H / 8, W / 8)."""
-        return self.features((image - self.mean) / self.deviation)
+        image = (image - self.mean) / self.deviation
+        with torch.autocast(image.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            features = self.features(image)
+        return features.to(image.dtype)
 
 
 def _load(features: nn.Module, path: Path | None) -> None:

@@ -14,7 +14,7 @@ from kpac.config import Config
 from kpac.data.batches import Batch
 from kpac.data.loading import LoadingError
 from kpac.distributed import Ranks, join_ranks
-from kpac.environment import device_name
+from kpac.environment import device_name, out_of_memory_explained
 from kpac.errors import UserError
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_weights, save_model, weights_file
@@ -51,12 +51,16 @@ def train(config: Config, overwrite: bool = False, resume: bool = False, allow_c
         The run's folder.
 
     Raises:
-        UserError: something in the configuration, the data or the folder is not as expected. Everything, the content
-            of the images included, is checked before the folder is touched.
+        UserError: something in the configuration, the data or the folder is not as expected, or a GPU has too little
+            memory. Everything, the content of the images included, is checked before the folder is touched.
         Stopped: Ctrl-C or SIGTERM; the run is saved.
     """
     config = resolve_model(config)
-    with join_ranks(config.device) as ranks, RunFolder(config, overwrite, resume, allow_changes) as folder:
+    with (
+        join_ranks(config.device) as ranks,
+        RunFolder(config, overwrite, resume, allow_changes) as folder,
+        out_of_memory_explained(ranks.device),
+    ):
         state = ranks.on_first(folder.open)
         trainer = ranks.on_all(lambda: Trainer(config, ranks))
         ranks.on_first(lambda: folder.prepare(trainer.data.facts))
@@ -81,9 +85,11 @@ class Trainer:
         model = create_model(config.model.name, **config.model.options)
         if config.train.initial_weights:
             load_weights(model, weights_file(config.train.initial_weights))
-        self.loss = WeightedLoss(config.train.losses, config.train.perceptual_weights).to(ranks.device)
         self.data = TrainingData(config, ranks, model.views)
         self.compute = Compute(config.train.compute, ranks.device)
+        self.compute.check_losses(config.train.losses)
+        loss = WeightedLoss(config.train.losses, config.train.perceptual_weights, self.compute.dtype)
+        self.loss = self.compute.move(loss)
         self.model = self.network = self.compute.place(model)
         self.optimizer = make_optimizer(self.model, config.train.optimizer, self.compute.fused)
         self.schedule = make_schedule(self.optimizer, config.train.schedule, config.train.iterations)
@@ -110,6 +116,7 @@ class Trainer:
         self.network = self.compute.compile(self.model)
         trace = folder.path / "profile" if train.profile and ranks.is_first else None
         facts = {"device": device_name(ranks.device), "compute": self.compute.describe(), "data": self.data.facts}
+        facts["data_workers"] = self.data.workers
         with (
             AgreedStop(ranks) as stop,  # first: Python drops a KeyboardInterrupt that comes while workers are forked
             self.batches(folder) as batches,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpac.data.dataset import SceneDataset
+from kpac.data.read_ahead import read_ahead
 from kpac.distributed import Ranks
 from kpac.evaluation.evaluator import evaluate
 from kpac.evaluation.protocols import Protocol
@@ -50,7 +51,7 @@ def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks:
     records: dict[int, dict[str, Any]] = {}
     pictures: dict[str, Tensor] = {}
     blocks: list[BlockHealth] = []
-    scored = evaluate(model, (dataset[index] for index in mine), ranks.device, Scorer(protocol))
+    scored = evaluate(model, read_ahead(dataset, mine), ranks.device, Scorer(protocol))
     for index, evaluated in zip(mine, scored, strict=True):
         records[index] = evaluated.record()
         if index == 0 and hasattr(model, "block_health"):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from kpac.config import load_config
 from kpac.data.dataset import SceneDataset
@@ -26,9 +28,16 @@ from kpac.training.validation import validate
 ROOT = Path(__file__).parents[2]
 
 
-def torchrun(*arguments: object, restarts: int = 0, timeout: float = 300, **environment: object):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [f"--max-restarts={restarts}", str(ROOT / "scripts" / "train.py"), *map(str, arguments)]
+def torchrun(
+    *arguments: object,
+    restarts: int = 0,
+    timeout: float = 300,
+    ranks: int = 2,
+    script: str = "scripts/train.py",
+    **environment: object,
+) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += [f"--max-restarts={restarts}", str(ROOT / script), *map(str, arguments)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in environment.items()}}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
 
@@ -124,3 +133,50 @@ def test_batch_that_does_not_divide_is_refused_in_one_line(config_file, tmp_path
     words += "expected a multiple of 4"
     assert [line for line in finished.stderr.splitlines() if "kpac:" in line] == [f"kpac: {words}"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_gradients_are_added_in_the_order_of_the_parameters_at_every_step(monkeypatch):
+    """DistributedDataParallel goes over to the order in which they become ready, after the first step of a process."""
+    sent = []
+
+    def all_reduce(values: torch.Tensor) -> None:
+        sent.append(values.clone())
+        values *= 2  # the other rank has the same
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)).to(memory_format=torch.channels_last)
+    ranks = Ranks(0, 2, torch.device("cpu"), control=object())
+    for step in range(3):
+        gradients = [torch.full_like(parameter, place + step) for place, parameter in enumerate(model.parameters())]
+        for parameter, gradient in reversed([*zip(model.parameters(), gradients, strict=True)]):
+            parameter.grad = gradient.clone()
+        ranks.average_gradients(model)
+        assert torch.equal(sent[step], torch.cat([gradient.flatten() for gradient in gradients]) / 2)
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            assert torch.equal(parameter.grad, gradient)
+            assert parameter.grad.stride() == parameter.stride()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_resumed_run_of_several_ranks_is_bit_identical(config_file, tmp_path, ranks):
+    """Sums of three and more gradients depend on their order, which must not change between a start and a resumption.
+
+    The network has enough parameters for the order to matter.
+    """
+    path = tmp_path / "ranks.yaml"
+    settings = f"iterations: 10, batch_size: {2 * ranks}, accumulate: 2, schedule: {{name: constant}}"
+    path.write_text(f"extends: {config_file}\ntrain: {{{settings}}}\nmodel: {{width: 8}}\nvalidation: {{every: 100}}\n")
+    done = torchrun("resume", path, ranks=ranks, script="tests/training/ranks.py")
+    assert done.returncode == 0, done.stderr
+    runs = tmp_path / "runs"
+    whole, resumed = ((runs / name / "checkpoints" / "last.safetensors").read_bytes() for name in ("whole", "whole-5"))
+    assert whole == resumed
+
+
+def test_rank_that_fails_alone_ends_all_of_them_soon(config_file):
+    start = time.monotonic()
+    failed = torchrun("fail", config_file, "train.iterations=100000", script="tests/training/ranks.py", timeout=120)
+    assert failed.returncode == 1
+    assert time.monotonic() - start < 60
+    assert failed.stderr.count("RuntimeError: only this rank") == 1

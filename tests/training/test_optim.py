@@ -170,3 +170,33 @@ def test_moments_find_their_parameters_when_the_groups_change():
     for parameter in model.parameters():
         assert torch.equal(after.state[parameter]["exp_avg"], before.state[parameter]["exp_avg"])
     assert after.param_groups[1]["lr"] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("back", [False, True], ids=["to channels-last", "from channels-last"])
+def test_moments_follow_the_memory_layout_of_the_parameters(fused, back):
+    """Fused kernels pair a parameter's values with its moments' by their places in memory."""
+    layouts = [torch.contiguous_format, torch.channels_last]
+    first, second = layouts[::-1] if back else layouts
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def make(layout: torch.memory_format) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(3, 4, 3).to(memory_format=layout)
+        return model, make_optimizer(model, OptimizerConfig(learning_rate=0.1), fused)
+
+    def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> torch.Tensor:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(images).square().mean().backward()
+            optimizer.step()
+        return model.weight.detach()
+
+    whole = train(*make(first), steps=8)
+    model, optimizer = make(first)
+    train(model, optimizer, steps=4)
+    resumed, fresh = make(second)
+    resumed.load_state_dict(model.state_dict())
+    load_optimizer(fresh, optimizer.state_dict())
+    assert fresh.state[resumed.weight]["exp_avg"].stride() == resumed.weight.stride()
+    torch.testing.assert_close(train(resumed, fresh, steps=4), whole, atol=1e-5, rtol=0)
