@@ -13,6 +13,7 @@ from torch import nn
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.files import whole_file
+from kpac.models import torch_files
 from kpac.models.registry import create_model, resolve_model, without_retired
 from kpac.weights.store import find_weights
 
@@ -49,6 +50,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".npz":
         command = f"kpac convert {path} {path.with_suffix('.safetensors')}"
         raise UserError(f"{path}: expected a .safetensors file; of an authors' checkpoint '{command}' makes one")
+    if path.suffix in torch_files.SUFFIXES:
+        return torch_files.read_torch_file(path)[0]
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -71,7 +74,7 @@ def load_model(path: str | Path) -> nn.Module:
 
     Args:
         path: a .safetensors file, the folder of a run, whose best weights are taken, a folder with a
-            model.safetensors, or a name that `kpac weights` lists.
+            model.safetensors, a file of `kpac.models.torch_files`, or a name that `kpac weights` lists.
 
     Returns:
         The network on the CPU, in evaluation mode.
@@ -110,15 +113,18 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: the first tensor that is missing, superfluous or of another shape, with both shapes.
     """
-    read_header(path)  # for its checks
-    found = safetensors.torch.load_file(path)
+    header = read_header(path)  # for its checks
+    if Path(path).suffix in torch_files.SUFFIXES:
+        _, found = torch_files.read_torch_file(path)
+    else:
+        found = safetensors.torch.load_file(path)
     expected = model.state_dict()
     for key in [*expected, *found]:
         wanted, got = (tuple(tensors[key].shape) if key in tensors else "nothing" for tensors in (expected, found))
         if wanted != got:
             raise UserError(
                 f"{path}: weights of another network: '{key}' should be {wanted}, found {got}; "
-                f"the file holds {_summary(read_header(path)['model'])}, the model is {_summary(model.config)}"
+                f"the file holds {_summary(header['model'])}, the model is {_summary(model.config)}"
             )
     model.load_state_dict(found)
 
