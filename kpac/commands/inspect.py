@@ -36,9 +36,9 @@ def add(commands: Subcommands) -> None:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    from kpac.data.images import SUFFIXES
     from kpac.errors import UserError
-    from kpac.inspect.report import correlation_table, inspect_weights
+    from kpac.images import SUFFIXES
+    from kpac.inspect.report import correlation_table, health_table, inspect_weights
     from kpac.models.registry import load_plugins
 
     named = options.items[:1] if options.items and options.items[0].suffix.lower() not in SUFFIXES else []
@@ -60,6 +60,7 @@ def inspect(options: argparse.Namespace) -> None:
         options.device,
         others,
     )
+    print(f"\nhow much each block contributes to the result, and its scale attention\n\n{health_table(result)}\n")
     table = correlation_table(result)
     if table:
         print(f"\nrank correlation of the expected dilation with the true circle of confusion\n\n{table}\n")

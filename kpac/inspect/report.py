@@ -7,6 +7,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import nn
 from tqdm import tqdm
 
 from kpac.data.layouts import find_scenes
@@ -19,10 +21,12 @@ from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks, ra
 from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field
 from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
+from kpac.models.health import DEAD_BELOW, HEALTH_CROP, BlockHealth, block_health, center_crop
 from kpac.models.weights import load_model, weights_file
 from kpac.restore.photos import other_view
 from kpac.text import markdown_table
 
+HEALTH = {"contribution": ".3f", "mean_weight": ".2f", "saturated": ".0%"}  # what is printed, and how
 VIEWS = {"center": "image", "left": "left", "right": "right"}  # arguments of `attention_of`
 
 
@@ -68,9 +72,9 @@ def inspect_weights(
             folders with files of the same names as the photographs.
 
     Returns:
-        What inspect.json holds: for each photograph and each block the range of the expected dilation, the shape
-        attention, and the rank correlation with the true blur where that is known (None where one of the two is the
-        same everywhere); the receptive field.
+        What inspect.json holds: for each photograph and each block its health (see `kpac.models.health.BlockHealth`),
+        the range of the expected dilation, the shape attention, and the rank correlation with the true blur where that
+        is known (None where one of the two is the same everywhere); the receptive field.
 
     Raises:
         UserError: a file cannot be read, or the network has no KPAC blocks.
@@ -100,6 +104,8 @@ def inspect_weights(
         sheet = attention_sheet(subject.views["center"], restored, attention, caption, subject.blur_radius)
         save_sheet(sheet, output / subject.name)
         numbers = [_numbers(block, subject.blur_radius) for block in attention]
+        for block_numbers, health in zip(numbers, _health(model, subject), strict=True):
+            block_numbers.update(health.numbers())
         size = {"size": restored.shape[:2], "reduced_from": subject.reduced_from}
         images.append({"name": subject.name, **size, "blocks": numbers})
         shapes.append([block.shape for block in attention if block.shape is not None])
@@ -132,6 +138,24 @@ def correlation_table(result: dict[str, Any]) -> str:
     if not rows:
         return ""
     return markdown_table(["image", *(f"block {number}" for number in range(1, len(rows[0])))], rows)
+
+
+def health_table(result: dict[str, Any]) -> str:
+    """The health of the blocks in what `inspect_weights` returns, as means over the images."""
+    rows = []
+    for number in range(len(result["images"][0]["blocks"])):
+        found = [image["blocks"][number] for image in result["images"]]
+        means = {name: np.mean([block[name] for block in found]) for name in HEALTH if name in found[0]}
+        cells = [f"{means[name]:{form}}" if name in means else "" for name, form in HEALTH.items()]
+        nothing = all(block["contribution"] < DEAD_BELOW for block in found)
+        rows.append([f"block {number + 1}", *cells, "contributes nothing" if nothing else ""])
+    return markdown_table(["", "contribution", "mean weight", "saturated", "note"], rows)
+
+
+def _health(model: nn.Module, subject: Subject) -> list[BlockHealth]:
+    views = np.concatenate([subject.views[name] for name in model.views], axis=-1)
+    tensor = torch.from_numpy(np.ascontiguousarray(views.transpose(2, 0, 1)))[None]
+    return block_health(model, center_crop(tensor, HEALTH_CROP).to(next(model.parameters()).device))
 
 
 def _numbers(block: BlockAttention, blur_radius: np.ndarray | None) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kpac.models.kpac import KPACBlock, scale_attention_maps
+from kpac.models.kpac import KPACBlock
 
 DEAD_BELOW = 1e-3  # blocks contribute a hundredth of the residual soon after the start, and more later
+HEALTH_CROP = 256  # pixels: a crop of this side is enough to look at, and cheap
 SATURATED_WITHIN = 0.02  # of 0 or 1; the gradient of the sigmoid is below 8 % of its largest value there
 
 
@@ -19,10 +20,10 @@ class BlockHealth:
 
     Args:
         contribution: change of the network's residual when the block's branches are set to zero, as a fraction of the
-            residual: root mean squares over the image. 0 for a dead block, whose output is its fusion's bias. NaN where
-            the residual is zero, as before the first step.
+            residual: root mean squares over the image. NaN where the residual is zero, as before the first step.
         mean_weight: mean weight of scale attention; None without it.
-        saturated: share of its weights within `SATURATED_WITHIN` of 0 or 1, which hardly have a gradient; None without.
+        saturated: share of the weights within `SATURATED_WITHIN` of 0 or 1, which hardly have a gradient: of scale
+            attention or of shape attention, whichever is larger; None without both.
     """
 
     contribution: float
@@ -31,8 +32,11 @@ class BlockHealth:
 
     @property
     def dead(self) -> bool:
-        """Whether the block contributes next to nothing. A small mean weight alone is not death."""
-        return self.contribution < DEAD_BELOW
+        """Whether the block contributes nothing, and cannot recover since its gates have no gradient.
+
+        A small mean weight alone is not death: other weights can grow against it.
+        """
+        return self.contribution < DEAD_BELOW and (self.saturated or 0) > 0.5
 
     def numbers(self) -> dict[str, float]:
         """The numbers that there are, by name."""
@@ -41,28 +45,53 @@ class BlockHealth:
 
 
 def block_health(network: nn.Module, views: Tensor) -> list[BlockHealth]:
-    """The health of every KPAC block, first to last, in one image: a pass of the network for each, and two more.
+    """The health of every KPAC block, first to last, in one image: a pass of the network for each, and one more.
 
     Args:
         network: in the mode to look at.
         views: (1, 3V, H, W) in [0, 1].
     """
-    blocks = [(name, module) for name, module in network.named_modules() if isinstance(module, KPACBlock)]
-    maps = scale_attention_maps(network, views)
+    blocks = [module for module in network.modules() if isinstance(module, KPACBlock)]
     health = []
     with torch.no_grad():
-        output = network(views)
+        with _gates(blocks) as gates:
+            output = network(views)
         residual = (output - views[:, :3]).double().square().mean().sqrt()
-        for name, block in blocks:
+        for block in blocks:
             with _without_branches(block):
                 change = (network(views) - output).double().square().mean().sqrt()
-            weights = maps.get(f"{name}.scale_attention")
-            saturated = None
-            if weights is not None:
-                saturated = float(((weights - 0.5).abs() > 0.5 - SATURATED_WITHIN).float().mean())
-            mean = None if weights is None else float(weights.mean())
-            health.append(BlockHealth(float(change / residual), mean, saturated))
+            scale, shape = gates.get(block.scale_attention), gates.get(block.shape_attention)
+            saturated = [_saturated(weights) for weights in (scale, shape) if weights is not None]
+            mean_weight = None if scale is None else float(scale.mean())
+            health.append(BlockHealth(float(change / residual), mean_weight, max(saturated, default=None)))
     return health
+
+
+def _saturated(weights: Tensor) -> float:
+    return float(((weights - 0.5).abs() > 0.5 - SATURATED_WITHIN).float().mean())
+
+
+@contextmanager
+def _gates(blocks: list[KPACBlock]) -> Iterator[dict[nn.Module | None, Tensor]]:
+    """Collects what the attentions of blocks give in the passes inside."""
+    gates: dict[nn.Module | None, Tensor] = {}
+
+    def keep(module: nn.Module, _inputs: object, weights: Tensor) -> None:
+        gates[module] = weights.float()
+
+    attentions = [attention for block in blocks for attention in (block.scale_attention, block.shape_attention)]
+    hooks = [attention.register_forward_hook(keep) for attention in attentions if attention is not None]
+    try:
+        yield gates
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def center_crop(image: Tensor, size: int) -> Tensor:
+    """The middle of an image (..., H, W), no side longer than `size`."""
+    top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
+    return image[..., top : top + size, left : left + size]
 
 
 @contextmanager

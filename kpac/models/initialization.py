@@ -2,24 +2,28 @@
 
 import math
 
+import torch
 from torch import nn
 
 from kpac.models.kpac import KPACBlock
 from kpac.models.layers import LEAKY_SLOPE, UpConv
 
 
-def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
+def initialize(network: nn.Module, scheme: str, last: nn.Conv2d, fusion: nn.Conv2d) -> None:
     """Draws the initial weights of `network` from torch's default generator; every bias is zero.
 
     Args:
         network: its convolutions and bare kernels are initialised in place.
         scheme: "authors": normal with deviation 0.04 everywhere, as the published config says.
             "he": normal with deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which keeps
-            the signal's size at any width. `last` is zero, so that training starts from the identity. So is the last
-            convolution of each attention: every weight starts at one half, where the sigmoid is steepest. An attention
-            that starts with large random values saturates early; its gradient is gone then, and its block contributes
-            nothing any more. A block's fusion reads what its attentions have halved, and is drawn larger by as much.
+            the signal's size at any width, and three kinds of zeros, so that no block dies (docs/training.md):
+            `last`, so that training starts from the identity; the last convolution of each attention, so that every
+            weight starts at one half, where the sigmoid is steepest; and what `fusion` makes of the blocks, so that a
+            block is drawn in as far as it helps. Otherwise the blocks start as noise, and their gates learn to shut it
+            out before their kernels have learned anything. A block's own fusion reads what two attentions have halved,
+            and is drawn larger by as much.
         last: the convolution that produces the residual.
+        fusion: the convolution that reads the encoder's features and then each block's, as many channels as it gives.
     """
     for parameter in network.parameters():
         if parameter.dim() == 1:
@@ -37,4 +41,6 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d) -> None:
                 for attention in filter(None, (module.scale_attention, module.shape_attention)):
                     nn.init.zeros_(attention.weigh.weight)
                     module.fusion.weight.data.mul_(2)
-        nn.init.zeros_(last.weight)
+        with torch.no_grad():
+            last.weight.zero_()
+            fusion.weight[:, fusion.out_channels :] = 0

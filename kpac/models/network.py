@@ -119,7 +119,7 @@ class KPACNet(nn.Module):
             shallow = channels[level]
             merge = Conv(2 * shallow, shallow, 3) if level else ResidualConv(2 * shallow)
             self.decoder.append(DecoderStage(channels[level + 1], shallow, merge))
-        initialize(self, init, last=self.decoder[-1].merge)
+        initialize(self, init, last=self.decoder[-1].merge, fusion=self.fusion[0])
 
     def forward(self, views: Tensor) -> Tensor:
         expected = 3 * len(self.views)

@@ -14,9 +14,8 @@ from kpac.evaluation.evaluator import evaluate
 from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import mean_scores
-from kpac.models.health import BlockHealth
+from kpac.models.health import HEALTH_CROP, BlockHealth, center_crop
 
-HEALTH_CROP = 256  # pixels of the image that the blocks are looked at in
 PICTURE = 640  # longest side of a picture in the log, in pixels: a log of a hundred validations stays small
 
 
@@ -64,12 +63,6 @@ def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks:
                 pictures.update({f"attention/{name}": side_by_side(map_.cpu()) for name, map_ in maps.items()})
     gathered = {index: record for part in ranks.all_gather(records) for index, record in part.items()}
     return Validated(mean_scores([gathered[index] for index in range(len(dataset))]), pictures, blocks)
-
-
-def center_crop(image: Tensor, size: int) -> Tensor:
-    """The middle of an image (..., H, W), no side longer than `size`."""
-    top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
-    return image[..., top : top + size, left : left + size]
 
 
 def side_by_side(weights: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from kpac.training.trainer import train
 def working_network(**options) -> nn.Module:
     torch.manual_seed(0)
     model = create_model("kpac_2level", width=8, blocks=2, init="he", **options)
-    nn.init.normal_(model.decoder[-1].merge.weight, std=0.02)  # as after the first steps
+    for layer in (model.decoder[-1].merge, model.fusion[0]):  # as after the first steps
+        nn.init.normal_(layer.weight, std=0.02)
     return model
 
 
@@ -30,9 +31,20 @@ def test_attentions_start_at_one_half_where_their_gradient_is_largest():
         assert block.scale_attention.weigh.weight.grad.abs().max() > 0
 
 
+def test_blocks_start_without_a_say_and_are_drawn_in_by_the_first_steps():
+    torch.manual_seed(0)
+    model = create_model("kpac_2level", width=8, init="he")
+    views = torch.rand(1, 3, 32, 32)
+    nn.init.normal_(model.decoder[-1].merge.weight, std=0.02)
+    assert [(block.contribution, block.dead) for block in block_health(model, views)] == [(0, False)] * 2
+    model(views).square().mean().backward()
+    assert model.fusion[0].weight.grad[:, 16:].abs().max() > 0
+    assert all(block.kernels[0].grad.abs().max() == 0 for block in model.blocks)
+
+
 def test_working_blocks_contribute():
     first, second = block_health(working_network(), torch.rand(1, 3, 32, 32))
-    assert min(first.contribution, second.contribution) > 30 * DEAD_BELOW
+    assert min(first.contribution, second.contribution) > 10 * DEAD_BELOW
     assert (first.mean_weight, first.saturated, first.dead) == (0.5, 0, False)
 
 
@@ -73,13 +85,23 @@ def test_untrained_network_is_not_called_dead():
 
 
 def test_block_without_attention_says_its_contribution_alone():
-    (block, _) = block_health(working_network(scale_attention=False), torch.rand(1, 3, 32, 32))
+    options = {"scale_attention": False, "shape_attention": False}
+    (block, _) = block_health(working_network(**options), torch.rand(1, 3, 32, 32))
     assert set(block.numbers()) == {"contribution"}
+    assert not block.dead
+
+
+def test_closed_shape_attention_kills_a_block_too():
+    model = working_network()
+    nn.init.constant_(model.blocks[0].shape_attention.weigh.bias, -20)
+    (dead, alive) = block_health(model, torch.rand(1, 3, 32, 32))
+    assert (dead.dead, dead.mean_weight, alive.dead) == (True, 0.5, False)
 
 
 def test_training_warns_of_a_dead_block_and_records_every_block(config_file, tmp_path, capsys):
     model = create_model("kpac_2level", width=4, blocks=1, init="he")
-    nn.init.normal_(model.decoder[-1].merge.weight, std=0.02)
+    for layer in (model.decoder[-1].merge, model.fusion[0]):
+        nn.init.normal_(layer.weight, std=0.02)
     nn.init.constant_(model.blocks[0].scale_attention.weigh.bias, -20)
     from kpac.models.weights import save_model
 
