@@ -148,6 +148,7 @@ def test_dual_pixel_photograph_is_drawn_with_its_views(capsys, tmp_path):
     center, left, right = (tmp_path / name / "one.png" for name in ("center", "left", "right"))
     words = ["inspect", str(weights), str(center), "-o", str(tmp_path / "out"), "--left", str(left)]
     assert main([*words, "--right", str(right.parent)]) == 0
+    assert "block 1" in capsys.readouterr().out
     _, blocks = attention_of(network, *(to_float(read_pixels(path)) for path in (center, left, right)))
     found = json.loads((tmp_path / "out" / "inspect.json").read_text())["images"][0]["blocks"]
     for block, numbers in zip(blocks, found, strict=True):
