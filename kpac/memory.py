@@ -10,6 +10,13 @@ def available_bytes() -> int:
     return min([psutil.virtual_memory().available, *_container_bytes()])
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated, on a CPU or a GPU."""
+    # PyTorch's CPU allocator has no exception of its own; this module does not wait for PyTorch.
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return of_torch or isinstance(error, MemoryError)
+
+
 def _container_bytes() -> list[int]:
     """What the control group of this process (cgroup v2) still allows, if it has a limit."""
     folder = Path("/sys/fs/cgroup")

@@ -43,6 +43,16 @@ def add_config_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.iterations=500")
 
 
+def add_layout_arguments(command: argparse.ArgumentParser) -> None:
+    """How a data set lies on disk, and how its images pair."""
+    command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
+    command.add_argument(
+        "--pair-by-order",
+        action="store_true",
+        help="pair images by the sorted order of their names, whatever they say",
+    )
+
+
 def add_plugin_argument(command: argparse.ArgumentParser) -> None:
     """Networks of the user's own."""
     command.add_argument(

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kpac.commands.arguments import Subcommands, add_command, add_group, fraction, positive, say
+from kpac.commands.arguments import Subcommands, add_command, add_group, add_layout_arguments, fraction, positive, say
 from kpac.errors import UserError
 
 
@@ -13,12 +13,12 @@ def add(commands: Subcommands) -> None:
     groups = add_group(commands, "data", "check, decode and make data sets")
     command = add_command(groups, "check", check, "decode every image and compare every pair of a data set")
     command.add_argument("root", type=Path, metavar="DIR", help="folder of the data set")
-    _layout_argument(command)
+    add_layout_arguments(command)
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
     command = add_command(groups, "cache", cache, "decode a data set into the store that training reads from")
     command.add_argument("root", type=Path, metavar="DIR", help="folder of the data set")
-    _layout_argument(command)
+    add_layout_arguments(command)
     command.add_argument(
         "--split",
         nargs="+",
@@ -116,15 +116,6 @@ def synthesize(options: argparse.Namespace) -> None:
     synthesize(photos, options.output, settings, options.workers, options.overwrite)
     scenes = sum(scenes_of_each(len(photos), settings.scenes))
     say(f"data set: {options.output}, {len(photos)} photographs, {scenes} scenes")
-
-
-def _layout_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
-    command.add_argument(
-        "--pair-by-order",
-        action="store_true",
-        help="pair images by the sorted order of their names, whatever these say",
-    )
 
 
 def _settings_arguments(command: argparse.ArgumentParser) -> None:

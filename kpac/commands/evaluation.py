@@ -5,7 +5,15 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from kpac.commands.arguments import Subcommands, add_command, add_group, add_plugin_argument, positive, say
+from kpac.commands.arguments import (
+    Subcommands,
+    add_command,
+    add_group,
+    add_layout_arguments,
+    add_plugin_argument,
+    positive,
+    say,
+)
 from kpac.errors import UserError
 
 
@@ -26,17 +34,17 @@ def add(commands: Subcommands) -> None:
         "--data",
         type=Path,
         action="append",
-        required=True,
+        default=[],
         metavar="DIR",
-        help="folder of a data set; may be given again",
+        help="folder of a data set; may be given again (default: the one that a run was trained on)",
     )
     command.add_argument("--split", default="test", help="train, val or test (default: test)")
-    command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
+    add_layout_arguments(command)
     command.add_argument(
         "--protocol",
-        default="dpdd-8bit",
         metavar="NAME",
-        help="dpdd-8bit, dpdd-16bit, saved-png-8bit, half-resolution, or FILE.yaml:NAME (default: dpdd-8bit)",
+        help="dpdd-8bit, dpdd-16bit, saved-png-8bit, half-resolution, or FILE.yaml:NAME "
+        "(default: dpdd-8bit; on a run's own data, that of its validation)",
     )
     command.add_argument(
         "--output",
@@ -46,6 +54,9 @@ def add(commands: Subcommands) -> None:
     )
     command.add_argument(
         "--overwrite", action="store_true", help="replace the results of another model, protocol or data set"
+    )
+    command.add_argument(
+        "--tile", type=positive, metavar="N", help="restore in tiles of N pixels a side: the same result in less memory"
     )
     command.add_argument("--save-images", action="store_true", help="keep the outputs, at the inputs' bit depth")
     command.add_argument(
@@ -118,8 +129,8 @@ def add(commands: Subcommands) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     from kpac.distributed import join_ranks
     from kpac.evaluation.folders import ResultFolders
-    from kpac.evaluation.methods import Network, SavedImages
-    from kpac.evaluation.request import Evaluation
+    from kpac.evaluation.methods import Network, SavedImages, run_folder
+    from kpac.evaluation.request import Evaluation, on_data_of_run
     from kpac.evaluation.run import evaluate_method
     from kpac.files import short_path
     from kpac.models.registry import load_plugins
@@ -129,9 +140,12 @@ def evaluate(options: argparse.Namespace) -> None:
     load_plugins(options.plugin)
     if not options.models and not options.images:
         raise UserError("evaluate: expected a model, or --images with the outputs of another method")
-    several = len(options.models + options.images) * len(options.data) > 1
+    without_data = [] if options.data else [*options.images, *(path for path in options.models if not run_folder(path))]
+    if without_data:
+        raise UserError(f"{without_data[0]}: on which data? Name their folder with --data; only a run knows its own")
+    several = len(options.models + options.images) * max(1, len(options.data)) > 1
     with join_ranks(options.device) as ranks:
-        makers = [partial(Network, path, ranks.device) for path in options.models]
+        makers = [partial(Network, path, ranks.device, tile=options.tile) for path in options.models]
         for text in options.images:
             label, _, folder = text.rpartition("=")
             makers.append(partial(SavedImages, Path(folder), ranks.device, label or None))
@@ -140,15 +154,19 @@ def evaluate(options: argparse.Namespace) -> None:
                 data=data,
                 split=options.split,
                 layout=options.layout,
-                protocol=options.protocol,
+                pair_by_order=options.pair_by_order,
+                protocol=options.protocol or "dpdd-8bit",
                 lpips_weights=options.lpips_weights,
                 no_reference=tuple(options.no_reference),
                 required=tuple(options.require),
                 save_images=options.save_images,
             )
-            for data in options.data
+            for data in options.data or [Path()]
         ]
         work = list(product(makers, evaluations))
+        if not options.data:
+            runs = [(make, run_folder(path)) for make, path in zip(makers, options.models, strict=True)]
+            work = [(make, on_data_of_run(run, evaluations[0], options.protocol)) for make, run in runs]
         chosen = ResultFolders(options.output, several, options.overwrite)
         # Each method is made here and again below, so that the memory holds one at a time.
         folders = [ranks.on_all(lambda make=make, asked=asked: chosen.take(make(), asked)) for make, asked in work]

@@ -1,6 +1,5 @@
 """Model x scenes x protocol -> scores of every image, of the restored output and of the blurred input beside it."""
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +17,9 @@ from kpac.data.dataset import Scene
 from kpac.errors import UserError
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.scorer import Scorer
+from kpac.memory import is_exhausted
 from kpac.precision import full_float32
+from kpac.restore.tiling import restore_in_tiles
 
 
 @dataclass(frozen=True)
@@ -93,21 +95,38 @@ def evaluate(
         model.train(was_training)
 
 
-def restore(model: nn.Module, views: Tensor, device: torch.device) -> Restored:
+def restore(model: nn.Module, views: Tensor, device: torch.device, tile: int | None = None) -> Restored:
     """One pass of a network in evaluation mode, timed.
 
     Args:
         model: on `device`.
         views: (3V, H, W) in [0, 1].
         device: where the model is.
+        tile: side of tiles in pixels, which bound the memory; the result is the same up to rounding.
+
+    Raises:
+        UserError: out of memory, with the size of the image and the tile to try.
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    with torch.no_grad():
-        output = model(views[None].to(device))[0].float()
+    try:
+        with torch.no_grad():
+            if tile is None:
+                output = model(views[None].to(device))[0].float()
+            else:
+                output = restore_in_tiles(model, views[None].split(3, dim=1), tile, device)[0].to(device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_exhausted(error):
+            raise
+        height, width = views.shape[-2:]
+        smaller = max(64, (tile or 1024) // 2)
+        raise UserError(
+            f"out of memory for {width}x{height} pixels {'whole' if tile is None else f'in tiles of {tile}'}; give the "
+            f"side of smaller tiles with --tile {smaller}, or end other programs; finished images are kept"
+        ) from None
     if on_gpu:
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
@@ -163,5 +182,11 @@ def to_array(image: Tensor) -> np.ndarray:
 
 
 def _resident_gb() -> float:
+    """The most that the process has held so far; what it holds now where the system keeps no such record."""
+    try:
+        import resource  # not on Windows
+    except ModuleNotFoundError:
+        held = psutil.Process().memory_info()
+        return getattr(held, "peak_wset", held.rss) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

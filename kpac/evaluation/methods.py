@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from kpac.cpu import accelerate
+from kpac.cpu import accelerate, plain_class
 from kpac.data.dataset import Scene
-from kpac.data.layouts import SceneFiles
+from kpac.data.layouts import SceneFiles, say_how
+from kpac.data.pairing import name_of, pair
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import Restored, restore
 from kpac.images import list_images, read_pixels, to_float
 from kpac.models.cost import Cost, count_cost
+from kpac.models.network import KPACNet
 from kpac.models.weights import load_model, read_header, weights_file
 
 
@@ -58,13 +60,19 @@ class Network(Method):
         weights: a .safetensors file or the folder of a run.
         device: where it computes.
         label: by default the name of the run, for its best weights; that and the file's, for its others; or the file's.
+        tile: restores in tiles with sides of so many pixels, for large images; None: in one pass.
+
+    Raises:
+        UserError: no such weights; tiles of a network that cannot be tiled exactly.
     """
 
-    def __init__(self, weights: Path, device: torch.device, label: str | None = None):
+    def __init__(self, weights: Path, device: torch.device, label: str | None = None, tile: int | None = None):
         self.file = weights_file(weights)
         model = load_model(self.file).to(device)
         self.model = accelerate(model) if device.type == "cpu" else model
-        self.device = device
+        self.device, self.tile = device, tile
+        if tile is not None and plain_class(self.model) is not KPACNet:
+            raise UserError(f"{self.file}: network '{model.config['name']}' cannot be tiled exactly, leave out --tile")
         self.views = self.model.views
         run = _run_of(self.file)
         is_best = run is not None and self.file.stem == "best"
@@ -76,7 +84,10 @@ class Network(Method):
         pass
 
     def restore(self, scene: Scene) -> Restored:
-        restored = restore(self.model, scene.views, self.device)
+        try:
+            restored = restore(self.model, scene.views, self.device, self.tile)
+        except UserError as error:
+            raise UserError(f"scene '{scene.name}': {error}") from None
         bad = int((~restored.output.isfinite()).sum())
         if bad:
             raise UserError(
@@ -125,12 +136,16 @@ class SavedImages(Method):
         self.label = label or folder.resolve().name
         self.by_stem: dict[str, Path] = {}
         for path in [*list_images(folder), *sorted(folder.glob("*.npy"))]:
-            if path.stem in self.by_stem:
-                raise UserError(f"{path}: {self.by_stem[path.stem].name} has the same name; expected one image a scene")
-            self.by_stem[path.stem] = path
+            name = name_of(path)
+            if name in self.by_stem:
+                raise UserError(f"{path}: {self.by_stem[name].name} has the same name; expected one image a scene")
+            self.by_stem[name] = path
 
     def check(self, scenes: Sequence[SceneFiles]) -> None:
         missing = [scene for scene in scenes if self._path(scene) is None]
+        if missing and (paired := self._by_words(scenes)):
+            self.paths = paired
+            return
         if missing:
             scene = missing[0]
             names = f"{scene.name}.png"
@@ -157,8 +172,19 @@ class SavedImages(Method):
         path = self.paths[scene.name]
         return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
 
+    def _by_words(self, scenes: Sequence[SceneFiles]) -> dict[str, Path] | None:
+        """Scene -> output, where their names pair as those of inputs and targets do: `12_restored` and `12`."""
+        try:
+            pairs = pair([scene.views["center"] for scene in scenes], list(self.by_stem.values()))
+        except UserError:
+            return None
+        if not all(pairs.partners):
+            return None
+        say_how(pairs, self.folder)
+        return dict(zip([scene.name for scene in scenes], pairs.partners, strict=True))
+
     def _path(self, scene: SceneFiles) -> Path | None:
-        names = [scene.name, *([scene.target.stem] if scene.target else [])]
+        names = [scene.name, *([name_of(scene.target)] if scene.target else [])]
         return next((self.by_stem[name] for name in names if name in self.by_stem), None)
 
 
@@ -177,8 +203,12 @@ def read_array(path: Path) -> np.ndarray:
     return image.astype(np.float32)
 
 
+def run_folder(weights: Path) -> Path | None:
+    """The folder of the run that a path means: the folder itself, or the one that a weights file lies in."""
+    return weights if (weights / "config.yaml").is_file() else _run_of(weights)
+
+
 def _run_of(weights: Path) -> Path | None:
-    """The folder of the run that a weights file lies in, if it lies in one."""
     folder = weights.resolve().parent
     is_run = folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file()
     return folder.parent if is_run else None

@@ -1,7 +1,10 @@
 """What is asked of an evaluation, whatever the method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from kpac.config import load_config
+from kpac.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -11,7 +14,7 @@ class Evaluation:
     Args:
         data: the data set's folder.
         split: "train", "val" or "test".
-        layout: see `kpac.data.layouts`.
+        layout, pair_by_order: see `kpac.data.layouts.find_scenes`.
         protocol: see `kpac.evaluation.protocols.find_protocol`.
         lpips_weights, no_reference, required: see `kpac.evaluation.scorer.Scorer`.
         save_images: keeps all outputs as PNG files, at the bit depth of the inputs' files. Those of a set without
@@ -21,8 +24,28 @@ class Evaluation:
     data: Path
     split: str = "test"
     layout: str = "auto"
+    pair_by_order: bool = False
     protocol: str = "dpdd-8bit"
     lpips_weights: Path | None = None
     no_reference: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     save_images: bool = False
+
+
+def on_data_of_run(run: Path, asked: Evaluation, protocol: str | None) -> Evaluation:
+    """What is asked, on the data that a run was trained on.
+
+    Args:
+        run: its folder.
+        asked: whose data, layout and pairing are replaced by the run's.
+        protocol: None for the one under which the run was validated.
+
+    Raises:
+        UserError: the run's configuration cannot be read, or its data are not where they were.
+    """
+    config = load_config(run / "config.yaml")
+    data = config.data
+    if not data.root.is_dir():
+        raise UserError(f"{data.root}: no such folder; the run {run} was trained on it. Name its data with --data")
+    named = protocol or config.validation.protocol
+    return replace(asked, data=data.root, layout=data.layout, pair_by_order=data.pair_by_order, protocol=named)

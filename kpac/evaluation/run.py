@@ -97,13 +97,20 @@ class _Work:
         self.method, self.evaluation, self.folder, self.ranks = method, evaluation, folder, ranks
         self.protocol = find_protocol(evaluation.protocol)
         self.files = find_scenes(
-            evaluation.data, evaluation.split, method.views, evaluation.layout, targets=isinstance(method, SavedImages)
+            evaluation.data,
+            evaluation.split,
+            method.views,
+            evaluation.layout,
+            targets=False,
+            pair_by_order=evaluation.pair_by_order,
         )
         method.check(self.files)
         self.has_targets = all(scene.target for scene in self.files)
         if not self.has_targets and set(evaluation.required) - set(evaluation.no_reference):
             raise UserError(f"{evaluation.data}: has no targets, so no {', '.join(evaluation.required)}")
-        self.save_images = evaluation.save_images or not self.has_targets
+        if not self.has_targets and isinstance(method, SavedImages) and not evaluation.no_reference:
+            raise UserError(f"{evaluation.data}: has no targets; name metrics that need none with --no-reference")
+        self.save_images = evaluation.save_images or (not self.has_targets and not isinstance(method, SavedImages))
         self.dataset = SceneDataset(self.files, self.protocol.bit_depth)
         self.scorer = Scorer(
             self.protocol,
@@ -180,6 +187,7 @@ class _Work:
             device_name(self.ranks.device),
             PRECISION,
         )
+        results["pair_by_order"] = evaluation.pair_by_order
         if report:
             report(
                 self.folder, results, self.protocol, [self._evaluated(index, records[index]) for index in self.shown]

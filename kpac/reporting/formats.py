@@ -8,7 +8,7 @@ from itertools import groupby
 from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED
 from kpac.files import dump_json
 from kpac.reporting.comparison import Column, Row, Table, title_of
-from kpac.reporting.units import METRICS, cell, signed
+from kpac.reporting.units import METRICS, cell, signed, unsigned_zero
 from kpac.text import markdown_table
 
 
@@ -173,7 +173,7 @@ def escape(text: str) -> str:
 def _cell(column: Column, row: Row) -> str:
     value = row.values.get(column)
     if column.quantity == "difference":
-        return "-" if value is None else f"{value:+.2f}"
+        return "-" if value is None else unsigned_zero(f"{value:+.2f}")
     if column in row.printed:
         return row.printed[column]
     deviation = f" ± {cell(column.quantity, row.deviations[column])}" if column in row.deviations else ""

@@ -59,7 +59,10 @@ def comparison_sheet(
                 "expected one"
             )
     protocol = protocol_of(first)
-    files = find_scenes(Path(first["data"]), first["split"], layout=first["layout"], targets=False)
+    by_order = first.get("pair_by_order", False)
+    files = find_scenes(
+        Path(first["data"]), first["split"], layout=first["layout"], targets=False, pair_by_order=by_order
+    )
     by_name = {scene.name: scene for scene in files}
     rows = []
     for name in scenes or [files[0].name]:

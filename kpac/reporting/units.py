@@ -38,11 +38,16 @@ SCALES = {"parameters": 1e-6, "macs": 1e-9}  # from what results.json holds to t
 
 def signed(name: str, value: float) -> str:
     """A difference, with its sign and one digit more than the quantity itself."""
-    return f"{value * SCALES.get(name, 1):+.{QUANTITIES[name].digits + 1}f}"
+    return unsigned_zero(f"{value * SCALES.get(name, 1):+.{QUANTITIES[name].digits + 1}f}")
 
 
 def cell(name: str, value: float | None, sign: str = "") -> str:
     """A number as tables print it, "-" for none."""
     if value is None or math.isnan(value):  # such as the gain from an infinite PSNR to another
         return "-"
-    return f"{value * SCALES.get(name, 1):{sign},.{QUANTITIES[name].digits}f}"
+    return unsigned_zero(f"{value * SCALES.get(name, 1):{sign},.{QUANTITIES[name].digits}f}")
+
+
+def unsigned_zero(text: str) -> str:
+    """A number as text, without sign where it was rounded to zero: 0.00 for -0.001."""
+    return text.lstrip("+-") if not text.strip("+-0.") else text

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kpac.cpu import BAND_BYTES, accelerate, pass_bytes, plain_class
 from kpac.environment import choose_device
 from kpac.errors import UserError
+from kpac.memory import is_exhausted
 from kpac.models.network import KPACNet
 from kpac.precision import full_float32
 from kpac.restore.approximate import restore_approximately
@@ -104,7 +105,7 @@ class Restorer:
                 restored = self._restore(views, tile)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_exhausted(error):
                     raise
                 if tile == tiles[-1]:
                     raise self._out_of_memory(height, width, tile) from None
@@ -212,8 +213,3 @@ class Restorer:
         how = "whole" if tile is None else f"in tiles of {tile}"
         flag = "" if self._tileable else "--approximate "
         return UserError(f"out of memory for {width}x{height} pixels {how}; try {flag}--tile {smaller}")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Of a GPU, of NumPy, or of PyTorch on a CPU, which has no exception of its own for it."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

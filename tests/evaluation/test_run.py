@@ -14,8 +14,9 @@ import torch
 import torchvision
 
 import kpac
+from kpac.cli import main
 from kpac.errors import UserError
-from kpac.evaluation import run
+from kpac.evaluation import methods, run, scorer
 from kpac.evaluation.evaluator import score_scene
 from kpac.evaluation.methods import SavedImages
 from kpac.evaluation.request import Evaluation
@@ -191,6 +192,73 @@ def test_set_without_targets_gives_images_and_no_scores(data_root, weights, tmp_
     assert "without targets" in report
     for words in ("SSIM", "data range", "mean over", "sharp", "targets read", "Every image"):
         assert words not in report
+
+
+def test_outputs_for_a_set_without_targets_get_metrics_that_need_none(data_root, tmp_path, monkeypatch):
+    class Brightness(torch.nn.Module):
+        def forward(self, image):
+            return image.mean()
+
+    monkeypatch.setattr(scorer, "_pyiqa", lambda name, device: Brightness())
+    photos, outputs = tmp_path / "photos", tmp_path / "outputs"
+    for folder in (photos, outputs):
+        shutil.copytree(data_root / "test_c" / "source", folder)
+    for path in outputs.iterdir():
+        path.rename(path.with_stem(f"{path.stem}_restored"))
+    words = ["evaluate", "--images", f"mine={outputs}", "--data", str(photos), "--output", str(tmp_path / "results")]
+    assert main(words) == 2
+    assert main([*words, "--no-reference", "niqe"]) == 0
+    results = read_results(tmp_path / "results")
+    assert set(results["mean"]) == {"niqe"}
+    assert 0 < results["mean"]["niqe"] < 1
+
+
+def test_results_say_which_images_were_scored(labelled, weights, tmp_path):
+    results, _ = evaluate_weights(weights, Evaluation(labelled), tmp_path / "one", "cpu")
+    scored = results["scored"]
+    assert (scored["count"], scored["bit_depths"], scored["published"]) == (3, {"16": 3}, None)
+    assert sum(scored["sizes"].values()) == 3
+    path = next((labelled / "test" / "target").iterdir())
+    changed = read_pixels(path).copy()
+    changed[0, 0] ^= 1 << 8
+    write_pixels(path, changed)
+    other, _ = evaluate_weights(weights, Evaluation(labelled), tmp_path / "two", "cpu")
+    assert other["scored"]["pixels"] != scored["pixels"]
+    assert other["scored"]["names"] == scored["names"]
+
+
+def test_tiles_give_the_same_numbers(labelled, weights, tmp_path, capsys):
+    whole, _ = evaluate_weights(weights, Evaluation(labelled), tmp_path / "whole", "cpu")
+    words = ["evaluate", str(weights), "--data", str(labelled), "--output", str(tmp_path / "tiled"), "--tile", "32"]
+    assert main(words) == 0
+    assert read_results(tmp_path / "tiled")["mean"]["psnr"] == pytest.approx(whole["mean"]["psnr"], abs=1e-4)
+
+
+def test_exhausted_memory_is_one_line_that_names_tiles(labelled, weights, tmp_path, monkeypatch, capsys):
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(kpac.models.network.KPACNet, "forward", exhausted)
+    monkeypatch.setattr(methods, "accelerate", lambda model: model)
+    assert main(["evaluate", str(weights), "--data", str(labelled), "--output", str(tmp_path / "results")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "out of memory for" in error
+    assert "--tile 512" in error
+
+
+def test_run_is_evaluated_on_its_own_data_and_protocol(config_file, data_root, tmp_path, capsys):
+    words = ["train.iterations=1", "validation.every=1", "validation.protocol=dpdd-16bit"]
+    assert main(["train", str(config_file), *words]) == 0
+    folder = tmp_path / "runs" / "small"
+    assert main(["evaluate", str(folder)]) == 0
+    (path,) = folder.glob("results/*/results.json")
+    results = read_results(path)
+    assert (Path(results["data"]), results["split"], results["protocol"]) == (data_root, "test", "dpdd-16bit")
+    assert main(["evaluate", str(folder / "checkpoints" / "iteration_0000001.pt"), "--protocol", "dpdd-8bit"]) == 0
+    (folder / "config.yaml").unlink()
+    capsys.readouterr()
+    assert main(["evaluate", str(folder / "checkpoints" / "last.safetensors")]) == 2
+    assert "on which data? Name their folder with --data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mistake", ["size", "missing", "nan", "array"])
