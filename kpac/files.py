@@ -1,16 +1,22 @@
 """Files that appear whole or not at all."""
 
+import errno
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kpac.errors import UserError
 
+CANNOT_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 NAMED = ("Infinity", "-Infinity", "NaN")  # as strings in our JSON, which has no such numbers
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -32,13 +38,36 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         make_folder(path.parent, path)
         yield partial
         with partial.open("rb") as file:
-            os.fsync(file.fileno())
+            flush(file.fileno(), path)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def flush(descriptor: int, path: Path) -> None:
+    """Makes a file, or the entries of a folder, last through a power failure, where the file system can.
+
+    Args:
+        descriptor: of it, open.
+        path: of it, for a notice, once a folder, that the file system cannot.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_FLUSH:
+            raise
+        _say_once(f"{path.parent}: this file system confirms no writes; a power failure may lose the last files")
+
+
+@cache
+def _say_once(text: str) -> None:
+    log.warning(text)
 
 
 def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:

@@ -1,13 +1,31 @@
 """Memory that a program can take now, within the limits of a container."""
 
+import os
+import sys
 from pathlib import Path
-
-import psutil
 
 
 def available_bytes() -> int:
     """Bytes that can be allocated now: the machine's, or what the container still allows if that is less."""
-    return min([psutil.virtual_memory().available, *_container_bytes()])
+    try:
+        import psutil  # which needs the module resource on Linux
+
+        free = psutil.virtual_memory().available
+    except ImportError:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([free, *_container_bytes()])
+
+
+def peak_bytes_held() -> int:
+    """The most memory that this process has held so far; what it holds now where the system keeps no such record."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        import psutil
+
+        held = psutil.Process().memory_info()
+        return getattr(held, "peak_wset", held.rss)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def is_exhausted(error: BaseException) -> bool:

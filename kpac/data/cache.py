@@ -1,6 +1,5 @@
 """Decoded images as memory-mapped arrays: a crop reads its own pages of a file, not the whole PNG."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -20,6 +19,7 @@ from kpac.data.cache_store import StoredName, decoded_bytes
 from kpac.errors import UserError
 from kpac.files import whole_file
 from kpac.images import read_pixels
+from kpac.locks import Held, take_lock
 from kpac.text import bytes_text
 
 BLOCK = 4096  # a file takes whole blocks of the disk
@@ -30,12 +30,20 @@ def default_folder(root: Path) -> Path:
     """Where the decoded images of a data set go unless the user says otherwise.
 
     Inside the data set, or, when that is read-only, `$XDG_CACHE_HOME/kpac/<hash of root>` (`~/.cache` when not set).
+
+    Raises:
+        UserError: the data set is read-only, and the user has no home folder.
     """
     inside = root / ".kpac-cache"
     if os.access(inside if inside.exists() else root, os.W_OK | os.X_OK):
         return inside
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    home = named if named.is_absolute() else Path.home() / ".cache"  # the standard says to ignore relative ones
+    try:
+        home = named if named.is_absolute() else Path.home() / ".cache"  # the standard says to ignore relative ones
+    except RuntimeError:  # no HOME, and a user id without a name, as in some containers
+        raise UserError(
+            f"{root}: cannot be written, and there is no home folder; set data.cache (--cache), or HOME"
+        ) from None
     return home / "kpac" / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
 
 
@@ -207,23 +215,23 @@ class DecodedCache:
 
         Yields False on file systems without locks (some clusters' Lustre): the worst there is an image decoded twice.
         """
+        path = self.folder / ".lock"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".lock").open("w")
+            try:
+                lock = take_lock(path)
+            except Held:
+                print(f"kpac: another process is filling {self.folder}; waiting for it", file=sys.stderr, flush=True)
+                lock = take_lock(path, wait=True)
         except OSError as error:
             raise UserError(
                 f"{self.folder}: cannot be written ({error.strerror}); set data.cache to a folder that can"
             ) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"kpac: another process is filling {self.folder}; waiting for it", file=sys.stderr, flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                yield False
-                return
-            yield True
+        try:
+            yield lock is not None
+        finally:
+            if lock:
+                lock.release()
 
 
 def _store(pixels: np.ndarray, stored: Path) -> None:

@@ -1,6 +1,5 @@
 """Model x scenes x protocol -> scores of every image, of the restored output and of the blurred input beside it."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from kpac.data.dataset import Scene
 from kpac.errors import UserError
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.scorer import Scorer
-from kpac.memory import is_exhausted
+from kpac.memory import is_exhausted, peak_bytes_held
 from kpac.precision import full_float32
 from kpac.restore.tiling import restore_in_tiles
 
@@ -130,7 +128,9 @@ def restore(model: nn.Module, views: Tensor, device: torch.device, tile: int | N
     if on_gpu:
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
-    return Restored(output, seconds, torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else _resident_gb())
+    return Restored(
+        output, seconds, torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_bytes_held() / 1e9
+    )
 
 
 def score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scorer) -> Evaluated:
@@ -179,14 +179,3 @@ def _wrong_size(
 def to_array(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] -> H x W x 3."""
     return image.permute(1, 2, 0).clamp(0, 1).numpy()
-
-
-def _resident_gb() -> float:
-    """The most that the process has held so far; what it holds now where the system keeps no such record."""
-    try:
-        import resource  # not on Windows
-    except ModuleNotFoundError:
-        held = psutil.Process().memory_info()
-        return getattr(held, "peak_wset", held.rss) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import flush, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -140,9 +140,12 @@ def resume_command(folder: Path) -> str:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a renaming last through a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Makes a renaming last through a power failure, where the system can flush folders."""
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        flush(descriptor, folder)
     finally:
         os.close(descriptor)

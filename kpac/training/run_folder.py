@@ -1,22 +1,22 @@
 """The folder of a run: who may write there, what was there before, and how a run continues."""
 
-import fcntl
 import os
 import platform
 import shutil
-import weakref
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from filelock import BaseFileLock
 from typing_extensions import Self
 
 from kpac.config import Config, dump_config, load_config
 from kpac.distributed import launch_name
 from kpac.errors import UserError
 from kpac.files import whole_file
+from kpac.locks import Held, take_lock
 from kpac.training.checkpoint import Checkpoints, resume_command
 
-LOCK = ".lock"
+LOCK, HOLDER = ".lock", ".lock.holder"
 LAUNCH = ".launch"
 
 
@@ -37,15 +37,18 @@ class RunFolder:
         self.resume = resume
         self.allow_changes = allow_changes
         self.checkpoints = Checkpoints(self.path / "checkpoints", config.train.checkpoint.keep)
-        self._lock: TextIO | None = None
+        self._lock: BaseFileLock | None = None
+        self._holds = False  # without a lock, too, where the file system has none
         self._data: dict[str, Any] | None = None  # of the checkpoint
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._holds:
+            (self.path / HOLDER).unlink(missing_ok=True)
         if self._lock:
-            self._lock.close()
+            self._lock.release()
 
     def open(self) -> dict[str, Any] | None:
         """Looks, and changes nothing: whether the run can start, or from which checkpoint it continues.
@@ -102,7 +105,7 @@ class RunFolder:
             partial.write_text(dump_config(self.config), encoding="utf-8")
 
     def _entries(self) -> list[Path]:
-        return [entry for entry in self.path.iterdir() if entry.name != LOCK]
+        return [entry for entry in self.path.iterdir() if entry.name not in (LOCK, HOLDER)]
 
     def _check_free(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -152,39 +155,32 @@ class RunFolder:
 
     def _hold(self) -> None:
         """Takes the folder's lock, which the system gives back when this process ends, however it ends."""
-        if self._lock:
+        if self._holds:
             return
+        holder = self.path / HOLDER
         try:
-            lock = (self.path / LOCK).open("a+", encoding="utf-8")
+            self._lock = take_lock(self.path / LOCK)
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        except Held:
+            by = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+            raise UserError(f"{self.path}: in use by {by}, which is training there; wait for it or end it") from None
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            lock.close()
-            raise UserError(
-                f"{self.path}: in use by {holder}, which is training there; wait for it or end it"
-            ) from None
-        except OSError:  # file systems without locks, as some clusters have
-            pass
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}")
-        lock.flush()
-        self._lock = lock
-        _locks.add(lock)
+        self._holds = True
 
 
 def in_use(folder: Path) -> bool:
     """Whether a process is training in a run's folder now; False where the file system has no locks."""
-    try:
-        with (folder / LOCK).open(encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no such folder, or no locks
+    if not (folder / LOCK).is_file():
         return False
+    try:
+        lock = take_lock(folder / LOCK)
+    except Held:
+        return True
+    except OSError:  # a folder of somebody else
+        return False
+    if lock:
+        lock.release()
     return False
 
 
@@ -219,15 +215,3 @@ def differences(old: dict[str, Any], new: dict[str, Any], under: str = "") -> li
         elif before != after and dotted not in ("name", "runs"):
             found.append(f"{dotted} {before} -> {after}")
     return found
-
-
-_locks: "weakref.WeakSet[TextIO]" = weakref.WeakSet()
-
-
-def _drop_locks() -> None:
-    """A forked data worker must not hold its parent's lock beyond the parent's death."""
-    for lock in _locks:
-        lock.close()
-
-
-os.register_at_fork(after_in_child=_drop_locks)
