@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test test-long test-browser benchmark lint format clean
+.PHONY: help install quickstart test test-long test-browser benchmark lint format clean gpu
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ test-browser: install  ## the tests of the pages for a browser, in Chromium
 
 benchmark: install  ## speed and memory of the network against plain PyTorch, as ratios
 	$(BIN)/python benchmarks/network.py
+
+gpu:  ## everything that only a CUDA device can show, in ten minutes; skips it without one
+	PYTHON=$${PYTHON:-$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))} scripts/check_gpu.sh
 
 lint: install  ## ruff: lint and format, changing nothing
 	$(BIN)/ruff check .

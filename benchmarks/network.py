@@ -2,6 +2,7 @@
 
     python benchmarks/network.py [--threads 2] [--rounds 3] [--only CASE ...]
     python benchmarks/network.py --tricks      # what each trick gains: ours without it, beside ours
+    python benchmarks/network.py --gpu         # the table of benchmarks/gpu.py, and none for the CPU
 
 Prints a Markdown table of ratios. Every measurement is a process of its own, which reports its peak memory; the two
 sides take turns, so that a machine that is busy for a while is busy for both. The matrix product shows how fast the
@@ -23,9 +24,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import gpu
 from kpac import create_model
 from kpac.cpu import accelerate, banded, layers, parallel, shared_kernel, winograd
-from kpac.models.cost import count_cost
 from kpac.text import markdown_table
 
 HEADER = ["case", "plain [s]", "ours [s]", "times faster", "plain [MB]", "ours [MB]", "share", "product [GFLOP/s]"]
@@ -50,11 +51,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--tricks", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.worker:
         print(json.dumps(worker(*options.worker)))
+        return
+    if options.gpu:
+        if not torch.cuda.is_available():
+            parser.error("--gpu: PyTorch finds no CUDA device")
+        print(gpu.table(gpu.measure(torch.device("cuda"))))
         return
     if options.tricks:
         pairs = [(f"without {trick}", case) for trick, cases in TRICKS.items() for case in cases]
@@ -69,8 +76,6 @@ def main() -> None:
         rows.append(compare(case, options.threads, options.rounds))
     print(f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}\n")
     print(markdown_table(HEADER, rows))
-    if torch.cuda.is_available():
-        print("\n" + on_gpu())
 
 
 def compare(case: str, threads: int, rounds: int, other: str = "plain") -> list[str]:
@@ -163,60 +168,7 @@ def product_speed() -> float:
 def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def on_gpu() -> str:
-    """Forward pass and training step in bfloat16 beside plain PyTorch and the roofline of the card."""
-    device = torch.device("cuda")
-    a = torch.rand(8192, 8192, device=device, dtype=torch.bfloat16)
-    buffer = torch.empty(1 << 28, device=device)
-    matrix = 2 * 8192**3 / best(lambda: a @ a)
-    copies = 2 * buffer.nbytes / best(lambda: buffer.clone())
-    rows = []
-    for name, batch, size, train in (("forward 1120x1680", 1, FRAME, False), ("training 8x256", 8, (256, 256), True)):
-        macs = count_cost(create_model(NETWORK), *size).macs * batch * (3 if train else 1)
-        plain, ours = (gpu_call(batch, size, train, ours=ours) for ours in (False, True))
-        roof, slow, quick = 2 * macs / matrix, best(plain), best(ours)
-        rows.append(
-            [
-                name,
-                f"{slow * 1e3:.1f}",
-                f"{quick * 1e3:.1f}",
-                f"{slow / quick:.2f}",
-                f"{roof * 1e3:.2f}",
-                f"{quick / roof:.1f}",
-            ]
-        )
-    header = ["case", "plain [ms]", "ours [ms]", "roofline [ms]", "times faster", "times the roofline"]
-    facts = (
-        f"{torch.cuda.get_device_name()}: {matrix / 1e12:.0f} TFLOP/s bfloat16 product, {copies / 1e9:.0f} GB/s copy"
-    )
-    return f"{facts}\n\n{markdown_table(header, rows)}"
-
-
-def gpu_call(batch: int, size: tuple[int, int], train: bool, ours: bool) -> Callable[[], object]:
-    layout = torch.channels_last if ours else torch.contiguous_format
-    model = create_model(NETWORK).cuda().to(memory_format=layout)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=ours)
-    views = torch.rand(batch, 3, *size, device="cuda").contiguous(memory_format=layout)
-
-    def call() -> object:
-        with torch.set_grad_enabled(train), torch.autocast("cuda", torch.bfloat16, enabled=ours):
-            output = model(views)
-        if train:
-            (output.float() - views).abs().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return call
-
-
-def best(call: Callable[[], object]) -> float:
-    """Seconds of the median call on the GPU, warm."""
-    return median([timed(call) for _ in range(25)][5:])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+SHARED = "KPAC_SHARE_GPU"  # 1: ranks may share a GPU, and average gradients through gloo; NCCL refuses. For tests.
 _groups = count()  # process groups that this process has joined; every rank joins as many
 
 
@@ -159,12 +160,15 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         UserError: no CUDA device for this rank, or it cannot be used.
     """
     chosen = choose_device(device)
+    shared = os.environ.get(SHARED) == "1"
     if not dist.is_torchelastic_launched():
         check_usable(chosen)
         yield Ranks(0, 1, chosen)
         return
     if chosen.type == "cuda":
         local_rank, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if shared:
+            local_rank %= devices
         if local_rank >= devices:
             raise UserError(
                 f"{os.environ['LOCAL_WORLD_SIZE']} processes on this machine, but {devices} CUDA devices; "
@@ -174,7 +178,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         check_usable(chosen)
         torch.cuda.set_device(chosen)
     store, rank, world_size = _rendezvous()
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    backend = "nccl" if chosen.type == "cuda" and not shared else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     ranks = Ranks(rank, world_size, chosen, dist.new_group(backend="gloo"))
     try:
