@@ -119,12 +119,13 @@ class OptimizerConfig(Section):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Share of every parameter that a step takes away, times the learning rate; of adamw alone."""
-    groups: dict[str, ParameterGroupConfig] = {}
-    """Groups of parameters that differ, by a name of your choice; each parameter is in one at most."""
+    groups: dict[str, ParameterGroupConfig | None] = {}
+    """Groups of parameters that differ, by a name of your choice; each parameter is in one at most. Null takes a group
+    away that an extended file has."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimizerConfig":
-        decays = {"": self.weight_decay, **{f"groups.{name}.": g.weight_decay for name, g in self.groups.items()}}
+        decays = {"": self.weight_decay, **{f"groups.{name}.": g.weight_decay for name, g in self.groups.items() if g}}
         for prefix, decay in decays.items():
             if decay and self.name != "adamw":
                 raise ValueError(f"'{{prefix}}{prefix}weight_decay' is for adamw, the optimizer is {self.name}")

@@ -41,7 +41,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     """
     group_of: dict[str, str] = {}
     names = [name for name, _ in model.named_parameters()]
-    for group, settings in config.groups.items():
+    groups = {group: settings for group, settings in config.groups.items() if settings}
+    for group, settings in groups.items():
         matched = [name for name in names if any(fnmatchcase(name, pattern) for pattern in settings.parameters)]
         key = f"train.optimizer.groups.{group}.parameters"
         if not matched:
@@ -55,16 +56,16 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
                     f"{key}: '{name}' is in the group '{group_of[name]}' already; make the patterns disjoint"
                 )
             group_of[name] = group
-    result = []
-    for group in ("", *config.groups):
+    result: list[dict[str, Any]] = []
+    for group in ("", *groups):
         members = [(name, parameter) for name, parameter in model.named_parameters() if group_of.get(name, "") == group]
-        settings = config.groups.get(group)
+        own_settings = groups.get(group)
         if members:
             own: dict[str, Any] = {}
-            if settings:
-                own["lr"] = config.learning_rate * settings.learning_rate_scale
-                if settings.weight_decay is not None:
-                    own["weight_decay"] = settings.weight_decay
+            if own_settings:
+                own["lr"] = config.learning_rate * own_settings.learning_rate_scale
+                if own_settings.weight_decay is not None:
+                    own["weight_decay"] = own_settings.weight_decay
             result.append({"params": members, "group": group, **own})
     return result
 

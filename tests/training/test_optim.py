@@ -200,3 +200,10 @@ def test_moments_follow_the_memory_layout_of_the_parameters(fused, back):
     load_optimizer(fresh, optimizer.state_dict())
     assert fresh.state[resumed.weight]["exp_avg"].stride() == resumed.weight.stride()
     torch.testing.assert_close(train(resumed, fresh, steps=4), whole, atol=1e-5, rtol=0)
+
+
+def test_null_takes_a_group_of_the_extended_file_away(config_file, tmp_path):
+    parent = tmp_path / "parent.yaml"
+    parent.write_text(f"extends: {config_file}\ntrain: {{optimizer: {{groups: {{attention: {{parameters: [x]}}}}}}}}\n")
+    config = load_config(parent, ["train.optimizer.groups.attention=null"]).train.optimizer
+    assert len(make_optimizer(network(), config).param_groups) == 1
