@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from kpac import __version__
 from kpac.commands import (
@@ -28,6 +30,7 @@ from kpac.commands import (
 )
 from kpac.commands.arguments import Parser
 from kpac.errors import Stopped, UserError
+from kpac.files import from_home
 from kpac.signals import ENDING, drop_closed_terminal, is_heeded
 
 
@@ -69,7 +72,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.overrides += rest  # argparse takes them up to the first flag only
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    for name, value in vars(options).items():
+        setattr(options, name, _from_home(value))
     return options
+
+
+def _from_home(value: Any) -> Any:
+    """Paths with "~" expanded: a shell leaves it where it is quoted, or stands behind an equals sign."""
+    if isinstance(value, Path):
+        return from_home(value)
+    return [_from_home(entry) for entry in value] if isinstance(value, list) else value
 
 
 class _Terminated(SystemExit):

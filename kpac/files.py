@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ from typing import Any
 from kpac.errors import UserError
 
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
+LONGEST_NAME = 255  # bytes of a file's name, on most file systems
 NAMED = ("Infinity", "-Infinity", "NaN")  # as strings in our JSON, which has no such numbers
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         UserError: the folder or the file cannot be written, or the disk is full.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = _partial(path)
     try:
         make_folder(path.parent, path)
         yield partial
@@ -68,6 +70,24 @@ def flush(descriptor: int, path: Path) -> None:
 @cache
 def _say_once(text: str) -> None:
     log.warning(text)
+
+
+def _partial(path: Path) -> Path:
+    """The file to write to before it becomes `path`. A name has room for 255 bytes; a long one is shortened."""
+    ending = f".{os.getpid()}.partial{path.suffix}"
+    if len(os.fsencode(f".{path.stem}{ending}")) <= LONGEST_NAME:
+        return path.with_name(f".{path.stem}{ending}")
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    suffix = path.suffix if len(path.suffix) < 16 else ""
+    return path.with_name(f".{digest}.{os.getpid()}.partial{suffix}")
+
+
+def from_home(path: str | Path) -> Path:
+    """A path with a leading "~" replaced by the user's home, as shells do; unchanged where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:

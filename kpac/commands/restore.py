@@ -10,7 +10,7 @@ def add(commands: Subcommands) -> None:
     """Adds the command to the command line."""
     command = add_command(commands, "restore", restore, "restore photographs with a trained model")
     command.add_argument(
-        "photos", nargs="+", metavar="PHOTO", help="PNG, TIFF, JPEG or WebP files of 8 or 16 bits, folders, or patterns"
+        "photos", nargs="+", metavar="PHOTO", help="PNG, TIFF, JPEG, WebP, BMP or HEIC files, folders, or patterns"
     )
     command.add_argument(
         "-m",
@@ -18,7 +18,9 @@ def add(commands: Subcommands) -> None:
         type=Path,
         help="a .safetensors file, the folder of a run, or a name from 'kpac weights' (default: those of the package)",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PLACE", help="folder for the results, or a file for one"
+    )
     command.add_argument("--left", type=Path, metavar="VIEW", help="left dual-pixel view, or a folder of them")
     command.add_argument("--right", type=Path, metavar="VIEW", help="right dual-pixel view, or a folder of them")
     command.add_argument("--overwrite", action="store_true", help="replace earlier results")
@@ -40,13 +42,14 @@ def add(commands: Subcommands) -> None:
     )
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     command.add_argument(
-        "--quality", type=quality, default=95, metavar="1-100", help="of JPEG and WebP files (default: 95)"
+        "--quality", type=quality, default=95, metavar="1-100", help="of JPEG, WebP and HEIC files (default: 95)"
     )
     add_plugin_argument(command)
 
 
 def restore(options: argparse.Namespace) -> int:
     """Returns 1 if a photograph could not be restored."""
+    from kpac.errors import Stopped
     from kpac.models.registry import load_plugins
     from kpac.models.weights import load_model
     from kpac.restore.photos import plan, restore_photos
@@ -58,9 +61,12 @@ def restore(options: argparse.Namespace) -> int:
     restorer = Restorer(model, options.tile, options.precision, options.device, options.approximate, progress=True)
     given = {"center": True, "left": options.left, "right": options.right}
     restorer.check_views([name for name, view in given.items() if view])
-    jobs = plan(options.photos, options.output, options.left, options.right, options.overwrite)
-    failed = restore_photos(restorer, jobs, options.quality)
-    say(f"restored {len(jobs) - failed} of {len(jobs)}: {options.output}")
+    planned = plan(options.photos, options.output, options.left, options.right, options.overwrite)
+    try:
+        failed = restore_photos(restorer, planned.jobs, options.quality)
+    except KeyboardInterrupt:
+        raise Stopped("interrupted; the same command restores the rest", 130) from None
+    say(f"{planned.summary(failed)}: {options.output}")
     return 1 if failed else 0
 
 

@@ -11,6 +11,7 @@ import yaml
 from kpac.config.checks import Source, nearest, validate
 from kpac.config.sections import Config, ModelConfig
 from kpac.errors import UserError
+from kpac.files import from_home
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -59,7 +60,7 @@ def _read_chain(path: Path) -> Iterator[Source]:
             return reversed(chain)
         if not isinstance(parent, str):
             raise UserError(f"{path}: 'extends' should be the path of one YAML file, found {parent!r}")
-        child, path = path, path.parent / parent
+        child, path = path, path.parent / from_home(parent)
         if not path.is_file():
             raise UserError(f"{child}: extends {path}: no such file{_nearest_file(path, seen)}")
 

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from kpac.config.checks import Section, Source
+from kpac.files import from_home
 
 Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1, strict=True)]  # strict: "gray: true" would mean always
 Scale = Annotated[float, Field(gt=0, le=1)]
 Deviation = Annotated[float, Field(gt=0)]
+UserPath = Annotated[Path, AfterValidator(from_home)]  # "~" is the user's home
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -82,7 +84,7 @@ class AugmentConfig(Section):
 
 
 class DataConfig(Section):
-    root: Path
+    root: UserPath
     """Folder of the data set; relative to the working directory."""
     layout: str = "auto"
     """How the data set lies on disk, a name from data/README.md; "auto" looks."""
@@ -98,7 +100,7 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes of each rank that prepare batches; 0 prepares them in the training process. Null: for a GPU, one less
     than the cores that the rank may use, and no more than 14; for a CPU, two. The batches are the same with any."""
-    cache: Path | None = None
+    cache: UserPath | None = None
     """Folder for decoded images; by default `.kpac-cache` inside `root`, or the user's cache when that is read-only."""
 
 
@@ -232,7 +234,7 @@ class TrainConfig(Section):
     """Crops a step, over all devices together."""
     losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
     """Terms of the training loss and their weights: l1, mse, charbonnier, ssim, frequency, perceptual."""
-    perceptual_weights: Path | None = None
+    perceptual_weights: UserPath | None = None
     """VGG-19's weights for the perceptual loss, torchvision's file; by default its own copy, downloaded once."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -241,7 +243,7 @@ class TrainConfig(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Averages the weights over the iterations, with this share of the old average kept; the average is validated and
     saved as the weights. Null for none."""
-    initial_weights: Path | None = None
+    initial_weights: UserPath | None = None
     """A .safetensors file, or a run's folder, of the same network to start from."""
     accumulate: Positive = 1
     """Parts that each process computes its share of a batch in, one after the other: the same step in less memory."""
@@ -280,7 +282,7 @@ class ValidationConfig(Section):
 class Config(Section):
     name: Annotated[str, AfterValidator(_name_of_a_folder), Field(json_schema_extra={"pattern": RUN_NAME})]
     """Name of the run; its folder is `runs/NAME`."""
-    runs: Path = Path("runs")
+    runs: UserPath = Path("runs")
     """Folder of all runs; relative to the working directory."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the initial weights, the order of the scenes and every random draw."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from kpac.errors import UserError
 from kpac.images.kinds import HAS_HEIF, HEIF_EXTRA, HEIF_SUFFIXES, RAW_SUFFIXES, SUFFIXES, WHAT_TO_DO_WITH_RAW
 
 log = logging.getLogger(__name__)
@@ -34,17 +35,17 @@ def left_out(folder: str | Path) -> dict[str, int]:
     return dict(Counter(suffix for suffix in suffixes if suffix and suffix not in known).most_common())
 
 
-def left_out_text(counts: Mapping[str, int]) -> str:
-    """ "left out: 12 .heic, 3 .nef" with what to do about them; "" for nothing."""
+def left_out_text(counts: Mapping[str, int], advice: bool = True) -> str:
+    """ "left out: 12 .heic, 3 .nef", and what to do about them; "" for nothing."""
     if not counts:
         return ""
     text = "left out: " + ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
-    advice = []
+    what_to_do = []
     if not HAS_HEIF and counts.keys() & set(HEIF_SUFFIXES):
-        advice.append(HEIF_EXTRA)
+        what_to_do.append(HEIF_EXTRA)
     if counts.keys() & RAW_SUFFIXES:
-        advice.append(f"RAW: {WHAT_TO_DO_WITH_RAW}")
-    return f"{text} ({'; '.join(advice)})" if advice else text
+        what_to_do.append(f"RAW: {WHAT_TO_DO_WITH_RAW}")
+    return f"{text} ({'; '.join(what_to_do)})" if advice and what_to_do else text
 
 
 @cache
@@ -57,4 +58,7 @@ def say_left_out(folder: Path) -> None:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())
+    try:
+        return sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None

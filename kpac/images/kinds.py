@@ -31,6 +31,8 @@ RAW_SUFFIXES = frozenset(_RAW.split())
 WHAT_TO_DO_WITH_RAW = "develop it first (darktable, RawTherapee, dcraw) and save it as 16-bit TIFF"
 HEIF_EXTRA = "reading HEIC needs an extra: pip install 'kpac[heic]'"
 
+NOT_READ = frozenset((".gif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".ppm", ".pgm", ".pdf", ".svg"))
+
 HEAD = 64  # bytes that tell the kind
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2"}
 _MAGIC = (  # kinds that are refused, by their first bytes
@@ -78,6 +80,16 @@ def format_of(path: Path) -> str:
 def format_for(suffix: str) -> str | None:
     """The format that a suffix stands for; None where it stands for none that can be written."""
     return next((name for name, suffixes in READ.items() if suffix.lower() in suffixes), None)
+
+
+def can_write(path: Path) -> bool:
+    """Whether the suffix stands for a format that is written."""
+    return format_for(path.suffix) is not None
+
+
+def is_of_a_photograph(suffix: str) -> bool:
+    """Whether a suffix stands for photographs, read or not."""
+    return suffix.lower() in {*SUFFIXES, *HEIF_SUFFIXES, *RAW_SUFFIXES, *NOT_READ}
 
 
 def raw_error(path: Path) -> UserError:

@@ -1,17 +1,28 @@
-"""Photographs on disk -> restored photographs in a folder."""
+"""Photographs on disk -> restored photographs in a folder, or one in a file."""
 
 import glob
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
 from kpac.errors import UserError
-from kpac.files import make_folder
-from kpac.images import SUFFIXES, read_photograph
+from kpac.files import from_home, make_folder
+from kpac.images import (
+    SUFFIXES,
+    can_write,
+    is_of_a_photograph,
+    left_out,
+    left_out_text,
+    list_images,
+    read_header,
+    read_photograph,
+    say_left_out,
+)
 from kpac.restore.restorer import Restorer
 
 
@@ -23,60 +34,95 @@ class Job:
     target: Path
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What to do.
+
+    Args:
+        jobs: photographs to restore.
+        skipped: results of an earlier call, which stay as they are.
+        left_out: suffix -> number of files of the named folders that nobody reads.
+    """
+
+    jobs: list[Job]
+    skipped: list[Path] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def summary(self, failed: int) -> str:
+        """How many photographs were restored, skipped, failed and left out, in one line."""
+        text = f"restored {len(self.jobs) - failed} of {len(self.jobs) + len(self.skipped)}"
+        if self.skipped:
+            them = "it" if len(self.skipped) == 1 else "them"
+            text += f", skipped {len(self.skipped)} restored before (--overwrite replaces {them})"
+        if failed:
+            text += f", {failed} failed"
+        return "; ".join(filter(None, [text, left_out_text(self.left_out, advice=False)]))
+
+
 def plan(
     photos: Sequence[str],
     output: Path,
     left: Path | None = None,
     right: Path | None = None,
     overwrite: bool = False,
-) -> list[Job]:
+) -> Plan:
     """What to read and where to write; nothing is restored before all of it is clear.
+
+    Results that are there already are skipped, so that a call that was interrupted continues when it is repeated.
 
     Args:
         photos: files, folders, whose images are taken, or patterns such as "trip/**/*.jpg".
-        output: the folder for the results, made when needed; each keeps its file's name.
+        output: the folder for the results, made when needed, where each keeps its file's name; for a single photograph
+            also a file, told by its suffix.
         left, right: the dual-pixel views: files for a single photograph, or folders with files of the same names.
         overwrite: replaces results of an earlier call.
 
     Raises:
-        UserError: nothing found, two photographs of one name, a result that exists, a folder that cannot be written.
+        UserError: nothing found, two photographs of one name, a file in the way that is no result, a folder that cannot
+            be written.
     """
     centers = [path for name in photos for path in _find(name)]
+    folder, name = _where_to_write(output, centers)
     jobs: dict[str, Job] = {}
     for center in centers:
-        if center.name in jobs:
-            other = jobs[center.name].views["center"]
+        target = folder / (name or center.name)
+        if target.name in jobs:
+            other = jobs[target.name].views["center"]
             if center.samefile(other):
                 continue
-            raise UserError(f"{center} and {other}: both would become {output / center.name}; restore them separately")
+            raise UserError(f"{center} and {other}: both would become {target}; restore them separately")
         views = {"center": center}
-        for name, place in (("left", left), ("right", right)):
+        for view, place in (("left", left), ("right", right)):
             if place is not None:
-                views[name] = other_view(center, place, len(centers))
-        jobs[center.name] = Job(views, output / center.name)
+                views[view] = other_view(center, place, len(centers))
+        jobs[target.name] = Job(views, target)
     for job in jobs.values():
         if job.target.exists() and any(job.target.samefile(path) for path in job.views.values()):
-            raise UserError(f"{job.target}: is the photograph itself; name another folder")
-    there = [job.target for job in jobs.values() if job.target.exists()]
-    if there and not overwrite:
-        more = f" (and {len(there) - 1} more)" if there[1:] else ""
-        raise UserError(f"{there[0]}: exists already{more}; --overwrite replaces it")
-    make_folder(output)
+            raise UserError(f"{job.target}: cannot be written, because it is the photograph itself; name another place")
+    there = [] if overwrite else [job for job in jobs.values() if job.target.exists()]
+    in_the_way = [job.target for job in there if name or not _is_result(job)]
+    if in_the_way:
+        more = f" (and {len(in_the_way) - 1} more)" if in_the_way[1:] else ""
+        raise UserError(f"{in_the_way[0]}: exists already{more}; --overwrite replaces it")
+    make_folder(folder)
     try:
-        with tempfile.TemporaryFile(dir=output):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
-    return list(jobs.values())
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    skipped = [job.target for job in there]
+    folders = {path for path in map(from_home, photos) if path.is_dir()}
+    unread = sum((Counter(left_out(path)) for path in folders), Counter())
+    return Plan([job for job in jobs.values() if job.target not in skipped], skipped, dict(unread.most_common()))
 
 
 def restore_photos(restorer: Restorer, jobs: Sequence[Job], quality: int = 95) -> int:
-    """Restores one photograph after the other; a file that fails is named on stderr, and the rest goes on.
+    """Restores one photograph after the other; one that fails is named on stderr, and the rest goes on.
 
     Args:
         restorer: for as many views as the jobs have.
         jobs: see `plan`.
-        quality: of JPEG and WebP, 1 to 100.
+        quality: of JPEG, WebP and HEIC, 1 to 100.
 
     Returns:
         How many failed.
@@ -89,6 +135,10 @@ def restore_photos(restorer: Restorer, jobs: Sequence[Job], quality: int = 95) -
             except UserError as error:
                 failed += 1
                 progress.write(f"kpac: {error}", file=sys.stderr)
+            except Exception as error:  # whatever one photograph raises, the others do not pay for it
+                failed += 1
+                reason = " ".join(str(error).split())[:200]
+                progress.write(f"kpac: {job.views['center']}: {type(error).__name__}: {reason}", file=sys.stderr)
     return failed
 
 
@@ -107,16 +157,40 @@ def _restore(restorer: Restorer, job: Job, quality: int) -> None:
         ) from None
 
 
+def _where_to_write(output: Path, centers: Iterable[Path]) -> tuple[Path, str | None]:
+    """The folder, and the name of the file in it when `output` names one."""
+    one = len(set(centers)) == 1
+    if output.is_dir() or not output.suffix:
+        return output, None
+    if can_write(output):
+        if not one:
+            raise UserError(f"{output}: is the name of one file, for {len(set(centers))} photographs; name a folder")
+        return output.parent, output.name
+    if one and is_of_a_photograph(output.suffix):
+        raise UserError(f"{output}: cannot write this format; use one of {', '.join(SUFFIXES)}, or name a folder")
+    return output, None
+
+
+def _is_result(job: Job) -> bool:
+    """Whether a file is what restoring a photograph gives, by its size; True for photographs that cannot be read."""
+    photograph, result = read_header(job.views["center"]), read_header(job.target)
+    if photograph is None or result is None:
+        return photograph is None
+    return sorted((photograph.width, photograph.height)) == sorted((result.width, result.height))
+
+
 def _find(name: str) -> list[Path]:
-    path = Path(name)
+    path = from_home(name)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+        files = list_images(path)
         if not files:
-            raise UserError(f"{path}: holds no image; expected {', '.join(SUFFIXES)}")
+            unread = left_out_text(left_out(path))
+            raise UserError(f"{path}: holds no image; expected {', '.join(SUFFIXES)}{unread and '; '}{unread}")
+        say_left_out(path)
         return files
     if path.exists():
         return [path]
-    matches = glob.glob(name, recursive=True)  # noqa: PTH207 (a pattern may be absolute)
+    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (a pattern may be absolute)
     files = sorted(Path(match) for match in matches if Path(match).is_file())
     if not files:
         raise UserError(f"{name}: no such file" if not glob.has_magic(name) else f"{name}: matches no file")

@@ -17,6 +17,7 @@ from kpac.precision import full_float32
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
 from kpac.restore.tiling import kept_values, restore_in_tiles
+from kpac.text import bytes_text
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 DEFAULT_PRECISION = {"cpu": "float32", "cuda": "float16"}  # measured in docs/restore.md
@@ -97,6 +98,7 @@ class Restorer:
         views = self._check({"center": image, "left": left, "right": right})
         height, width = image.shape[:2]
         tile = self.choose_tile(height, width) if self.tile == "auto" else self.tile
+        self._require_memory(height, width, tile)
         tiles = [tile]
         if self.tile == "auto" and self._tileable:
             tiles += [side for side in TILES if tile is None or side < tile]
@@ -154,6 +156,17 @@ class Restorer:
         peak = peak_bytes(self.model, height, width, self.dtype)
         workspace = WORKSPACE if self.device.type == "cuda" else 0
         return None if peak is None else int(OVERHEAD * (peak + kept)) + workspace
+
+    def _require_memory(self, height: int, width: int, tile: int | None) -> None:
+        """Refuses an image for which not even the smallest tiles fit: a system may end a program that tries."""
+        if self.tile != "auto" or tile != TILES[-1] or self.device.type != "cpu":
+            return
+        need, room = self.estimate_bytes(height, width, tile), available_bytes(self.device)
+        if need is not None and need > room:
+            raise UserError(
+                f"restoring {width}x{height} pixels takes {bytes_text(need)} of memory in tiles of {tile}, "
+                f"{bytes_text(room)} is free; end other programs, or cut it into parts"
+            )
 
     def check_views(self, names: Sequence[str]) -> None:
         """Refuses other views than the network reads.
