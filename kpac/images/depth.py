@@ -42,7 +42,18 @@ def full_range(values: np.ndarray, depth: int) -> np.ndarray:
         return values.astype(dtype, copy=False)
     count = 1 << depth
     table = np.rint(np.arange(count) * (np.iinfo(dtype).max / (count - 1))).astype(dtype)
-    return table[values.astype(np.uint16, copy=False)]
+    return looked_up(values, table)
+
+
+def looked_up(indices: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """`table[indices]`, without the copy of all indices as 64-bit integers that NumPy makes.
+
+    Shape: H x ... integers and N x ... -> H x ... x ...
+    """
+    result = np.empty(indices.shape + table.shape[1:], table.dtype)
+    for start in range(0, len(indices), ROWS):
+        result[start : start + ROWS] = table[indices[start : start + ROWS].astype(np.intp)]
+    return result
 
 
 def at_bit_depth(pixels: np.ndarray, file_format: str, bit_depth: BitDepth | None) -> np.ndarray:

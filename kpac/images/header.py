@@ -24,3 +24,13 @@ class ImageHeader:
     def decoded_bytes(self) -> int:
         """Bytes of the decoded pixels, H x W x 3."""
         return self.width * self.height * 3 * (2 if self.bit_depth > 8 else 1)
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what reading takes at the most: the channels as they are stored, twice, and the decoded pixels, twice.
+
+        `read_photograph` took less than that for every kind of file of 24 megapixels: TIFF in planes took most.
+        """
+        channels = (1 if self.gray else 3) + self.alpha
+        stored = self.width * self.height * channels * max(1, -(-self.bit_depth // 8))
+        return 2 * stored + 2 * self.decoded_bytes

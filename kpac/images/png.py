@@ -6,7 +6,6 @@ copied, as far as the specification says that they stay true for other pixels (P
 
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import imagecodecs
@@ -52,18 +51,20 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def read(path: Path) -> Photograph:
-    """Reads a PNG of any colour type and bit depth."""
-    encoded = path.read_bytes()
-    chunks = list(_chunks(encoded))
-    frames = next((content for name, content in chunks if name == b"acTL"), None)
-    if frames is not None and len(frames) >= 4 and struct.unpack(">I", frames[:4])[0] > 1:
-        raise UserError(f"{path}: is an animation of {struct.unpack('>I', frames[:4])[0]} images; expected one image")
-    pixels = b"".join(_encode(name, content) for name, content in chunks if name in PIXELS)
-    channels = imagecodecs.png_decode(SIGNATURE + pixels)
+    """Reads a PNG of any colour type and bit depth.
+
+    Raises:
+        UserError: an animation.
+    """
+    pixels, beside = _split(path.read_bytes())
+    frames = next((content for name, content in beside if name == b"acTL" and len(content) == 8), bytes(8))
+    if (count := struct.unpack(">I", frames[:4])[0]) > 1:
+        raise UserError(f"{path}: is an animation of {count} images; expected one image")
+    channels = imagecodecs.png_decode(pixels)
     channels = channels[..., None] if channels.ndim == 2 else channels
-    tags = _exif(chunks)
-    kept = [(name, content) for name, content in chunks if _stays_true(name)]
-    left = sorted({name for name, _ in chunks if not _stays_true(name)} - PIXELS - OF_THE_OLD_FILE - ANIMATION)
+    tags = _exif(beside)
+    kept = [(name, content) for name, content in beside if _stays_true(name)]
+    left = sorted({name for name, _ in beside if not _stays_true(name)} - OF_THE_OLD_FILE - ANIMATION)
     metadata = Metadata(tags, _profile(kept), _xmp(kept), _dpi(kept), own=kept)
     behind = tuple(f"PNG chunk {name.decode('latin-1')}" for name in left)
     return Photograph.from_channels(channels, "PNG", tags.number(ORIENTATION, 1), metadata, behind)
@@ -82,27 +83,31 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
     return encoded[:IHDR_END] + b"".join(_encode(*chunk) for chunk in chunks) + encoded[IHDR_END:], []
 
 
-def _chunks(encoded: bytes) -> Iterator[Chunk]:
-    """The chunks up to the end; damaged ones that pictures do without are passed over."""
+def _split(encoded: bytes) -> tuple[bytes, list[Chunk]]:
+    """A PNG of nothing but pixels, and the other chunks; damaged ones that pictures do without are passed over."""
     content, at = memoryview(encoded), len(SIGNATURE)
+    pixels, beside = [SIGNATURE], []
     while at + 12 <= len(encoded):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")
         name = bytes(content[at + 4 : at + 8])
         if end + 4 > len(encoded):
             break
         if zlib.crc32(content[at + 4 : end]).to_bytes(4, "big") == content[end : end + 4]:
-            yield name, bytes(content[at + 8 : end])
+            if name in PIXELS:
+                pixels.append(content[at : end + 4])  # not copied before all are joined
+            else:
+                beside.append((name, bytes(content[at + 8 : end])))
         elif name[:1].isupper():
             raise ValueError(f"chunk {name.decode('latin-1')}: wrong checksum")
         if name == b"IEND":
-            return
+            return b"".join(pixels), beside
         at = end + 4
     raise ValueError("no IEND chunk")
 
 
 def _stays_true(name: bytes) -> bool:
     """Whether a chunk can be copied beside other pixels: by its name's fourth letter, or by what we know of it."""
-    if name in PIXELS or name in ANIMATION or name in OF_THE_OLD_FILE:
+    if name in ANIMATION or name in OF_THE_OLD_FILE:
         return False
     return name in COLOURS or (name[:1].islower() and name[3:4].islower())
 

@@ -22,10 +22,6 @@ log = logging.getLogger(__name__)
 # Counts up whenever a file may give other pixels than before; decoded copies of other versions are not used.
 READER_VERSION = 2
 
-# What decoding takes at the most, by the bytes of the decoded pixels: the decoder's channels, those turned upright, and
-# the file itself. Measured with TIFF in planes, the worst: 2.7.
-OVERHEAD = 3
-
 
 def read_photograph(path: str | Path) -> Photograph:
     """Reads a photograph with all that its file carries.
@@ -94,7 +90,7 @@ def _header(path: Path, file_format: str) -> ImageHeader:
 
 def _require_memory(path: Path, header: ImageHeader) -> None:
     """Refuses what does not fit: a photograph that is too large for the machine, or a header that is damaged."""
-    need, free = OVERHEAD * header.decoded_bytes, available_bytes()
+    need, free = header.memory_bytes, available_bytes()
     if need > free:
         raise UserError(
             f"{path}: is {header.width}x{header.height}; reading it takes {bytes_text(need)} of memory, "

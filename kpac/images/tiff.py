@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 
 from kpac.errors import UserError
-from kpac.images.depth import ROWS, full_range, unmultiplied
+from kpac.images.depth import ROWS, full_range, looked_up, unmultiplied
 from kpac.images.directories import (
     DESCRIPTIVE,
     EXIF,
@@ -195,8 +195,8 @@ def _require_all_parts(page: tifffile.TiffPage) -> None:
 
 def _channels(path: Path, page: tifffile.TiffPage) -> np.ndarray:
     """H x W x C, uint8 or uint16, over the full range, black at 0, colours not multiplied by alpha."""
-    stored = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # planes, H, W, channels
-    channels = np.moveaxis(stored, 0, 2).reshape(*stored.shape[1:3], -1)
+    channels = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # planes, H, W, channels
+    channels = np.moveaxis(channels, 0, 2).reshape(*channels.shape[1:3], -1)
     if channels.shape[:2] != (page.imagelength, page.imagewidth) or channels.shape[2] != page.samplesperpixel:
         raise ValueError(f"decoded to {channels.shape}")
     colours = COLOURS[int(page.photometric)]
@@ -207,7 +207,8 @@ def _channels(path: Path, page: tifffile.TiffPage) -> np.ndarray:
     else:
         channels = full_range(channels.view(np.uint8) if channels.dtype == bool else channels, page.bitspersample)
     if page.photometric == WHITE_IS_ZERO:
-        channels = np.concatenate([~channels[..., :1], channels[..., 1:]], axis=2)
+        channels = channels.copy() if not channels.flags.writeable else channels
+        np.invert(channels[..., 0], out=channels[..., 0])
     if channels.shape[2] > colours and page.extrasamples and page.extrasamples[0] == ASSOCIATED:
         channels = unmultiplied(channels)
     return channels
@@ -217,19 +218,19 @@ def _through_palette(indices: np.ndarray, page: tifffile.TiffPage) -> np.ndarray
     """8-bit colours, as libtiff shows them: the upper bytes of the palette, unless it is one of 8 bits."""
     palette = np.asarray(page.tags[COLOUR_MAP].value, np.uint16).reshape(3, -1)
     palette = palette >> 8 if palette.max() > 255 else palette
-    return palette.astype(np.uint8).T[indices.astype(np.intp)]
+    return looked_up(indices, palette.astype(np.uint8).T)
 
 
 def _from_unit_range(path: Path, values: np.ndarray) -> np.ndarray:
     """Floats in [0, 1] as 16 bits; half a step outside is rounding."""
     pixels = np.empty(values.shape, np.uint16)
     for start in range(0, len(values), ROWS):
-        rows = values[start : start + ROWS].astype(np.float64)
-        steps = np.rint(rows * 65535)
+        with np.errstate(invalid="ignore"):
+            steps = np.rint(values[start : start + ROWS].astype(np.float64) * 65535)
         if not ((steps >= 0) & (steps <= 65535)).all():  # NaN is neither
-            with np.errstate(invalid="ignore"):
-                low, high = np.nanmin(values), np.nanmax(values)
-            more = " and NaN" if np.isnan(values).any() else ""
+            known = values[~np.isnan(values)]
+            low, high = (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
+            more = " and NaN" if known.size < values.size else ""
             raise UserError(
                 f"{path}: holds floats from {low:g} to {high:g}{more}; expected values in [0, 1], as no file says what "
                 "others mean. Scale them first"

@@ -168,7 +168,7 @@ def test_limit_of_a_photograph_is_memory_and_is_said_in_bytes(tmp_path, monkeypa
     Image.new("RGB", (2000, 1000)).save(tmp_path / "a.png")
     assert read_photograph(tmp_path / "a.png").pixels.shape == (1000, 2000, 3)
     monkeypatch.setattr("kpac.images.reading.available_bytes", lambda: 6_000_000)
-    expect(tmp_path / "a.png", "is 2000x1000; reading it takes 18.0 MB of memory, 6.0 MB is free")
+    expect(tmp_path / "a.png", "is 2000x1000; reading it takes 24.0 MB of memory, 6.0 MB is free")
 
 
 def test_pixels_that_a_header_promises_and_the_file_lacks_are_refused(tmp_path):
