@@ -61,6 +61,100 @@ def test_file_that_is_named_twice_is_restored_once(tmp_path, weights):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo 0.png", "photo 1.png"]
 
 
+def test_whatever_one_photograph_raises_the_rest_is_done(capsys, monkeypatch, tmp_path, weights):
+    photos = write_photos(tmp_path / "photos", 3, 24, 24)
+
+    def read(path: Path):
+        if path.name == "photo 1.png":
+            raise ZeroDivisionError("of a kind that\nnobody thought of")
+        return read_photograph(path)
+
+    monkeypatch.setattr("kpac.restore.photos.read_photograph", read)
+    assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert f"kpac: {photos / 'photo 1.png'}: ZeroDivisionError: of a kind that nobody thought of\n" in error
+    assert f"restored 2 of 3, 1 failed: {tmp_path / 'out'}" in error
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo 0.png", "photo 2.png"]
+
+
+def test_interrupted_folder_continues_with_the_same_command(capsys, monkeypatch, tmp_path, weights):
+    photos, output = write_photos(tmp_path / "photos", 3, 24, 24), tmp_path / "out"
+
+    def interrupted(path: Path):
+        if path.name == "photo 2.png":
+            raise KeyboardInterrupt
+        return read_photograph(path)
+
+    monkeypatch.setattr("kpac.restore.photos.read_photograph", interrupted)
+    assert restore(photos, "-m", weights, "-o", output) == 130
+    assert "interrupted; the same command restores the rest" in capsys.readouterr().err
+    before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert sorted(before) == ["photo 0.png", "photo 1.png"]
+    monkeypatch.undo()
+    assert restore(photos, "-m", weights, "-o", output) == 0
+    assert "restored 1 of 3, skipped 2 restored before (--overwrite replaces them)" in capsys.readouterr().err
+    after = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert sorted(after) == ["photo 0.png", "photo 1.png", "photo 2.png"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_files_that_nobody_reads_are_counted(capsys, monkeypatch, tmp_path, weights):
+    monkeypatch.setattr("kpac.images.folder.HAS_HEIF", False)
+    monkeypatch.setattr("kpac.images.folder.SUFFIXES", (".png",))
+    photos = write_photos(tmp_path / "photos", 1, 24, 24)
+    for name in ("a.heic", "b.HEIC", "c.nef", "notes.txt", ".hidden.nef"):
+        (photos / name).write_bytes(b"")
+    (photos / "folder.nef").mkdir()
+    assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 0
+    error = capsys.readouterr().err
+    assert f"kpac: {photos}: left out: 2 .heic, 1 .nef (reading HEIC needs an extra: pip install 'kpac[heic]'" in error
+    assert f"restored 1 of 1; left out: 2 .heic, 1 .nef: {tmp_path / 'out'}" in error
+    (photos / "photo 0.png").unlink()
+    line = fails(capsys, "restore", photos, "-m", weights, "-o", tmp_path / "out")
+    assert "holds no image" in line
+    assert "left out: 2 .heic, 1 .nef" in line
+
+
+def test_one_photograph_becomes_the_file_that_is_named(capsys, tmp_path, weights):
+    photos = write_photos(tmp_path / "photos", 2, 24, 30)
+    one = photos / "photo 0.png"
+    formats = {"png": "PNG", "jpg": "JPEG", "tif": "TIFF", "webp": "WEBP", "bmp": "BMP"}
+    for name in (f"restored.{suffix}" for suffix in formats):
+        assert restore(one, "-m", weights, "-o", tmp_path / name) == 0
+        assert (tmp_path / name).is_file()
+        assert read_photograph(tmp_path / name).format == {"jpg": "JPEG", "tif": "TIFF"}.get(
+            name[-3:], name[9:].upper()
+        )
+    assert np.array_equal(read_pixels(tmp_path / "restored.tif"), read_pixels(tmp_path / "restored.png"))
+    line = fails(capsys, "restore", one, "-m", weights, "-o", tmp_path / "restored.png")
+    assert "restored.png: exists already; --overwrite replaces it" in line
+    assert restore(one, "-m", weights, "-o", tmp_path / "restored.png", "--overwrite") == 0
+    line = fails(capsys, "restore", photos, "-m", weights, "-o", tmp_path / "all.png")
+    assert "all.png: is the name of one file, for 2 photographs; name a folder" in line
+    line = fails(capsys, "restore", one, "-m", weights, "-o", tmp_path / "restored.gif")
+    assert "restored.gif: cannot write this format; use one of .png" in line
+    assert restore(one, "-m", weights, "-o", tmp_path / "version 2.1") == 0
+    assert [path.name for path in (tmp_path / "version 2.1").iterdir()] == ["photo 0.png"]
+
+
+def test_home_and_names_of_255_bytes(monkeypatch, tmp_path, weights):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photos = write_photos(tmp_path / "photos", 1, 24, 30)
+    long = "ü" * 125 + "x.png"
+    assert len(long.encode()) == 255
+    (photos / "photo 0.png").rename(photos / long)
+    assert restore("~/photos", "-m", f"~/{weights.name}", "-o", "~/out") == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [long]
+    assert restore("~/photos/*", "-m", f"~/{weights.name}", "-o", "~/out", "--overwrite") == 0
+
+
+def test_photograph_that_fits_in_no_tiles_is_refused_in_bytes(capsys, monkeypatch, tmp_path, weights):
+    photos = write_photos(tmp_path / "photos", 1, 24, 30)
+    monkeypatch.setattr("kpac.restore.restorer.available_bytes", lambda _: 1000)
+    assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
+    assert "of memory in tiles of 128, 1.0 kB is free; end other programs" in capsys.readouterr().err
+
+
 def test_network_that_gives_nan_writes_no_black_photograph(capsys, tmp_path, weights):
     model = kpac.load_model(weights)
     next(model.parameters()).data.fill_(float("nan"))
