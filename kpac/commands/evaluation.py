@@ -11,6 +11,7 @@ from kpac.commands.arguments import (
     add_group,
     add_layout_arguments,
     add_plugin_argument,
+    chosen_model,
     positive,
     say,
 )
@@ -22,7 +23,13 @@ def add(commands: Subcommands) -> None:
     command = add_command(
         commands, "evaluate", evaluate, "score models, or images of any method, on data sets, under a named protocol"
     )
-    command.add_argument("models", type=Path, nargs="*", metavar="MODEL", help=".safetensors files or folders of runs")
+    command.add_argument(
+        "models",
+        type=Path,
+        nargs="*",
+        metavar="MODEL",
+        help="weights files, folders of runs, or names from 'kpac weights' (default: those of the package)",
+    )
     command.add_argument(
         "--images",
         action="append",
@@ -138,6 +145,8 @@ def evaluate(options: argparse.Namespace) -> None:
     from kpac.reporting.tables import summary_table
 
     load_plugins(options.plugin)
+    if not options.models and not options.images and options.data:
+        options.models = [chosen_model(None)]
     if not options.models and not options.images:
         raise UserError("evaluate: expected a model, or --images with the outputs of another method")
     without_data = [] if options.data else [*options.images, *(path for path in options.models if not run_folder(path))]
