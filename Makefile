@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test test-long test-browser benchmark lint format clean gpu
+.PHONY: help install quickstart test test-long test-browser benchmark lint format docs clean gpu
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ lint: install  ## ruff: lint and format, changing nothing
 format: install  ## ruff: fix and format in place
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install  ## the documentation as a site, in build/site
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet
 
 clean:  ## remove the environment and caches; runs and data stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -9,7 +9,21 @@ Names are imported on first use, so that `kpac --help` does not wait for PyTorch
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for editors and type checkers
+    from kpac.config import load_config as load_config
+    from kpac.errors import UserError as UserError
+    from kpac.images import read_photograph as read_photograph
+    from kpac.models import KPACBlock as KPACBlock
+    from kpac.models import KPACNet as KPACNet
+    from kpac.models import ScaleAttention as ScaleAttention
+    from kpac.models import ShapeAttention as ShapeAttention
+    from kpac.models import create_model as create_model
+    from kpac.models import load_model as load_model
+    from kpac.models import register as register
+    from kpac.models import save_model as save_model
+    from kpac.restore.restorer import Restorer as Restorer
 
 __version__ = "0.1.0"
 

@@ -17,6 +17,7 @@ from kpac import __version__
 from kpac.commands import (
     config,
     data,
+    env,
     evaluation,
     experiments,
     export,
@@ -146,6 +147,7 @@ def make_parser() -> argparse.ArgumentParser:
         models,
         data,
         config,
+        env,
     )
     for module in modules:
         module.add(commands)

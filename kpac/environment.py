@@ -6,7 +6,7 @@ import platform
 import subprocess
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from kpac.errors import UserError
 log = logging.getLogger(__name__)
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+OPTIONAL = ("numba", "onnxruntime", "huggingface-hub", "lpips", "pyiqa", "wandb", "submitit")
 PACKAGES = ("kpac", "torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "safetensors")
 
 
@@ -104,6 +105,40 @@ def describe() -> dict[str, Any]:
         "packages": {**{name: _version(name) for name in PACKAGES}, "torch": torch.__version__},
         "git": _git_revision(),
     }
+
+
+def report() -> dict[str, str | None]:
+    """What a bug report needs, line by line: system, Python, packages, devices, code revision, this package's folder.
+
+    A package that is not installed has the value None.
+    """
+    git = _git_revision()
+    revision = git and git["revision"] + (" with local changes" if git["dirty"] else "")
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: torch.__version__ if name == "torch" else _version(name) for name in (*PACKAGES, *OPTIONAL)},
+        "cpu": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else None,
+        **_gpus(),
+        "revision": revision,
+        "folder": str(Path(__file__).parent),
+    }
+
+
+def _processor() -> str:
+    """The processor's product name, where Linux tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> dict[str, str | None]:
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {f"gpu {index}": name for index, name in enumerate(names)} or {"gpu": None}
 
 
 def _version(package: str) -> str | None:

@@ -1,12 +1,16 @@
 """The device is chosen as asked, and what keeps it from being used is said in one line."""
 
+import json
 import logging
 import os
+import platform
 
 import pytest
 import torch
 
+import kpac
 from kpac import environment
+from kpac.cli import main
 from kpac.environment import check_usable, choose_device, device_name, out_of_memory_explained
 from kpac.errors import UserError
 
@@ -61,3 +65,17 @@ def test_training_without_memory_ends_in_one_line():
         out_of_memory_explained(torch.device("cpu")),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_report_for_a_bug_names_versions_and_devices(capsys, monkeypatch):
+    assert main(["env", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["torch"] == torch.__version__
+    assert facts["python"] == platform.python_version()
+    assert facts["folder"] == str(kpac.__path__[0])
+    assert f"{torch.get_num_threads()} threads" in facts["cpu"]
+    monkeypatch.setattr("kpac.cpu.missing", lambda: "No module named 'numba'")
+    assert main(["env"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if not line.startswith("gpu "))
+    assert lines["torch"] == torch.__version__
+    assert lines["kpac.cpu"] == "off: No module named 'numba'"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import kpac
-from kpac.cpu import BAND_BYTES, accelerate
+from kpac.cpu import BAND_BYTES, accelerate, missing
 from kpac.cpu.conditions import has_bfloat16
 from kpac.errors import UserError
 from kpac.restore import memory, restorer
@@ -111,6 +111,7 @@ def test_estimate_follows_what_tensors_take(model):
     assert 0 < memory.available_bytes(torch.device("cpu")) < 2**50
 
 
+@pytest.mark.skipif(bool(missing()), reason="needs Numba")
 def test_estimate_follows_an_accelerated_pass():
     model = golden.randomize(kpac.create_model("kpac_2level", width=48, blocks=1))
     views = torch.rand(1, 3, 640, 480)

@@ -1,0 +1,7 @@
+"""Launcher for torchrun, which wants a file: torchrun --nproc-per-node 8 scripts/evaluate.py MODEL --data DIR ..."""
+
+import sys
+
+from kpac.cli import main
+
+sys.exit(main(["evaluate", *sys.argv[1:]]))
