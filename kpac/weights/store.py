@@ -14,7 +14,7 @@ from kpac.errors import UserError
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.yaml"
-DEFAULTS = {("center",): "kpac_2level-synthetic", ("center", "left", "right"): "kpac_dual-synthetic"}
+DEFAULTS = {("center",): "kpac_2level-synthetic"}
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,16 @@ def find_weights(name: str, manifest: Path = MANIFEST) -> Path:
     return weights.path
 
 
-def default_weights(views: Sequence[str] = ("center",)) -> str:
-    """The name of the weights to take where none are named, for a network that reads these views."""
-    return DEFAULTS[tuple(views)]
+def default_weights(views: Sequence[str] = ("center",), manifest: Path = MANIFEST) -> str:
+    """The name of the weights to take where none are named, for a network that reads these views.
+
+    Raises:
+        UserError: there are none for these views.
+    """
+    name = DEFAULTS.get(tuple(views))
+    if name not in known_weights(manifest):
+        raise UserError(f"no weights come with the package for a network that reads {', '.join(views)}; name a model")
+    return name
 
 
 def _download(weights: Weights) -> None:
