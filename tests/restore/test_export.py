@@ -109,3 +109,12 @@ def test_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"'onnxscript': pip install 'kpac\[export\]'"):
         export.export_model(small(), tmp_path / "m.onnx")
+
+
+def test_pt2_file_runs_on_the_device_that_its_input_is_on(tmp_path):
+    """A device that is written into the graph fails on any other; tensors of the meta device stand for a GPU's here."""
+    export.export_model(small(), tmp_path / "m.pt2")
+    program = torch.export.load(tmp_path / "m.pt2")
+    named = [node for node in program.graph.nodes if "device" in node.kwargs]
+    assert named == []
+    assert program.module().to("meta")(torch.empty(1, 3, 37, 50, device="meta")).shape == (1, 3, 37, 50)

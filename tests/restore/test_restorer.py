@@ -8,7 +8,7 @@ import kpac
 from kpac.cpu import BAND_BYTES, accelerate, missing
 from kpac.cpu.conditions import has_bfloat16
 from kpac.errors import UserError
-from kpac.restore import memory, restorer
+from kpac.restore import memory, restorer, tiling
 from tests.conftest import texture
 from tests.models import golden
 
@@ -182,3 +182,34 @@ def test_large_but_finite_output_is_clamped():
     model.layer.weight.data.zero_()
     model.layer.bias.data.fill_(torch.finfo(torch.float32).max)  # whose sum is infinite
     assert (kpac.Restorer(model, device="cpu")(photo()) == 1).all()
+
+
+def test_automatic_tiles_get_smaller_when_memory_runs_out(model, monkeypatch):
+    """The memory that a GPU has is asked for before, and other programs take of it meanwhile."""
+    tried = []
+    restore = kpac.Restorer._restore
+
+    def fits_from_256_on(self, views, tile):
+        tried.append(tile)
+        if tile is None or tile > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return restore(self, views, tile)
+
+    monkeypatch.setattr(kpac.Restorer, "_restore", fits_from_256_on)
+    restored = kpac.Restorer(model, device="cpu")(photo())
+    assert tried == [None, 1024, 512, 256]
+    np.testing.assert_allclose(restored, kpac.Restorer(model, tile=256, device="cpu")(photo()), atol=1e-6)
+    tried.clear()
+    with pytest.raises(UserError, match="out of memory for 62x45 pixels in tiles of 512"):
+        kpac.Restorer(model, tile=512, device="cpu")(photo())
+    assert tried == [512]
+
+
+def test_memory_goes_back_to_the_system_after_the_tiles_of_a_cpu_alone(model, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tiling, "hand_back_freed", lambda: calls.append(1))
+    passes = [tiling._TiledPass(model, [torch.zeros(1, 3, 16, 16)], 16, torch.device(name)) for name in ("cuda", "cpu")]
+    passes[0].hand_back_freed()
+    assert calls == []
+    passes[1].hand_back_freed()
+    assert calls == [1]

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+
+from kpac.environment import usable_cores
+from kpac.training.datasets import default_workers
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -73,3 +77,17 @@ def test_source_that_vanishes_ends_all_processes(config_file, data):
     found = [line for line in said(errors) if line.startswith(f"kpac: {source}: cannot be read")]
     assert found  # both processes may meet it, or one alone before the other is ended
     assert all("with: torchrun ... scripts/train.py --resume" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "workers"), [("cuda", 16, 14), ("cuda", 8, 7), ("cuda", 1, 1), ("cpu", 16, 2), ("cpu", 1, 2)]
+)
+def test_workers_follow_the_cores_of_a_rank(device, cores, workers):
+    assert default_workers(torch.device(device), cores) == workers
+
+
+def test_ranks_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert usable_cores() == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert usable_cores() == 4

@@ -149,3 +149,19 @@ def test_losses_are_float32_under_autocast(name):
         inside = loss(output.bfloat16(), target)[0]
     assert inside.dtype == torch.float32
     torch.testing.assert_close(inside, loss(output.bfloat16().float(), target)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_perceptual_loss_computes_in_the_precision_of_the_network(vgg_file, dtype):
+    loss = WeightedLoss({"perceptual": 1.0}, vgg_file, dtype).to(memory_format=torch.channels_last)
+    exact = WeightedLoss({"perceptual": 1.0}, vgg_file)
+    output, target = pair(32, torch.float32)
+    features = loss.terms["perceptual"].features
+    seen = []
+    features[0].register_forward_hook(lambda _, __, result: seen.append(result))
+    value, _ = loss(output, target)
+    value.backward()
+    assert {result.dtype for result in seen} == {dtype}
+    assert all(result.is_contiguous(memory_format=torch.channels_last) for result in seen)
+    assert value.dtype is output.grad.dtype is torch.float32
+    assert value.item() == pytest.approx(exact(output, target)[0].item(), rel=1e-5 if dtype is torch.float32 else 2e-2)

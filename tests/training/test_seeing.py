@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import types
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kpac.config import load_config
-from kpac.data.dataset import SceneDataset
+from kpac.data import read_ahead
+from kpac.data.dataset import Scene, SceneDataset
 from kpac.data.layouts import find_scenes
 from kpac.distributed import Ranks
 from kpac.errors import UserError
@@ -113,3 +115,19 @@ def test_wandb_that_is_not_installed_is_said_in_one_line(config_file, monkeypatc
     ):
         train(load_config(config_file, ["train.wandb=defocus"]))
     assert not (tmp_path / "runs").exists()
+
+
+def test_validation_reads_several_scenes_at_once(monkeypatch, data_root):
+    files = find_scenes(data_root, "val")
+    together = threading.Barrier(len(files))
+    read = SceneDataset.__getitem__
+
+    def slow(self: SceneDataset, index: int) -> Scene:
+        together.wait(timeout=30)  # breaks where one scene is read after the other
+        return read(self, index)
+
+    monkeypatch.setattr(SceneDataset, "__getitem__", slow)
+    monkeypatch.setattr(read_ahead, "usable_cores", lambda: len(files))
+    model = create_model("kpac_2level", width=4, blocks=0)
+    validated = validate(model, SceneDataset(files, bit_depth=8), find_protocol("dpdd-8bit"), ALONE, samples=0)
+    assert validated.scores["psnr"] > 0
