@@ -1,6 +1,7 @@
 """Batches of training crops a second: decoding PNGs per crop, our cache, and other stores, side by side.
 
     python benchmarks/data.py
+    python benchmarks/data.py --worker     # only what a worker takes for a batch
 
 Makes a few 1680x1120 16-bit PNG pairs in a temporary folder, and prints a Markdown table. Takes about a minute.
 """
@@ -22,10 +23,12 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from kpac.config import AugmentConfig, StageConfig, load_config
+from kpac.data.batches import PackedBatch
 from kpac.data.cache import DecodedCache
-from kpac.data.dataset import CropDataset
+from kpac.data.dataset import Crop, CropDataset
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
+from kpac.data.transforms import as_float
 from kpac.images import read_pixels, to_float, write_pixels
 
 HEIGHT, WIDTH, CROP, BATCH, WORKERS = 1120, 1680, 256, 8, 2
@@ -88,6 +91,37 @@ def batches_per_second(dataset: Dataset, seconds: float) -> float:
         next(batches)
         count += 1
     return count / (time.perf_counter() - start)
+
+
+def worker_cost(dataset: CropDataset, as_floats: bool) -> tuple[float, int]:
+    """Milliseconds of a worker's processor for a batch, and the batch's bytes.
+
+    Args:
+        dataset: whose crops to pack.
+        as_floats: makes floats of them in the worker, as most loaders do, instead of sending integers.
+    """
+
+    def pack(first: int) -> PackedBatch:
+        crops = [dataset[position] for position in range(first, first + BATCH)]
+        if as_floats:
+            crops = [Crop(one.name, tuple(map(as_float, one.views)), as_float(one.target)) for one in crops]
+        return PackedBatch.pack(crops, first, BATCH)
+
+    times = []
+    for step in range(60):
+        start = time.process_time()
+        batch = pack(step * BATCH)
+        times.append(time.process_time() - start)
+    return 1e3 * sorted(times)[len(times) // 2], batch.nbytes
+
+
+def print_worker_cost(datasets: dict[str, CropDataset]) -> None:
+    """A table of what a worker takes for a batch, as integers where they are left and as floats."""
+    print("\n| crops | sent as | processor a batch [ms] | a batch [MB] |\n|---|---|---:|---:|")
+    for name, dataset in datasets.items():
+        for kind, as_floats in (("floats", True), ("integers", False)):
+            milliseconds, size = worker_cost(dataset, as_floats)
+            print(f"| {name} | {kind} | {milliseconds:.1f} | {size / 1e6:.1f} |", flush=True)
 
 
 def make_pairs(root: Path) -> list[tuple[Path, Path]]:
@@ -161,6 +195,9 @@ def main() -> None:
             CropDataset(find_scenes(root, "train"), cache, CROP, augment, seed=0)
             for augment in (AugmentConfig(), load_config(PAPER).data.augment)
         )
+        if "--worker" in sys.argv:
+            print_worker_cost({"plain": plain, "augmented as configs/paper says": augmented})
+            return
         arrays = [tuple(cache.stored(path) for path in pair) for pair in pairs]
         rows: list[tuple[str, Dataset | None]] = [
             ("PNGs decoded per crop, as the field's loaders do", Crops(pairs, decode_as_the_field)),
@@ -193,6 +230,7 @@ def main() -> None:
             rate = batches_per_second(dataset, seconds=4)
             field = field or rate
             print(f"| {label} | {rate:.2f} | {rate / field:.1f} |", flush=True)
+        print_worker_cost({"plain": plain, "augmented as configs/paper says": augmented})
 
 
 if __name__ == "__main__":
