@@ -33,7 +33,7 @@ class Ranks:
 
     Args:
         rank: number of this process; rank 0 writes and prints.
-        world_size: number of processes.
+        world_size: number of ranks.
         device: where this rank computes.
         control: gloo group for everything but gradients, so that no GPU has to wait; None without torchrun.
     """
@@ -60,9 +60,9 @@ class Ranks:
             UserError: the batch does not divide.
         """
         if batch_size % (self.world_size * accumulate):
-            steps = f" times {accumulate} parts (train.accumulate)" if accumulate > 1 else ""
+            steps = f" times {accumulate} steps (train.accumulate)" if accumulate > 1 else ""
             raise UserError(
-                f"{key}: {batch_size} does not divide among {self.world_size} processes{steps}; "
+                f"{key}: {batch_size} does not divide among {self.world_size} ranks{steps}; "
                 f"expected a multiple of {self.world_size * accumulate}"
             )
 
@@ -116,7 +116,7 @@ class Ranks:
 
     @torch.no_grad()
     def broadcast_weights(self, model: nn.Module) -> None:
-        """Gives every rank the parameters and buffers of rank 0. Collective: call it on every rank."""
+        """Copies the parameters and buffers of rank 0 to every rank. Collective: call it on every rank."""
         if self.control:
             for value in (*model.parameters(), *model.buffers()):
                 dist.broadcast(value, src=0)
@@ -127,8 +127,8 @@ class Ranks:
 
         One all-reduce of all gradients, always in the order of the parameters. DistributedDataParallel changes that
         order after its first step, so that with three ranks or more a resumed run adds gradients in another order than
-        an uninterrupted one, and ends with other bits. What it does instead, hiding the all-reduce behind the backward
-        pass, gains little here: the paper's 2-level network has 8 MB of gradients.
+        an uninterrupted one, and ends with other bits. Its overlap of the all-reduce with the backward pass would gain
+        little here: the paper's 2-level network has 8 MB of gradients.
         """
         if not self.control:
             return

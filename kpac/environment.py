@@ -1,4 +1,4 @@
-"""What a result was made with: versions, code revision, device."""
+"""Device, versions and code revision."""
 
 import logging
 import os
@@ -99,7 +99,7 @@ def device_name(device: torch.device) -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Versions of what computes, and the revision of the code: {"python", "packages", "git"}."""
+    """Versions of the packages, and the revision of the code: {"python", "packages", "git"}."""
     return {
         "python": platform.python_version(),
         "packages": {**{name: _version(name) for name in PACKAGES}, "torch": torch.__version__},

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUTS = {  # seconds; what a step is expected to take, and half as much again
+TIMEOUTS = {  # seconds; about one and a half times what a step is expected to take
     "environment": 40,
     "tests": 135,
     "resume": 30,

@@ -2,8 +2,8 @@
 
     python scripts/gpu_steps.py STEP --device cuda --output FOLDER [--rehearse]
 
-A step prints a line of JSON at last: {"ok": ..., "figure": "what was found"}. With --rehearse it computes something
-tiny, on a CPU, to show that its code runs; what needs CUDA itself is left out then.
+A step prints a line of JSON at last: {"ok": ..., "figure": "..."}. With --rehearse it computes something
+tiny, on a CPU, to show that its code runs, and leaves out what needs CUDA itself.
 """
 
 import argparse
@@ -28,12 +28,12 @@ EXACT = ["train.compute.precision=float32", "train.compute.tf32=false"]
 
 @dataclass(frozen=True)
 class Check:
-    """What a step is given.
+    """Arguments of a step.
 
     Args:
         device: "cuda" or "cpu".
-        output: folder for what is kept.
-        work: folder for what is not.
+        output: folder for results.
+        work: temporary folder.
         rehearse: whether to compute something tiny.
     """
 
@@ -44,7 +44,7 @@ class Check:
 
 
 class Failed(Exception):
-    """What was found is not what was expected."""
+    """A result is not the expected one."""
 
 
 def environment(check: Check) -> str:
@@ -157,11 +157,11 @@ def quickstart(check: Check) -> str:
             words = ["--data", root, "--split", "test", "--device", device, "--output", folder]
             kpac("evaluate", check.work / "runs" / trained_on, *words)
             scores[trained_on, device] = json.loads((folder / "results.json").read_text())["mean"]["psnr"]
-    here, there = scores[check.device, check.device], scores[check.device, "cpu"]
-    expect(abs(here - there) < 1e-4, f"evaluated on the card {here:.5f} dB, on the CPU {there:.5f} dB")
-    apart = abs(there - scores["cpu", "cpu"])
-    expect(apart < 0.1, f"trained on the card {there:.2f} dB, on the CPU {scores['cpu', 'cpu']:.2f} dB")
-    return f"{here:.3f} dB; evaluation {abs(here - there):.1e} dB apart, training {apart:.3f} dB"
+    card, cpu = scores[check.device, check.device], scores[check.device, "cpu"]
+    expect(abs(card - cpu) < 1e-4, f"evaluated on the card {card:.5f} dB, on the CPU {cpu:.5f} dB")
+    apart = abs(cpu - scores["cpu", "cpu"])
+    expect(apart < 0.1, f"trained on the card {cpu:.2f} dB, on the CPU {scores['cpu', 'cpu']:.2f} dB")
+    return f"{card:.3f} dB; evaluation {abs(card - cpu):.1e} dB apart, training {apart:.3f} dB"
 
 
 def restoring(check: Check) -> str:

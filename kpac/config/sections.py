@@ -246,7 +246,7 @@ class TrainConfig(Section):
     initial_weights: UserPath | None = None
     """A .safetensors file, or a run's folder, of the same network to start from."""
     accumulate: Positive = 1
-    """Parts that each process computes its share of a batch in, one after the other: the same step in less memory."""
+    """Gradient-accumulation steps per rank: the same optimizer step in less memory."""
     progressive: list[StageConfig] = []
     """Earlier stages with crops and batches of other sizes, as Restormer trains; after the last one's `until`,
     `data.crop` and `train.batch_size` hold."""

@@ -55,7 +55,7 @@ class Batches(Iterator[Any]):
             raise LoadingError(f"a data worker was killed by {killed} (out of memory?); lower data.workers") from None
 
     def _end_workers(self) -> str | None:
-        """Asks them to end, and kills those that do not; gives the signal that had killed one.
+        """Ends the workers, by force if need be; returns the name of a signal that had killed one.
 
         Left to the garbage collector and the interpreter's exit this may never end: an error's traceback keeps the
         loader alive, and the one SIGTERM that workers then get is the one that they leave to their parent.

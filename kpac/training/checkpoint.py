@@ -1,6 +1,6 @@
 """Training checkpoints: everything that a run needs to continue to the same bits.
 
-A checkpoint is what `torch.save` writes, followed by a line with its SHA-256; `torch.load` reads the file as it is.
+The file is a `torch.save` archive, followed by a line with its SHA-256; `torch.load` alone reads it.
 """
 
 import hashlib
@@ -96,7 +96,7 @@ class Checkpoints:
         return self._path(iterations[-1]) if iterations else None
 
     def remove_partial(self) -> None:
-        """Removes what a killed process left half-written; only for the holder of the run's lock."""
+        """Removes partial files of killed processes. Call it only with the run's lock held."""
         for path in self.folder.glob(".*.partial*"):
             path.unlink(missing_ok=True)
 
@@ -134,7 +134,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def resume_command(folder: Path) -> str:
-    """What a user types to continue the run in a folder."""
+    """The command that continues the run in a folder."""
     launcher = "torchrun ... scripts/train.py" if dist.is_torchelastic_launched() else "kpac train"
     return f"{launcher} --resume {shlex.quote(str(folder))}"
 

@@ -1,4 +1,4 @@
-"""What a run reads: the stream of training crops, the validation scenes, and how to tell them again later."""
+"""Data of a run: the stream of training crops, the validation scenes, and a fingerprint of both."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ class TrainingData:
 
     Raises:
         UserError: a split is missing or empty, an image cannot be used or is smaller than the largest crop, a batch
-            does not divide among the processes, a validation image is too small to be scored.
+            does not divide among the ranks, a validation image is too small to be scored.
     """
 
     def __init__(self, config: Config, ranks: Ranks, views: Sequence[str]):
@@ -101,7 +101,7 @@ def default_workers(device: torch.device, cores: int) -> int:
 
 
 def _key(config: Config, stage: int, name: str) -> str:
-    """What the configuration calls the crop, or the batch size, of a stage."""
+    """Key in the configuration of a stage's crop or batch size."""
     if stage < len(config.train.progressive):
         return f"train.progressive.{stage}.{name}"
     return {"crop": "data.crop", "batch_size": "train.batch_size"}[name]

@@ -44,6 +44,6 @@ class ExponentialMovingAverage:
         return dict(self.weights)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Puts the average where `state_dict` found it."""
+        """Loads what `state_dict` returned."""
         for name, value in self.weights.items():
             value.copy_(state[name])

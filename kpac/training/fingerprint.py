@@ -1,4 +1,4 @@
-"""Which data a run was trained on, in a few characters."""
+"""A short hash that tells data sets apart."""
 
 import hashlib
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ class DivergenceGuard:
         self._streak, self._longest, self._total, self._latest, self._start = zeros
 
     def resume(self, total: int) -> None:
-        """Goes on counting from what a checkpoint says."""
+        """Continues the count of a checkpoint."""
         self._total.fill_(total)
 
     def count(self, finite: Tensor, iteration: int, start: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar or lines, metrics.jsonl, TensorBoard events, run.json, Weights & Biases."""
+"""Log of a run: a progress bar or lines, metrics.jsonl, TensorBoard events, run.json, Weights & Biases."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ from kpac.models.health import DEAD_BELOW, BlockHealth
 
 @contextmanager
 def open_log(config: Config, ranks: Ranks, start: int, facts: dict[str, Any]) -> Iterator["RunLog | NoLog"]:
-    """The log of the first process, and one that says nothing for the others; see `RunLog`."""
+    """A `RunLog` on rank 0, and one that writes nothing on the other ranks."""
     if not ranks.is_first:
         yield NoLog()
         return
@@ -39,8 +39,8 @@ class RunLog:
     """Writes one run's numbers and pictures into its folder.
 
     Args:
-        config: of the run, whose folder is there.
-        start: iterations done; what an interrupted run has logged beyond them is dropped.
+        config: of the run; its folder exists.
+        start: iterations done. Lines that an interrupted run has logged for later ones are dropped.
         facts: for run.json, such as the device and the data.
     """
 
@@ -62,7 +62,7 @@ class RunLog:
         self._bar.update()
 
     def steps(self, iteration: int, values: dict[str, float], batch_size: int) -> None:
-        """Records what the steps since the last line gave; in a terminal in the bar, elsewhere as a line.
+        """Records means over the steps since the last line; shows them in the bar on a terminal, else as a line.
 
         Args:
             iteration: steps done.
@@ -113,7 +113,7 @@ class RunLog:
         self._bar.write(f"{self.name}: {text}" if self._bar.disable else text, file=sys.stderr)
 
     def close(self) -> None:
-        """Writes what is still held back."""
+        """Flushes and closes everything."""
         self._bar.close()
         self._events.close()
         self._metrics.close()
@@ -136,7 +136,7 @@ class RunLog:
 
 
 class NoLog:
-    """Says nothing, to everything that one can tell a `RunLog`."""
+    """A `RunLog` that writes nothing, for the ranks but the first."""
 
     def advance(self) -> None: ...
 
@@ -154,7 +154,7 @@ def _attention_text(block: BlockHealth) -> str:
 
 
 def require_wandb() -> None:
-    """Checks that the optional package is there.
+    """Checks that the optional package wandb is installed.
 
     Raises:
         UserError: it is not.
@@ -173,7 +173,7 @@ def _open_wandb(config: Config) -> Any:
 
 
 def _write_run(path: Path, start: int, facts: dict[str, Any]) -> None:
-    """run.json tells how the run began, and under "resumed" where and with what it went on."""
+    """Writes run.json: the facts of the start, and those of each resumption under "resumed"."""
     now = {**facts, **describe()}
     if start:
         try:

@@ -1,4 +1,4 @@
-"""Means of what the steps between two log lines gave, and where their time went."""
+"""Means of losses and other values over the steps between two log lines, and their speed."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from kpac.distributed import Ranks
 
 
 class Meter:
-    """Adds up on the device; only `take` waits for it.
+    """Sums values on the device, without synchronising; only `take` and `state_dict` wait for it.
 
     Args:
         ranks: this rank, and the way to the others.
@@ -30,14 +30,14 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what fetches a batch: its time is the time spent waiting for data."""
+        """Counts the time inside as waiting for data."""
         start = time.perf_counter()
         yield
         self.waited += time.perf_counter() - start
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Around what is no step: its time does not count."""
+        """Leaves the time inside out of the speed: validations and checkpoints are no steps."""
         start = time.perf_counter()
         yield
         self.paused += time.perf_counter() - start

@@ -12,7 +12,7 @@ from kpac.files import whole_file
 
 @contextmanager
 def profiler(folder: Path | None) -> Iterator[Callable[[], None]]:
-    """Gives a function to call after each step; five steps after the first five go to `trace.json`.
+    """Records five steps, after the first five, to `trace.json`. Yields a function to call after each step.
 
     Args:
         folder: made when needed; None for no trace.

@@ -1,4 +1,4 @@
-"""Every random generator that code in the training process may draw from."""
+"""States of the random generators of Python, NumPy, PyTorch and CUDA."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 
 def seed_all(seed: int, rank: int) -> None:
-    """Seeds every generator, differently in each process, so that a network's random parts differ between them."""
+    """Seeds every generator, differently on each rank, so that dropout and the like differ between ranks."""
     words = np.random.SeedSequence((seed, rank)).generate_state(3).tolist()
     torch.manual_seed(words[0])  # and all CUDA devices
     np.random.seed(words[1])  # noqa: NPY002
@@ -27,7 +27,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Puts all generators into a state that `random_state` gave; a state without the device's leaves that as it is."""
+    """Restores what `random_state` returned; a state of a CPU run leaves the generator of a GPU as it is."""
     algorithm, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write there, what was there before, and how a run continues."""
+"""The folder of a run: its lock, its earlier content, and resuming."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ LAUNCH = ".launch"
 
 
 class RunFolder:
-    """One run's folder, `runs/NAME`, which one process at a time may hold; leaving the context gives it back.
+    """One run's folder, `runs/NAME`, locked by one process at a time; leaving the context releases it.
 
     Args:
         config: of the run, resolved.
@@ -51,7 +51,7 @@ class RunFolder:
             self._lock.release()
 
     def open(self) -> dict[str, Any] | None:
-        """Looks, and changes nothing: whether the run can start, or from which checkpoint it continues.
+        """Checks whether the run can start or resume, without changing anything.
 
         Returns:
             The checkpoint's state; None for a run from its beginning.
@@ -154,7 +154,7 @@ class RunFolder:
             )
 
     def _hold(self) -> None:
-        """Takes the folder's lock, which the system gives back when this process ends, however it ends."""
+        """Takes the folder's lock; the system releases it when this process ends, however it ends."""
         if self._holds:
             return
         holder = self.path / HOLDER

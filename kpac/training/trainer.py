@@ -70,7 +70,7 @@ def train(config: Config, overwrite: bool = False, resume: bool = False, allow_c
 
 
 class Trainer:
-    """Everything that one training needs, checked and made; `fit` runs it.
+    """One training: network, data, optimizer and counters; `fit` runs it.
 
     Args:
         config: resolved.
@@ -201,15 +201,17 @@ class Trainer:
     def validate(self, folder: RunFolder, log: RunLog) -> None:
         """Scores the validation split with the averaged weights, if there are such, and saves them as safetensors."""
         with self.average.applied_to(self.model) if self.average else nullcontext():
-            found = validate(self.model, self.data.val, self.data.protocol, self.ranks, self.config.validation.samples)
-            if math.isnan(found.scores["psnr"]):
+            validated = validate(
+                self.model, self.data.val, self.data.protocol, self.ranks, self.config.validation.samples
+            )
+            if math.isnan(validated.scores["psnr"]):
                 self.diverged(folder, f"iteration {self.iteration}: the network's output is not a number")
-            log.validation(self.iteration, found.scores, found.pictures)
-            log.blocks(self.iteration, found.blocks)
-            better = found.scores["psnr"] > self.best["psnr"]
+            log.validation(self.iteration, validated.scores, validated.pictures)
+            log.blocks(self.iteration, validated.blocks)
+            better = validated.scores["psnr"] > self.best["psnr"]
             if better:
-                self.best = {"psnr": found.scores["psnr"], "iteration": self.iteration}
-            facts = {"iteration": self.iteration, "validation": found.scores, "protocol": self.data.protocol.name}
+                self.best = {"psnr": validated.scores["psnr"], "iteration": self.iteration}
+            facts = {"iteration": self.iteration, "validation": validated.scores, "protocol": self.data.protocol.name}
             for name in ("last", "best") if better else ("last",):
                 self.ranks.on_first(
                     partial(save_model, self.model, folder.checkpoints.folder / f"{name}.safetensors", **facts)
@@ -263,7 +265,7 @@ class Trainer:
             set_random_state(state["random"][self.ranks.rank], self.ranks.device)
 
     def check_divergence(self, folder: RunFolder) -> None:
-        """Ends a run whose last steps were all skipped."""
+        """Ends a run that has skipped `train.skip_limit` steps in a row."""
         skipped, limit = self.guard.read(), self.config.train.skip_limit
         if skipped.longest >= limit:
             scenes = self.data.scenes_of(skipped.start, self.data.stage(skipped.latest).batch_size)
@@ -274,7 +276,7 @@ class Trainer:
             )
 
     def diverged(self, folder: RunFolder, what: str) -> None:
-        """Ends the run, saves nothing, and says what to try."""
+        """Ends the run without saving; the message advises a lower learning rate."""
         kept = folder.checkpoints.newest_path()
         again = f"{resume_command(folder.path)} train.optimizer.learning_rate=... --allow-changes" if kept else ""
         advice = (

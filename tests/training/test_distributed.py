@@ -129,7 +129,7 @@ def test_restart_leaves_another_runs_folder_alone(config_file, tmp_path):
 def test_batch_that_does_not_divide_is_refused_in_one_line(config_file, tmp_path):
     finished = torchrun(config_file, "train.batch_size=6", "train.accumulate=2")
     assert finished.returncode != 0
-    words = "train.batch_size: 6 does not divide among 2 processes times 2 parts (train.accumulate); "
+    words = "train.batch_size: 6 does not divide among 2 ranks times 2 steps (train.accumulate); "
     words += "expected a multiple of 4"
     assert [line for line in finished.stderr.splitlines() if "kpac:" in line] == [f"kpac: {words}"]
     assert not (tmp_path / "runs").exists()
