@@ -38,6 +38,15 @@ def test_child_changes_what_it_states_and_keeps_the_rest(tmp_path):
     assert (config.seed, config.model.options["width"], config.model.options["blocks"]) == (5, 12, 3)
 
 
+def test_tilde_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "parent.yaml", "name: x\ndata: {root: ~/photos, cache: ~/cache}\ntrain: {iterations: 10}\n")
+    child = write(tmp_path / "child.yaml", "extends: ~/parent.yaml\nruns: ~/runs\n")
+    config = load(child, "train.initial_weights=~/a.safetensors")
+    assert (config.data.root, config.data.cache) == (tmp_path / "photos", tmp_path / "cache")
+    assert (config.runs, config.train.initial_weights) == (tmp_path / "runs", tmp_path / "a.safetensors")
+
+
 def test_naming_another_network_drops_the_parents_options(tmp_path):
     write(tmp_path / "parent.yaml", MINIMAL + "model: {width: 8}\n")
     child = write(tmp_path / "child.yaml", "extends: parent.yaml\nmodel: {name: kpac_3level}\n")

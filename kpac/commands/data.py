@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kpac.commands.arguments import Subcommands, add_command, add_group, add_layout_arguments, fraction, positive, say
 from kpac.errors import UserError
+from kpac.files import from_home
 
 
 def add(commands: Subcommands) -> None:
@@ -112,7 +113,7 @@ def synthesize(options: argparse.Namespace) -> None:
             raise UserError("--depth: the photographs of scikit-image bring their own; name a folder with --photos")
         photos = skimage_photos()
     else:
-        photos = folder_photos(Path(options.photos), options.depth, options.val, options.test, settings.seed)
+        photos = folder_photos(from_home(options.photos), options.depth, options.val, options.test, settings.seed)
     synthesize(photos, options.output, settings, options.workers, options.overwrite)
     scenes = sum(scenes_of_each(len(photos), settings.scenes))
     say(f"data set: {options.output}, {len(photos)} photographs, {scenes} scenes")

@@ -139,7 +139,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from kpac.evaluation.methods import Network, SavedImages, run_folder
     from kpac.evaluation.request import Evaluation, on_data_of_run
     from kpac.evaluation.run import evaluate_method
-    from kpac.files import short_path
+    from kpac.files import from_home, short_path
     from kpac.models.registry import load_plugins
     from kpac.reporting.report import write_report
     from kpac.reporting.tables import summary_table
@@ -157,7 +157,7 @@ def evaluate(options: argparse.Namespace) -> None:
         makers = [partial(Network, path, ranks.device, tile=options.tile) for path in options.models]
         for text in options.images:
             label, _, folder = text.rpartition("=")
-            makers.append(partial(SavedImages, Path(folder), ranks.device, label or None))
+            makers.append(partial(SavedImages, from_home(folder), ranks.device, label or None))
         evaluations = [
             Evaluation(
                 data=data,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kpac.commands.arguments import Subcommands, add_command, say
 from kpac.errors import UserError
+from kpac.files import from_home
 
 
 def add(commands: Subcommands) -> None:
@@ -29,7 +30,7 @@ def train(options: argparse.Namespace) -> None:
     from kpac.training.trainer import train
 
     words = [options.config, *options.overrides] if options.config else options.overrides
-    file = Path(words.pop(0)) if words and not re.match(r"\w+(\.\w+)*=", words[0]) else None
+    file = from_home(words.pop(0)) if words and not re.match(r"\w+(\.\w+)*=", words[0]) else None
     if options.resume and options.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces one; give one of them")
     if options.allow_changes and not options.resume:

@@ -1,6 +1,7 @@
 """JPEG through libjpeg-turbo (Pillow), with the segments beside the pixels carried along as they are."""
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from kpac.errors import UserError
 from kpac.images.directories import ORIENTATION, exif_block, read_exif
 from kpac.images.header import ImageHeader
 from kpac.images.photograph import Metadata, Photograph
+
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of odd tags, which are kept as they are
 
 APP0, APP1, APP2, APP14, COMMENT, START_OF_SCAN = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame's header

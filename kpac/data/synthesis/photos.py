@@ -11,7 +11,7 @@ import numpy as np
 from kpac.data.layouts import SPLITS
 from kpac.data.synthesis.depth import fill_holes
 from kpac.errors import UserError
-from kpac.images import list_images, read_pixels
+from kpac.images import list_images, read_pixels, say_left_out
 
 SKIMAGE_SPLITS = {
     # The motorcycle's right view shows the same scene and belongs to no split.
@@ -102,6 +102,8 @@ def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: flo
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with sharp photographs")
     given = {split: list_images(folder / split) for split in SPLITS}
+    for place in (folder, *(folder / split for split in SPLITS)):
+        say_left_out(place)
     divided = _given_splits(folder, given) if any(given.values()) else _random_splits(folder, val, test, seed)
     first: dict[str, Path] = {}
     for path, _ in divided:
