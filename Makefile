@@ -28,6 +28,7 @@ test-long: install  ## everything, also the tests that take minutes
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 test-browser: install  ## the tests of the pages for a browser, in Chromium
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo]'
 	$(BIN)/python -m pytest -m browser
 
 benchmark: install  ## speed and memory of the network against plain PyTorch, as ratios

@@ -17,6 +17,7 @@ from kpac import __version__
 from kpac.commands import (
     config,
     data,
+    demo,
     env,
     evaluation,
     experiments,
@@ -142,6 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
         protocols,
         experiments,
         view,
+        demo,
         export,
         inspect,
         models,

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kpac.models.reach import Span
+from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area
 
 OVERLAP = 32  # pixels that a tile is grown by at each side; half of it fades
 
 
 def restore_approximately(
-    model: nn.Module, views: Sequence[Tensor], tile: int, device: torch.device, progress: bool = False
+    model: nn.Module, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
 ) -> Tensor:
     """What `model` gives tile by tile; where tiles meet, one fades into the other.
 
@@ -25,7 +25,7 @@ def restore_approximately(
         views: one tensor (1, 3, H, W) in [0, 1] a view, anywhere.
         tile: side of the tiles in pixels, without the overlap.
         device: where to compute.
-        progress: shows a bar on a terminal.
+        progress: see `kpac.restore.progress`.
 
     Returns:
         (1, 3, H, W) float32 on the CPU, in channels-last order.
@@ -35,14 +35,16 @@ def restore_approximately(
     restored = torch.zeros((1, 3, height, width)).to(memory_format=torch.channels_last)
     weights = torch.zeros((1, 1, height, width))
     tiles = list(whole.tiles(tile, tile))
-    for area in tqdm(tiles, unit="tile", leave=False, disable=None if progress else True):
-        grown = area.grown(Span(-OVERLAP, OVERLAP), whole)
-        output = model(torch.cat([grown.of(view).to(device) for view in views], dim=1)).float().cpu()
-        inner = area.within(grown)
-        rows = _fade(inner.top, inner.bottom, output.shape[-2])
-        weight = rows[:, None] * _fade(inner.left, inner.right, output.shape[-1])
-        grown.of(restored).add_(output * weight)
-        grown.of(weights).add_(weight)
+    with counted(len(tiles), progress, unit="tile") as done:
+        for area in tiles:
+            grown = area.grown(Span(-OVERLAP, OVERLAP), whole)
+            output = model(torch.cat([grown.of(view).to(device) for view in views], dim=1)).float().cpu()
+            inner = area.within(grown)
+            rows = _fade(inner.top, inner.bottom, output.shape[-2])
+            weight = rows[:, None] * _fade(inner.left, inner.right, output.shape[-1])
+            grown.of(restored).add_(output * weight)
+            grown.of(weights).add_(weight)
+            done(1)
     return restored / weights
 
 

@@ -16,6 +16,7 @@ from kpac.models.network import KPACNet
 from kpac.precision import full_float32
 from kpac.restore.approximate import restore_approximately
 from kpac.restore.memory import available_bytes, peak_bytes
+from kpac.restore.progress import Progress
 from kpac.restore.tiling import kept_values, restore_in_tiles
 from kpac.text import bytes_text
 
@@ -46,7 +47,7 @@ class Restorer:
             the network adds to it stay float32.
         device: "auto" takes a CUDA device when there is one.
         approximate: tiles are restored one by one and blended. Works for every network, and is not exact.
-        progress: shows a bar while tiles are restored, on a terminal.
+        progress: True shows a bar on a terminal while tiles are restored; a function is told the share that is done.
 
     Raises:
         UserError: exact tiles of a network other than KPACNet, which can only be tiled approximately; no such device.
@@ -59,7 +60,7 @@ class Restorer:
         precision: Precision = "auto",
         device: str = "auto",
         approximate: bool = False,
-        progress: bool = False,
+        progress: Progress = False,
     ):
         if isinstance(tile, int) and tile < 1:
             raise ValueError(f"tile: expected a side of 1 pixel or more, found {tile}")

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kpac.cpu import hand_back_freed
 from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
 from kpac.models.network import KPACNet
 from kpac.models.reach import Span, block_reads, decoder_reads, encoder_reads
+from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area, Features
 
 # A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
@@ -29,7 +29,7 @@ BLOCK_TILE = 1 / 2  # positions a pixel of the tile's side
 
 
 def restore_in_tiles(
-    network: KPACNet, views: Sequence[Tensor], tile: int, device: torch.device, progress: bool = False
+    network: KPACNet, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
 ) -> Tensor:
     """What `network` gives for the views, not clamped.
 
@@ -38,7 +38,7 @@ def restore_in_tiles(
         views: one tensor (1, 3, H, W) in [0, 1] a view, anywhere.
         tile: side of the decoder's tiles in pixels, without the halo; smaller ones use less memory and take longer.
         device: where to compute; the features between two stages stay there.
-        progress: shows a bar on a terminal.
+        progress: see `kpac.restore.progress`.
 
     Returns:
         (1, 3, H, W) float32 on the CPU, in channels-last order.
@@ -46,9 +46,8 @@ def restore_in_tiles(
     tiled = _TiledPass(network, views, tile, device)
     stages = 2 + len(network.blocks)
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
-    disable = None if progress else True
-    with tqdm(total=stages * tiled.whole.size, bar_format=bar_format, leave=False, disable=disable) as bar:
-        return tiled.run(bar.update)
+    with counted(stages * tiled.whole.size, progress, bar_format=bar_format) as done:
+        return tiled.run(done)
 
 
 def kept_values(network: KPACNet, height: int, width: int, tile: int) -> int:

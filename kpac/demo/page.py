@@ -1,0 +1,197 @@
+"""The page: a photograph in, the restored photograph out."""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kpac.demo.job import Job, Restored
+from kpac.errors import UserError
+from kpac.images import SUFFIXES
+from kpac.inspect.attention import kpac_blocks
+
+POLL = 0.2  # seconds between two looks at a job
+KEPT = 600  # seconds after which files of a session that is still open are deleted
+
+
+def make_page(model: nn.Module, label: str, folder: Path, options: Mapping[str, Any], quality: int = 95) -> Any:
+    """The page as gradio's Blocks.
+
+    Args:
+        model: the network.
+        label: its name on the page.
+        folder: for results; made for this page, deleted with it.
+        options: of `kpac.Restorer`: tile, precision, device.
+        quality: of JPEG and WebP, 1 to 100.
+
+    Raises:
+        UserError: gradio is not installed.
+    """
+    gradio = import_gradio()
+    jobs: dict[str, Job] = {}
+    others = [view for view in model.views if view != "center"]
+    has_attention = _has_attention(model)
+
+    def restore(request: gradio.Request, *given: Any) -> Iterator[Any]:
+        """Tells the page how far the job is, and in the end what came of it."""
+        *files, attention = given
+        names = ["center", *others]
+        nothing = (None, None, gradio.update(value=None, interactive=False))
+        missing = [name for name, file in zip(names, files, strict=True) if not file]
+        if missing:
+            what = "the photograph" if missing == ["center"] else f"the {' and the '.join(missing)} view"
+            yield (f"Choose {what} first.", *nothing)
+            return
+        views = {name: Path(file) for name, file in zip(names, files, strict=True)}
+        output = Path(tempfile.mkdtemp(dir=folder)) / f"restored {views['center'].name}"
+        job = Job(model, options, views, output, quality, attention)
+        earlier = jobs.pop(request.session_hash, None)
+        if earlier:
+            earlier.cancel()
+        jobs[request.session_hash] = job
+        start = time.monotonic()
+        job.start()
+        while job.is_alive() and not job.is_cancelled:
+            job.watch()
+            yield (_progress(job, time.monotonic() - start), *nothing)
+            job.join(POLL)
+        if job.is_cancelled:
+            yield ("Cancelled.", *nothing)
+        elif job.error:
+            yield (_sentence(job.error), *nothing)
+        else:
+            done = job.result
+            button = gradio.update(value=str(done.file), interactive=True)
+            yield (_summary(done), (done.original, done.result), done.attention or None, button)
+
+    def cancel(request: gradio.Request) -> None:
+        if request.session_hash in jobs:
+            jobs[request.session_hash].cancel()
+
+    def leave(request: gradio.Request) -> None:
+        """The session is over: so are its job and its files."""
+        job = jobs.pop(request.session_hash, None)
+        if job:
+            job.cancel()
+            for path in (job.output, *job.views.values()):
+                path.unlink(missing_ok=True)
+
+    with gradio.Blocks(title="KPAC: defocus deblurring", analytics_enabled=False, delete_cache=(60, KEPT)) as page:
+        gradio.Markdown("# Defocus deblurring")
+        gradio.Textbox(label, label="Network", interactive=False, max_lines=1)
+        with gradio.Row():
+            photograph = gradio.File(label="Photograph", file_types=list(SUFFIXES), elem_id="photograph")
+            views = [
+                gradio.File(label=f"{view.capitalize()} dual-pixel view", file_types=list(SUFFIXES), elem_id=view)
+                for view in others
+            ]
+        attention = gradio.Checkbox(
+            False, label="Show what scale attention weighs", visible=has_attention, elem_id="attention"
+        )
+        with gradio.Row():
+            start = gradio.Button("Restore", variant="primary", elem_id="restore")
+            stop = gradio.Button("Cancel", elem_id="cancel")
+            download = gradio.DownloadButton("Download", interactive=False, elem_id="download")
+        status = gradio.Textbox(label="Status", interactive=False, elem_id="status", lines=2)
+        slider = gradio.ImageSlider(label="Original and restored", format="png", interactive=False, max_height=700)
+        maps = gradio.Gallery(
+            label="Scale attention", visible=has_attention, format="png", interactive=False, object_fit="contain"
+        )
+        outputs = [status, slider, maps, download]
+        inputs = [photograph, *views, attention]
+        start.click(restore, inputs, outputs, concurrency_limit=4, show_progress="hidden", api_name="restore")
+        stop.click(cancel, queue=False, show_progress="hidden", api_visibility="private")
+        page.unload(leave)
+    return page
+
+
+def launch(
+    model: nn.Module,
+    label: str,
+    options: Mapping[str, Any],
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    megabytes: int = 200,
+    quality: int = 95,
+    until: threading.Event | None = None,
+) -> None:
+    """Serves the page until Ctrl-C; uploads and results are deleted at the end.
+
+    Args:
+        model, label, options, quality: see `make_page`.
+        host: the address to answer to; the default is reached from this machine alone.
+        port: None for the first that is free from 7860 on.
+        megabytes: of the largest file that is taken.
+        until: ends the page when set, in place of Ctrl-C.
+
+    Raises:
+        UserError: gradio is not installed, or the port is taken.
+    """
+    import_gradio()
+    with tempfile.TemporaryDirectory(prefix="kpac-demo-") as name:
+        folder = Path(name)
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+        page = make_page(model, label, folder, options, quality)
+        try:
+            page.queue(max_size=20).launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                inbrowser=False,
+                show_error=True,
+                max_file_size=f"{megabytes}mb",
+                allowed_paths=[str(folder)],
+                footer_links=[],
+                ssr_mode=False,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            raise UserError(f"port {port}: cannot be opened ({error}); choose another with --port") from None
+        try:
+            (until or threading.Event()).wait()
+        finally:
+            page.close()
+
+
+def import_gradio() -> Any:
+    """The package, asked to send nothing anywhere.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ModuleNotFoundError:
+        raise UserError("the page needs the package gradio; pip install 'kpac[demo]'") from None
+    return gradio
+
+
+def _has_attention(model: nn.Module) -> bool:
+    try:
+        return any(block.scale_attention is not None for block in kpac_blocks(model))
+    except UserError:
+        return False
+
+
+def _progress(job: Job, seconds: float) -> str:
+    share = "" if job.share is None else f": {job.share:.0%} of the tiles"
+    return f"{_sentence(job.stage + share)[:-1]}, {seconds:.0f} s"
+
+
+def _summary(done: Restored) -> str:
+    height, width = done.size
+    how = "in one pass" if done.tile is None else f"in tiles of {done.tile}"
+    return (
+        f"{width} x {height} pixels, {done.bit_depth} bits, restored {how} in {done.seconds:.1f} s; "
+        f"{done.memory_gb:.2f} GB of memory at the peak."
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
