@@ -53,6 +53,7 @@ def make_page(model: nn.Module, label: str, folder: Path, options: Mapping[str, 
         earlier = jobs.pop(request.session_hash, None)
         if earlier:
             earlier.cancel()
+            earlier.output.unlink(missing_ok=True)
         jobs[request.session_hash] = job
         start = time.monotonic()
         job.start()
