@@ -1,0 +1,34 @@
+"""Makes a data set of links to the scenes of synthetic ones, with those alone that are blurred enough.
+
+    python scripts/mix_data.py OUTPUT data/synthetic:4 data/synthetic_waves:0
+
+A source is a set that `kpac data synthesize` made, and the smallest blur radius in pixels that a training scene's most
+blurred place must have. Validation and test scenes are those of the first source, all of them.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+def mix(output: Path, sources: list[tuple[Path, float]]) -> dict[str, int]:
+    """Links the scenes; returns how many of each split there are."""
+    counts: dict[str, int] = {}
+    for number, (root, smallest) in enumerate(sources):
+        for scene in json.loads((root / "synthesis.json").read_text())["scenes"]:
+            split = scene["split"]
+            blurred = max(map(abs, scene["blur_radius_px"])) >= smallest
+            if not (blurred if split == "train" else number == 0):
+                continue
+            counts[split] = counts.get(split, 0) + 1
+            for folder in (f"{split}_c/source", f"{split}_c/target"):
+                (output / folder).mkdir(parents=True, exist_ok=True)
+                link = output / folder / f"{root.name}_{scene['name']}.png"
+                link.symlink_to((root / folder / f"{scene['name']}.png").resolve())
+    return counts
+
+
+if __name__ == "__main__":
+    folder, *named = sys.argv[1:]
+    parts = [name.rpartition(":") for name in named]
+    print(folder, mix(Path(folder), [(Path(root), float(smallest)) for root, _, smallest in parts]))
