@@ -17,9 +17,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 install: $(VENV)/installed  ## make .venv with the exact versions of constraints.txt
 
 quickstart: install  ## data, training, table and picture, in minutes, on a CPU
-	$(BIN)/kpac data synthesize --photos skimage --output data/quickstart
+	$(BIN)/kpac data synthesize --photos skimage --recipe quickstart --output data/quickstart
 	$(BIN)/kpac train configs/quickstart.yaml --overwrite
 	$(BIN)/kpac evaluate runs/quickstart --data data/quickstart --split test --protocol dpdd-8bit --output runs/quickstart
+	$(BIN)/kpac inspect runs/quickstart --data data/quickstart --output runs/quickstart/inspect
 
 test: install  ## the test suite, without what takes minutes
 	$(BIN)/python -m pytest

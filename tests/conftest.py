@@ -84,8 +84,19 @@ name: small
 runs: {tmp_path / "runs"}
 device: cpu
 model: {{width: 4, blocks: 1}}
-data: {{root: {data_root}, crop: 32, workers: 0, cache: {tmp_path / "cache"}}}
-train: {{iterations: 6, batch_size: 2, log_every: 2, optimizer: {{learning_rate: 2e-3}}, schedule: {{warmup: 20}}}}
+data:
+  root: {data_root}
+  crop: 32
+  augment: {{rotate: false, noise: null}}
+  workers: 0
+  cache: {tmp_path / "cache"}
+train:
+  iterations: 6
+  batch_size: 2
+  log_every: 2
+  ema_decay: null
+  optimizer: {{learning_rate: 2e-3, groups: {{attention: null}}}}
+  schedule: {{warmup: 20}}
 validation: {{every: 3}}
 """
     )

@@ -7,6 +7,8 @@ import pytest
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.experiments.sweep import load_sweep
+from kpac.models.registry import create_model
+from kpac.training.optim import parameter_groups
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "ablation"
 
@@ -75,15 +77,20 @@ def test_mistakes_are_one_line(text, words, config_file, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_sweeps_are_valid_and_every_kind_exists_for_both_sets(path):
-    if path.stem == "quickstart_base":
-        kinds = {"blocks", "kernel_sharing", "attention", "dilations", "kernel_size"}
-        assert {other.stem for other in CONFIGS.glob("*.yaml")} == kinds | {f"quickstart_{kind}" for kind in kinds} | {
-            "quickstart_base"
-        }
-        return
+SWEEPS = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.stem.endswith("_base")]
+
+
+def test_every_kind_of_sweep_exists_for_dpdd_and_for_the_quickstart():
+    kinds = {"blocks", "kernel_sharing", "attention", "dilations", "kernel_size"}
+    assert {path.stem for path in SWEEPS} == kinds | {f"quickstart_{kind}" for kind in kinds} | {"synthetic"}
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_shipped_sweeps_are_valid_and_their_groups_match(path):
     sweep = load_sweep(path)
-    small = path.stem.startswith("quickstart")
     assert len(sweep.labels) >= 3
-    assert {run.config.data.root.name for run in sweep.runs} == {"quickstart" if small else "dd_dp_dataset_canon"}
+    root = {"quickstart": "quickstart", "synthetic": "synthetic_strong"}.get(path.stem.partition("_")[0])
+    assert {run.config.data.root.name for run in sweep.runs} == {root or "dd_dp_dataset_canon"}
+    for run in {run.label: run for run in sweep.runs}.values():
+        network = create_model(run.config.model.name, **{**run.config.model.options, "width": 4})
+        assert parameter_groups(network, run.config.train.optimizer)
