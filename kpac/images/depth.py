@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 BitDepth = Literal[8, 16]
-ROWS = 256  # converted at a time: a float64 copy of 200 megapixels would take 5 GB
+ROWS = 64  # converted at a time: a float64 copy of 200 megapixels would take 5 GB
 
 
 def bits(pixels: np.ndarray) -> BitDepth:

@@ -13,6 +13,8 @@ from kpac.images.directories import ORIENTATION, exif_block, read_exif
 from kpac.images.header import ImageHeader
 from kpac.images.photograph import Metadata, Photograph
 
+BYTES_A_PIXEL = 24  # that reading takes at the most: Pillow and libwebp hold copies of four channels; 22 measured
+
 # Pillow's plugins themselves, not Image.open, whose limit is a number of pixels.
 PLUGINS = {"WEBP": WebPImageFile, "BMP": BmpImageFile}
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA"}  # as they are -> as they are read
@@ -35,7 +37,8 @@ def read(path: Path, file_format: str) -> Photograph:
     with PLUGINS[file_format](io.BytesIO(encoded)) as file:
         if getattr(file, "n_frames", 1) > 1:
             raise UserError(f"{path}: is an animation of {file.n_frames} images; expected one image")
-        channels = np.asarray(file.convert(_mode(path, file)))
+        mode = _mode(path, file)
+        channels = np.asarray(file if file.mode == mode else file.convert(mode))
         info = file.info
     tags = read_exif(info.get("exif", b"").removeprefix(b"Exif\0\0"))
     lossless = b"VP8L" in encoded[12:64] if file_format == "WEBP" else None

@@ -34,7 +34,7 @@ def read_photograph(path: str | Path) -> Photograph:
     path = Path(path)
     file_format = format_of(path)
     with _explained(path):
-        _require_memory(path, _header(path, file_format))
+        _require_memory(path, file_format)
         if file_format in others.PLUGINS:
             return others.read(path, file_format)
         return {"PNG": png, "TIFF": tiff, "JPEG": jpeg, "HEIF": heif}[file_format].read(path)
@@ -88,9 +88,12 @@ def _header(path: Path, file_format: str) -> ImageHeader:
     return {"PNG": png, "TIFF": tiff, "JPEG": jpeg, "HEIF": heif}[file_format].read_header(path)
 
 
-def _require_memory(path: Path, header: ImageHeader) -> None:
+def _require_memory(path: Path, file_format: str) -> None:
     """Refuses what does not fit: a photograph that is too large for the machine, or a header that is damaged."""
-    need, free = header.memory_bytes, available_bytes()
+    header, free = _header(path, file_format), available_bytes()
+    need = header.memory_bytes
+    if file_format in others.PLUGINS:
+        need = others.BYTES_A_PIXEL * header.width * header.height
     if need > free:
         raise UserError(
             f"{path}: is {header.width}x{header.height}; reading it takes {bytes_text(need)} of memory, "
