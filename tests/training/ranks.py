@@ -5,6 +5,7 @@ torchrun ... tests/training/ranks.py fail CONFIG      a run whose rank 1 fails a
 """
 
 import sys
+import time
 from pathlib import Path
 
 from kpac.cli import main
@@ -25,6 +26,7 @@ def fail(config: str) -> None:
 
     def failing(self: Trainer, batch: object) -> None:
         if self.ranks.rank == 1 and self.iteration == 3:
+            print(f"rank 1 fails at {time.time()}", file=sys.stderr, flush=True)
             raise RuntimeError("only this rank")
         step(self, batch)
 

@@ -175,8 +175,7 @@ def test_resumed_run_of_several_ranks_is_bit_identical(config_file, tmp_path, ra
 
 
 def test_rank_that_fails_alone_ends_all_of_them_soon(config_file):
-    start = time.monotonic()
     failed = torchrun("fail", config_file, "train.iterations=100000", script="tests/training/ranks.py", timeout=120)
     assert failed.returncode == 1
-    assert time.monotonic() - start < 60
+    assert time.time() - float(failed.stderr.split("rank 1 fails at ")[1].split()[0]) < 60
     assert failed.stderr.count("RuntimeError: only this rank") == 1
