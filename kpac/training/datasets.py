@@ -1,6 +1,8 @@
 """Data of a run: the stream of training crops, the validation scenes, and a fingerprint of both."""
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -15,7 +17,6 @@ from kpac.distributed import Ranks
 from kpac.environment import usable_cores
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
-from kpac.training.fingerprint import fingerprint
 
 MOST_WORKERS = 14
 CPU_WORKERS = 2
@@ -49,7 +50,7 @@ class TrainingData:
         )
         cache = DecodedCache(data.cache or default_folder(data.root))
         train, val = (prepare_scenes(scenes, cache, data.skip_unreadable) for scenes in (train, val))
-        self.facts = {"train": fingerprint(train), "val": fingerprint(val)}
+        self.facts = {"train": describe_scenes(train), "val": describe_scenes(val)}
         largest = max(range(len(self.stages)), key=lambda index: self.stages[index].crop)
         self.crops = CropDataset(
             train, cache, self.stages[largest].crop, data.augment, config.seed, _key(config, largest, "crop")
@@ -93,6 +94,21 @@ class TrainingData:
         names = sorted({self.crops.scene(position).name for position in range(start, start + size)})
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return ", ".join(names[:8]) + more
+
+
+def describe_scenes(scenes: Sequence[SceneFiles]) -> dict[str, Any]:
+    """Number of scenes, and a hash of their names and of their files' names and sizes.
+
+    It does not depend on where the data set lies, and reads no image: a file of the same size with other pixels goes
+    unnoticed.
+    """
+    digest = hashlib.sha256()
+    for files in scenes:
+        for role, path in [*files.views.items(), ("target", files.target)]:
+            digest.update(
+                f"{files.name}\0{role}\0{path.name}\0{path.stat().st_size}\n".encode(errors="surrogateescape")
+            )
+    return {"scenes": len(scenes), "sha256": digest.hexdigest()[:16]}
 
 
 def default_workers(device: torch.device, cores: int) -> int:
