@@ -73,13 +73,11 @@ def test_deterministic_run_resumes_to_the_same_bits(config_file, precision, more
     assert contents[0] == contents[1]
 
 
-@pytest.mark.parametrize("graphs", [False, True], ids=["compiled", "graphs"])
-def test_compiled_run_is_the_eager_one(config_file, graphs):
+def test_run_on_cuda_graphs_is_the_eager_one(config_file):
     words = [*EXACT, "device=cuda", "train.iterations=8", "train.accumulate=2", "train.ema_decay=0.9", STAGES]
     eager = run(config_file, "eager", *words)
-    words += ["train.compute.compile=true", f"train.compute.cuda_graphs={str(graphs).lower()}"]
-    compiled = run(config_file, "compiled", *words)
-    assert apart(eager, compiled) < 1e-3
+    graphs = run(config_file, "graphs", *words, "train.compute.compile=true", "train.compute.cuda_graphs=true")
+    assert apart(eager, graphs) < 1e-3
 
 
 def test_graphs_skip_steps_that_are_not_finite(config_file):
@@ -152,10 +150,10 @@ def test_restoring_takes_no_more_memory_than_estimated(tile):
     assert torch.cuda.max_memory_reserved() <= restorer.estimate_bytes(1120, 1680, tile)
 
 
-def test_sigterm_saves_a_compiled_run(config_file, tmp_path):
+def test_sigterm_saves_the_run(config_file, tmp_path):
     folder = tmp_path / "runs" / "term"
     words = [*STEPS, "device=cuda", "name=term", "train.iterations=1000000", "train.checkpoint.every=20"]
-    command = [sys.executable, "-m", "kpac", "train", str(config_file), *words, "train.compute.compile=true"]
+    command = [sys.executable, "-m", "kpac", "train", str(config_file), *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ)) as process:
         while process.poll() is None and not list(folder.glob("checkpoints/*.pt")):
             time.sleep(0.05)
