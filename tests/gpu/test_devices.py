@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,17 @@ from kpac.config import load_config
 from kpac.data.batches import PackedPixels
 from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
+from kpac.distributed import Ranks
 from kpac.evaluation.evaluator import evaluate
 from kpac.images import to_float
+from kpac.models.registry import resolve_model
 from kpac.models.weights import load_model
 from kpac.restore.export import export_model
-from kpac.training.checkpoint import Checkpoints
 from kpac.training.losses import LOSSES, WeightedLoss
 from kpac.training.perceptual import LAYERS
 from kpac.training.run_folder import resumed_config
-from kpac.training.trainer import train
-from tests.conftest import NETWORKS, ROOT
+from kpac.training.trainer import Trainer, train
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.gpu
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -81,11 +83,20 @@ def test_run_on_cuda_graphs_is_the_eager_one(config_file):
 
 
 def test_graphs_skip_steps_that_are_not_finite(config_file):
-    words = ["device=cuda", "train.iterations=8", f"plugins=[{NETWORKS}]", "model={name: lapse}", "model.bad=[2, 3]"]
-    words += ["train.log_every=8", "train.compute.compile=true", "train.compute.cuda_graphs=true"]
-    folder = run(config_file, "lapse", *words)
-    assert Checkpoints(folder / "checkpoints", 1).newest()["skipped"] == 2
-    assert torch.isfinite(weights(folder)["scale"]).all()
+    words = [*STEPS, "device=cuda", "train.compute.compile=true", "train.compute.cuda_graphs=true", "data.workers=0"]
+    trainer = Trainer(resolve_model(load_config(config_file, words)), Ranks(0, 1, GPU))
+    trainer.network = trainer.compute.compile(trainer.model)
+    batch = next(trainer.compute.batches(trainer.data.batches(0, 0, trainer.compute.pinned)))
+    bad = replace(batch, target=batch.target * torch.nan)
+    for step in (batch, batch, batch):  # the third one is a replay
+        trainer.step(step)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.step(bad)
+    assert all(map(torch.equal, before, trainer.model.parameters()))
+    trainer.step(batch)
+    assert not all(map(torch.equal, before, trainer.model.parameters()))
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    assert trainer.guard.read().total == 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
