@@ -12,7 +12,8 @@ from typing import BinaryIO
 ORIENTATION = 274
 EXIF, GPS = 34665, 34853
 INTEROPERABILITY = 40965
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8, 17: 8}  # bytes, by type
+POINTERS = (13, 18)  # types of offsets of directories
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes
 LARGEST = 1 << 26  # bytes of one tag's values; more is damage
 MOST = 4096  # entries of one directory; more is damage
 
@@ -135,8 +136,9 @@ def read_tags(file: BinaryIO, place: int, form: Form) -> Tags:
             place = struct.unpack(form.order + "IQ"[len(pointer.values) // 8], pointer.values)[0]
             inside = read_directory(file, place, form)
             inside.pop(INTEROPERABILITY, None)  # points to one more directory
-            if inside:
-                directories[tag] = tuple(inside.values())
+            kept = tuple(entry for entry in inside.values() if entry.kind not in POINTERS)
+            if kept:
+                directories[tag] = kept
     return Tags(form, tuple(entries.values()), directories)
 
 

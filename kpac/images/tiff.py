@@ -23,6 +23,7 @@ from kpac.images.directories import (
     EXIF,
     GPS,
     ORIENTATION,
+    POINTERS,
     Entry,
     Form,
     Tags,
@@ -88,17 +89,18 @@ def read(path: Path) -> Photograph:
         float_type = page.dtype.name if page.sampleformat == 3 else None
         file = page.parent.filehandle
         tags = read_tags(file, page.offset, Form(page.parent.byteorder, page.parent.is_bigtiff))
-    kept = replace(tags, entries=tuple(entry for entry in tags.entries if entry.tag not in OF_THE_PIXELS))
-    behind = tuple(name for tag, name in NOT_COPIED.items() if tags.value(tag))
-    kept = kept.keep({entry.tag for entry in kept.entries} - NOT_COPIED.keys())
+    kept = [entry for entry in tags.entries if entry.tag not in OF_THE_PIXELS]
+    behind = {entry.tag for entry in kept if entry.tag in NOT_COPIED or entry.kind in POINTERS}
+    own = Own(replace(tags, entries=tuple(entry for entry in kept if entry.tag not in behind)), float_type)
+    left = tuple(NOT_COPIED.get(tag, f"TIFF tag {tag}, which points to another directory") for tag in sorted(behind))
     metadata = Metadata(
         Tags() if tags.form.big else tags.keep({*DESCRIPTIVE, ORIENTATION}),
         tags.value(ICC_PROFILE),
         tags.value(XMP),
         _dpi(tags),
-        own=Own(kept, float_type),
+        own=own,
     )
-    return Photograph.from_channels(channels, "TIFF", tags.number(ORIENTATION, 1), metadata, behind)
+    return Photograph.from_channels(channels, "TIFF", tags.number(ORIENTATION, 1), metadata, left)
 
 
 def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:

@@ -118,6 +118,50 @@ def test_network_sees_the_photograph_upright_and_the_file_stays_as_it_was(tmp_pa
         assert np.array_equal(np.asarray(Image.open(target)), np.asarray(Image.open(source)))
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_tags_of_a_tiff_come_along_byte_for_byte(tmp_path, byteorder, bigtiff):
+    copyright_line = "© 2024 José Müller".encode()
+    extra = [(33432, 2, 0, copyright_line, True), (65000, 4, 3, (1, 2, 70_000), True), (700, 1, 9, b"<x:xmp/>\n", True)]
+    pixels = channels(3, 16)
+    options = {"byteorder": byteorder, "bigtiff": bigtiff, "resolution": (240, 240), "iccprofile": PROFILE}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=extra, metadata=None, **options)
+    read_photograph(tmp_path / "a.tif").save(tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as old, tifffile.TiffFile(tmp_path / "b.tif") as new:
+        assert (new.byteorder, new.is_bigtiff) == (byteorder, bigtiff)
+        for tag in (33432, 65000, 700, 282, 283, 296, 34675):
+            before, after = (file.pages.first.tags[tag] for file in (old, new))
+            assert (after.dtype, after.count, after.value) == (before.dtype, before.count, before.value)
+        assert np.array_equal(new.asarray(), pixels)
+    assert copyright_line in (tmp_path / "b.tif").read_bytes()
+
+
+def test_what_a_tiff_cannot_keep_is_said(tmp_path, caplog):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(channels(3, 8), photometric="rgb", subifds=1, metadata=None)
+        file.write(channels(3, 8)[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+    read_photograph(tmp_path / "a.tif").save(tmp_path / "b.tif")
+    assert "left behind what cannot be written: further images inside the TIFF (SubIFDs)" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+@pytest.mark.parametrize("target", [".png", ".tif", ".jpg", ".webp", ".heic"])
+def test_metadata_comes_along_into_another_format(tmp_path, suffix, target):
+    if target == ".heic":
+        pytest.importorskip("pillow_heif")
+    make(tmp_path / f"a{suffix}", 3, 8, orientation=6)
+    photograph = read_photograph(tmp_path / f"a{suffix}")
+    photograph.save(tmp_path / f"b{target}")
+    again = read_photograph(tmp_path / f"b{target}")
+    assert again.pixels.shape == photograph.pixels.shape
+    assert again.metadata.icc_profile == PROFILE
+    tags = again.metadata.tags
+    assert tags.value(271).rstrip(b"\0") == b"Maker"
+    assert {entry.tag for entry in tags.directories[ExifTags.IFD.Exif]} == set(EXIF)
+    assert {entry.tag for entry in tags.directories[ExifTags.IFD.GPSInfo]} == set(GPS)
+    assert again.orientation == (6 if target == suffix else 1)
+
+
 def test_sixteen_bits_never_pass_through_eight(tmp_path):
     make(tmp_path / "a.png", 3, 16)
     photograph = read_photograph(tmp_path / "a.png")
