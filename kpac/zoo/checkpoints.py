@@ -86,7 +86,7 @@ def load_zoo_model(path: Path) -> ZooNetwork:
         descriptor = registry.load(tensors)
     except spandrel.UnsupportedModelError:
         advice = "" if extra else "; spandrel_extra_arches knows more: pip install spandrel_extra_arches"
-        raise UserError(f"{path}: its tensors are of no architecture that {known} knows{advice}") from None
+        raise UserError(f"{path}: {_kind(path)}its tensors are of no architecture that {known} knows{advice}") from None
     except (RuntimeError, KeyError, ValueError, AssertionError, IndexError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -143,7 +143,8 @@ def _registry(path: Path) -> tuple[Any, Any]:
         import spandrel
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{path}: a checkpoint of another network needs the package '{error.name}': pip install 'kpac[zoo]'"
+            f"{path}: {_kind(path)}a checkpoint of another network needs the package '{error.name}': "
+            "pip install 'kpac[zoo]'"
         ) from None
     registry = spandrel.MAIN_REGISTRY.copy()
     try:
@@ -154,6 +155,10 @@ def _registry(path: Path) -> tuple[Any, Any]:
         return registry, None
     registry.add(*EXTRA_REGISTRY, ignore_duplicates=True)
     return registry, EXTRA_REGISTRY
+
+
+def _kind(path: Path) -> str:
+    return "a .safetensors file without a 'kpac' header; " if path.suffix == ".safetensors" else ""
 
 
 def _check(path: Path, descriptor: Any) -> None:
