@@ -5,21 +5,18 @@ architectures, such as Restormer, whose code has licences of its own; some forbi
 """
 
 import logging
-import pickle
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kpac.errors import UserError
+from kpac.models.torch_files import SUFFIXES, load_content
 
-SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 log = logging.getLogger(__name__)
 
 
@@ -107,28 +104,11 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """What a checkpoint of PyTorch or of safetensors holds, with tensors and plain values alone.
 
     Raises:
-        UserError: no such file, another format, or one that would execute code.
+        UserError: another format, damaged, or a file that would execute code.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: expected a checkpoint that ends in {', '.join(SUFFIXES)}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a whole .safetensors file ({error}); download it again") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: holds more than tensors and plain values, or is damaged; loading it could run its code. Save its "
-            "state dict alone, with torch.save(model.state_dict(), ...)"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not a checkpoint that PyTorch can read ({' '.join(str(error).split())[:120]}); expected a state "
-            "dict, not TorchScript, or download it again"
-        ) from None
+    if path.suffix not in (*SUFFIXES, ".safetensors"):
+        raise UserError(f"{path}: expected a checkpoint that ends in {', '.join(SUFFIXES)} or .safetensors")
+    found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else load_content(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds a {type(found).__name__}; expected a state dict, names with tensors")
     return found
