@@ -30,8 +30,8 @@ def add(commands: Subcommands) -> None:
         type=Path,
         nargs="*",
         metavar="MODEL|YAML",
-        help="weights, folders of runs, names from 'kpac weights' (default: those of the package), checkpoints of other "
-        "projects; or one YAML file that says a whole comparison",
+        help="weights, folders of runs, names of 'kpac weights' (default: those of the package), checkpoints of "
+        "other projects; or one YAML file that says a whole comparison",
     )
     command.add_argument(
         "--images",
