@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from kpac.config import Section, read_yaml, validate
 from kpac.errors import UserError
@@ -20,9 +20,18 @@ from kpac.experiments.scoring import ScoringSection
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
-class ImagesSection(Section):
-    images: Path
-    """Folder with one output a scene, which any other program made."""
+class MethodSection(Section):
+    weights: Path | None = None
+    """A run's folder, a weights file, a checkpoint of another project, or a name of `kpac weights`; a path alone, as in
+    `KPAC: runs/mine`, says this."""
+    images: Path | None = None
+    """Or a folder with one output a scene, which any other program made."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "MethodSection":
+        if (self.weights is None) == (self.images is None):
+            raise ValueError("'{prefix}weights' or '{prefix}images' should be given, one of the two")
+        return self
 
 
 class DataSection(Section):
@@ -83,15 +92,21 @@ class ComparisonFile(ScoringSection):
     """"auto" takes a CUDA device when there is one."""
     plugins: list[str] = []
     """Python files or modules that register networks of your own."""
-    methods: Annotated[dict[str, Path | ImagesSection], Field(min_length=1)]
-    """Name in tables -> a run's folder, a weights file, a checkpoint of another project, a name of `kpac weights`, or
-    `{images: DIR}`."""
+    methods: Annotated[dict[str, MethodSection], Field(min_length=1)]
+    """Name in tables -> its weights, or `{images: DIR}`."""
     data: Annotated[dict[str, DataSection], Field(min_length=1)]
     """Name -> data set."""
     protocols: Annotated[list[str], Field(min_length=1)] = ["dpdd-8bit"]
     """Names that `kpac protocols` lists, or FILE.yaml:NAME."""
     draw: DrawSection = DrawSection()
     """What the comparison ends in."""
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _weights_alone(cls, methods: Any) -> Any:
+        if not isinstance(methods, dict):
+            return methods
+        return {label: {"weights": source} if isinstance(source, str) else source for label, source in methods.items()}
 
     @field_validator("protocols")
     @classmethod
@@ -114,7 +129,7 @@ class Task:
     """
 
     label: str
-    source: Path | ImagesSection
+    source: MethodSection
     evaluation: Evaluation
     folder: Path
 
@@ -124,9 +139,9 @@ class Task:
         Raises:
             UserError: it cannot be loaded.
         """
-        if isinstance(self.source, ImagesSection):
+        if self.source.images:
             return SavedImages(self.source.images, device, self.label)
-        return Network(self.source, device, self.label)
+        return Network(self.source.weights or Path(), device, self.label)
 
 
 @dataclass(frozen=True)
@@ -165,10 +180,10 @@ def load_comparison(path: Path, output: Path | None = None, device: str | None =
         file = file.model_copy(update={"device": device})
     places: dict[Path, str] = {}
     for label, source in file.methods.items():
-        place = source.images if isinstance(source, ImagesSection) else source
-        is_name = not isinstance(source, ImagesSection) and len(place.parts) == 1 and not place.suffix
+        place = source.images or source.weights or Path()
+        is_name = source.images is None and len(place.parts) == 1 and not place.suffix
         if not place.exists() and not is_name:
-            kind = "folder" if isinstance(source, ImagesSection) else "file or folder"
+            kind = "folder" if source.images else "file or folder"
             raise UserError(f"{path}: methods.{label}: {place}: no such {kind}")
         other = places.setdefault(place.resolve(), label)
         if other != label:
