@@ -1,4 +1,7 @@
-"""Launcher for torchrun, which wants a file: torchrun --nproc-per-node 8 scripts/evaluate.py MODEL --data DIR ..."""
+"""Launcher for torchrun, which wants a file.
+
+torchrun --nproc-per-node 8 scripts/evaluate.py MODEL --data DIR ..., or scripts/evaluate.py COMPARISON.yaml
+"""
 
 import sys
 

@@ -1,9 +1,11 @@
 """`kpac evaluate`, `kpac table` and `kpac figure`."""
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from kpac.commands.arguments import (
     Subcommands,
@@ -27,8 +29,9 @@ def add(commands: Subcommands) -> None:
         "models",
         type=Path,
         nargs="*",
-        metavar="MODEL",
-        help="weights files, folders of runs, or names from 'kpac weights' (default: those of the package)",
+        metavar="MODEL|YAML",
+        help="weights, folders of runs, names of 'kpac weights' (default: those of the package), checkpoints of "
+        "other projects; or one YAML file that says a whole comparison",
     )
     command.add_argument(
         "--images",
@@ -138,17 +141,18 @@ def evaluate(options: argparse.Namespace) -> None:
     from kpac.evaluation.folders import ResultFolders
     from kpac.evaluation.methods import Network, SavedImages, run_folder
     from kpac.evaluation.request import Evaluation, on_data_of_run
-    from kpac.evaluation.run import evaluate_method
-    from kpac.files import from_home, short_path
+    from kpac.files import from_home
     from kpac.models.registry import load_plugins
-    from kpac.reporting.report import write_report
-    from kpac.reporting.tables import summary_table
 
     load_plugins(options.plugin)
+    yaml = [path for path in options.models if path.suffix in (".yaml", ".yml")]
+    if yaml:
+        _evaluate_comparison(yaml[0], options)
+        return
     if not options.models and not options.images and options.data:
         options.models = [chosen_model(None)]
     if not options.models and not options.images:
-        raise UserError("evaluate: expected a model, or --images with the outputs of another method")
+        raise UserError("evaluate: expected a model, --images with the outputs of another method, or a YAML file")
     without_data = [] if options.data else [*options.images, *(path for path in options.models if not run_folder(path))]
     if without_data:
         raise UserError(f"{without_data[0]}: on which data? Name their folder with --data; only a run knows its own")
@@ -177,18 +181,87 @@ def evaluate(options: argparse.Namespace) -> None:
             runs = [(make, run_folder(path)) for make, path in zip(makers, options.models, strict=True)]
             work = [(make, on_data_of_run(run, evaluations[0], options.protocol)) for make, run in runs]
         chosen = ResultFolders(options.output, several, options.overwrite)
-        # Each method is made here and again below, so that the memory holds one at a time.
-        folders = [ranks.on_all(lambda make=make, asked=asked: chosen.take(make(), asked)) for make, asked in work]
-        for (make, evaluation), folder in zip(work, folders, strict=True):
-            method = ranks.on_all(make)
-            results = evaluate_method(method, evaluation, folder, ranks, write_report)
-            if ranks.is_first:
-                title = f"{method.label} on {evaluation.data}, {options.split} split"
-                print(f"\n{title}, protocol {results['protocol']}\n")
-                print(summary_table(results))
-                for name, reason in results["skipped"].items():
+        _carry_out([(make, asked, None) for make, asked in work], chosen, ranks)
+
+
+def _carry_out(work: Sequence[Any], chosen: Any, ranks: Any) -> list[Path]:
+    """Evaluates, one after the other, once all is known to be there.
+
+    Args:
+        work: (makes the method, what is asked of its evaluation, its folder or None for the usual one).
+        chosen: a `kpac.evaluation.folders.ResultFolders`.
+        ranks: of torchrun.
+
+    Returns:
+        The folders of the results.
+    """
+    from kpac.evaluation.run import evaluate_method, find_scorable
+    from kpac.files import short_path
+    from kpac.reporting.report import write_report
+    from kpac.reporting.tables import summary_table
+
+    def check(make: Any, evaluation: Any, folder: Path | None) -> Path:
+        method = make()
+        taken = chosen.take(method, evaluation, folder)
+        find_scorable(method, evaluation)
+        return taken
+
+    # Each method is made here and again below, so that the memory holds one at a time.
+    folders = [ranks.on_all(partial(check, *item)) for item in work]
+    told: set[tuple[str, str]] = set()
+    for (make, evaluation, _), folder in zip(work, folders, strict=True):
+        method = ranks.on_all(make)
+        results = evaluate_method(method, evaluation, folder, ranks, write_report)
+        if ranks.is_first:
+            title = f"{method.label} on {evaluation.data}, {evaluation.split} split"
+            print(f"\n{title}, protocol {results['protocol']}\n")
+            print(summary_table(results))
+            for name, reason in results["skipped"].items():
+                if (name, reason) not in told:
                     say(f"{name.upper()} is skipped: {reason}")
-                print(f"\n{short_path(folder)}/report.md, results.json, comparison.png")
+                told.add((name, reason))
+            print(f"\n{short_path(folder)}/report.md, results.json, comparison.png")
+    return folders
+
+
+def _evaluate_comparison(path: Path, options: argparse.Namespace) -> None:
+    """A whole comparison from a YAML file; `--device`, `--output` and `--overwrite` are the flags that it takes."""
+    from kpac.distributed import join_ranks
+    from kpac.evaluation.folders import ResultFolders
+    from kpac.evaluation.results import read_results
+    from kpac.experiments.comparison import draw, load_comparison
+    from kpac.files import short_path
+    from kpac.models.registry import load_plugins
+
+    said = {
+        "another MODEL": len(options.models) > 1,
+        "--images": options.images,
+        "--data": options.data,
+        "--split": options.split != "test",
+        "--layout": options.layout != "auto",
+        "--protocol": options.protocol,
+        "--tile": options.tile,
+        "--pair-by-order": options.pair_by_order,
+        "--save-images": options.save_images,
+        "--lpips-weights": options.lpips_weights,
+        "--require": options.require,
+        "--no-reference": options.no_reference,
+    }
+    twice = next((flag for flag, given in said.items() if given), None)
+    if twice:
+        raise UserError(
+            f"evaluate: {path} says the whole comparison, so {twice} cannot be given beside it; edit the file"
+        )
+    comparison = load_comparison(path, options.output, None if options.device == "auto" else options.device)
+    load_plugins(comparison.file.plugins)
+    with join_ranks(comparison.file.device) as ranks:
+        chosen = ResultFolders(overwrite=options.overwrite)
+        work = [(partial(task.method, ranks.device), task.evaluation, task.folder) for task in comparison.tasks]
+        folders = _carry_out(work, chosen, ranks)
+        if ranks.is_first:
+            lines, written = draw(comparison, [(folder / "results.json", read_results(folder)) for folder in folders])
+            print("\n" + "\n".join(lines))
+            print(f"written: {', '.join(short_path(file) for file in written)}")
 
 
 def table(options: argparse.Namespace) -> None:

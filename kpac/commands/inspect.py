@@ -64,5 +64,10 @@ def inspect(options: argparse.Namespace) -> None:
     table = correlation_table(result)
     if table:
         print(f"\nrank correlation of the expected dilation with the true circle of confusion\n\n{table}\n")
-    names = ", ".join(f"{image['name']}.png" for image in result["images"])
-    say(f"{options.output}: {names}, model.png, inspect.json")
+    if not result["images"]:
+        radius = ", ".join(
+            f"{share} within {pixels} pixels" for share, pixels in result["receptive_field"]["radius"].items()
+        )
+        print(f"no KPAC blocks to look into; effective receptive field: {radius}")
+    names = "".join(f"{image['name']}.png, " for image in result["images"])
+    say(f"{options.output}: {names}model.png, inspect.json")

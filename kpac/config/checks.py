@@ -119,10 +119,11 @@ def _types(annotation: Any) -> set[Any]:
 def _fields(schema: Any, location: Sequence[str | int]) -> Iterable[str]:
     """The valid keys of the section at a location; a section may be a pydantic model or a typed dictionary."""
     for part in location:
-        if isinstance(part, int):  # of a list of sections, whose class it is already
+        hints = get_type_hints(schema)
+        if part not in hints:  # a number in a list of sections, or a name among several, whose class it is already
             continue
-        annotation = get_type_hints(schema)[part]
-        schema = next(choice for choice in (*get_args(annotation), annotation) if hasattr(choice, "__annotations__"))
+        choices = (*get_args(hints[part]), hints[part])
+        schema = next((choice for choice in choices if hasattr(choice, "__annotations__")), schema)
     return schema.model_fields if issubclass(schema, BaseModel) else get_type_hints(schema)
 
 

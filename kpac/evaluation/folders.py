@@ -32,14 +32,19 @@ class ResultFolders:
         self.output, self.several, self.overwrite = output, several, overwrite
         self._taken: dict[Path, str] = {}
 
-    def take(self, method: Method, evaluation: Evaluation) -> Path:
+    def take(self, method: Method, evaluation: Evaluation, folder: Path | None = None) -> Path:
         """The folder for an evaluation; nothing is written.
+
+        Args:
+            method, evaluation: whose results will be there.
+            folder: the only one to take; by default as said above.
 
         Raises:
             UserError: an evaluation of this command or of an earlier one has it.
         """
-        folder = self.output or default_folder(method, evaluation)
-        if self.output and self.several:
+        chosen = folder
+        folder = chosen or self.output or default_folder(method, evaluation)
+        if not chosen and self.output and self.several:
             folder /= f"{method.label}-{evaluation.data.resolve().name}"
         subject = _subject(method, evaluation)
         title, place = _title(subject), folder.resolve()

@@ -19,7 +19,7 @@ from kpac.evaluation.evaluator import Restored, restore
 from kpac.images import list_images, read_pixels, to_float
 from kpac.models.cost import Cost, count_cost
 from kpac.models.network import KPACNet
-from kpac.models.weights import load_model, read_header, weights_file
+from kpac.models.weights import load_model, weights_file
 
 
 class Method(ABC):
@@ -57,7 +57,7 @@ class Network(Method):
     """A network from its weights.
 
     Args:
-        weights: a .safetensors file or the folder of a run.
+        weights: a .safetensors file or the folder of a run, or a checkpoint that `kpac.zoo` knows.
         device: where it computes.
         label: by default the name of the run, for its best weights; that and the file's, for its others; or the file's.
         tile: restores in tiles with sides of so many pixels, for large images; None: in one pass.
@@ -97,7 +97,7 @@ class Network(Method):
         return restored
 
     def describe(self) -> dict[str, Any]:
-        model = dict(read_header(self.file)["model"])
+        model = dict(self.model.config)
         return {"name": model.pop("name"), "options": model, "weights": str(self.file.resolve()), "sha256": self.sha256}
 
     def identity(self, scene: SceneFiles) -> list[Any]:

@@ -19,6 +19,7 @@ from kpac.evaluation.evaluator import Evaluated, score_scene, to_array
 from kpac.evaluation.folders import IMAGES, RECORDS, ResultFolders, clear_replaced
 from kpac.evaluation.journal import Journal, fingerprint
 from kpac.evaluation.methods import Method, Network, SavedImages
+from kpac.evaluation.perceptual import cached_weights
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import FILE, make_results
@@ -90,26 +91,46 @@ def evaluate_method(
     return results
 
 
+def find_scorable(method: Method, evaluation: Evaluation) -> list[SceneFiles]:
+    """The scenes of an evaluation; headers tell whether they can be scored.
+
+    Raises:
+        UserError: the data, the protocol or the method's outputs do not allow it.
+    """
+    protocol = find_protocol(evaluation.protocol)
+    files = find_scenes(
+        evaluation.data,
+        evaluation.split,
+        method.views,
+        evaluation.layout,
+        targets=False,
+        pair_by_order=evaluation.pair_by_order,
+    )
+    method.check(files)
+    has_targets = all(scene.target for scene in files)
+    if not has_targets and set(evaluation.required) - set(evaluation.no_reference):
+        raise UserError(f"{evaluation.data}: has no targets, so no {', '.join(evaluation.required)}")
+    if not has_targets and isinstance(method, SavedImages) and not evaluation.no_reference:
+        raise UserError(f"{evaluation.data}: has no targets; name metrics that need none with --no-reference")
+    lpips = bool(evaluation.lpips_weights) or cached_weights(protocol.lpips.backbone).is_file()
+    for scene in files if has_targets else []:
+        header = read_header(scene.paths[0])
+        try:
+            if header:
+                protocol.check_size(header.height, header.width, lpips=lpips)
+        except ValueError as error:
+            raise UserError(f"scene '{scene.name}' {error}") from None
+    return files
+
+
 class _Work:
     """One evaluation in one process: what is finished, what is not, and what is written at the end."""
 
     def __init__(self, method: Method, evaluation: Evaluation, folder: Path, ranks: Ranks):
         self.method, self.evaluation, self.folder, self.ranks = method, evaluation, folder, ranks
         self.protocol = find_protocol(evaluation.protocol)
-        self.files = find_scenes(
-            evaluation.data,
-            evaluation.split,
-            method.views,
-            evaluation.layout,
-            targets=False,
-            pair_by_order=evaluation.pair_by_order,
-        )
-        method.check(self.files)
+        self.files = find_scorable(method, evaluation)
         self.has_targets = all(scene.target for scene in self.files)
-        if not self.has_targets and set(evaluation.required) - set(evaluation.no_reference):
-            raise UserError(f"{evaluation.data}: has no targets, so no {', '.join(evaluation.required)}")
-        if not self.has_targets and isinstance(method, SavedImages) and not evaluation.no_reference:
-            raise UserError(f"{evaluation.data}: has no targets; name metrics that need none with --no-reference")
         self.save_images = evaluation.save_images or (not self.has_targets and not isinstance(method, SavedImages))
         self.dataset = SceneDataset(self.files, self.protocol.bit_depth)
         self.scorer = Scorer(
@@ -120,7 +141,6 @@ class _Work:
             no_reference=evaluation.no_reference,
             required=evaluation.required,
         )
-        self._check_sizes()
         self.journal = Journal(folder / RECORDS, ranks.rank)
         self.shown = np.linspace(0, len(self.files) - 1, min(SHOWN, len(self.files)), dtype=int).tolist()
         settings, metrics = self.protocol.settings(), [*self.scorer.names, self.scorer.provenance]
@@ -128,16 +148,6 @@ class _Work:
         self.fingerprints = [
             fingerprint(scene, [*method.identity(scene), *computed], settings, metrics) for scene in self.files
         ]
-
-    def _check_sizes(self) -> None:
-        """Refuses images that are too small for the protocol before any is restored; headers tell their sizes."""
-        for scene in self.files if self.has_targets else []:
-            header = read_header(scene.paths[0])
-            try:
-                if header:
-                    self.protocol.check_size(header.height, header.width, lpips=self.scorer.lpips is not None)
-            except ValueError as error:
-                raise UserError(f"scene '{scene.name}' {error}") from None
 
     def missing(self) -> list[int]:
         """Scenes without a record, or without an image that is to be kept."""

@@ -10,12 +10,12 @@ from kpac.data.layouts import find_scenes
 from kpac.errors import UserError
 from kpac.evaluation.results import FILE, read_results
 from kpac.experiments.progress import state_of
-from kpac.experiments.report import write_table
 from kpac.experiments.sweep import EvaluationSection, Sweep, make_run
 from kpac.models.registry import resolve_model
 from kpac.models.weights import read_header
 from kpac.reporting.charts import scatter
 from kpac.reporting.comparison import Table, compare
+from kpac.reporting.formats import write_table
 
 NETWORKS = ("kpac_2level", "kpac_3level", "kpac_dual")
 PROTOCOL = "saved-png-8bit"  # of the published numbers, as far as it is known: see kpac/reporting/published.yaml

@@ -11,12 +11,11 @@ from typing import Any
 from kpac.evaluation.results import FILE, read_results
 from kpac.experiments.progress import failure_of, state_of
 from kpac.experiments.sweep import Run, Sweep
-from kpac.files import whole_file
 from kpac.models.cost import count_cost
 from kpac.models.registry import create_model
 from kpac.reporting.charts import CurvePoint, curve
 from kpac.reporting.comparison import Column, Row, Table, compare, data_title
-from kpac.reporting.formats import FORMATS, SUFFIXES
+from kpac.reporting.formats import write_table
 from kpac.reporting.units import METRICS, cell
 from kpac.text import markdown_table
 
@@ -42,15 +41,6 @@ def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
         curve(points, pictures, sweep.varied, CURVE_METRIC, sweep.ordered)
         written += pictures
     return table, written
-
-
-def write_table(table: Table, folder: Path) -> list[Path]:
-    """Writes a table in every format, and gives the files."""
-    paths = {folder / f"table{suffix}": name for suffix, name in SUFFIXES.items()}
-    for path, name in paths.items():
-        with whole_file(path) as partial:
-            partial.write_text(FORMATS[name](table), encoding="utf-8")
-    return list(paths)
 
 
 def table_of(sweep: Sweep) -> Table | None:

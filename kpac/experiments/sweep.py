@@ -14,16 +14,19 @@ from kpac.config import Config, Section, load_config, read_yaml, validate
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.experiments import labels
+from kpac.experiments.scoring import ScoringSection
 from kpac.models.registry import resolve_model
 
 Seed = Annotated[int, Field(ge=0)]
 
 
-class EvaluationSection(Section):
+class EvaluationSection(ScoringSection):
     data: Path | None = None
     """Folder of the data set to score on; null: the one to train on."""
     split: str = "test"
     """train, val or test."""
+    layout: str = "auto"
+    """How the data set lies on disk."""
     protocol: str | None = None
     """How the numbers are computed; null: as the base configuration validates."""
 
@@ -166,6 +169,7 @@ def make_run(
     find_protocol(protocol)
     results = config.folder / "results" / f"{data.resolve().name}-{evaluation.split}-{Path(protocol).name}"
     flags = ["--data", str(data), "--split", evaluation.split, "--protocol", protocol, "--device", config.device]
+    flags += [*evaluation.metric_flags(), "--layout", evaluation.layout]
     flags += itertools.chain.from_iterable(("--plugin", plugin) for plugin in config.plugins)
     return Run(label, value, config, (str(base), *words), tuple(flags), (data, evaluation.split), results)
 

@@ -63,6 +63,11 @@ def attention_of(
         return restored, [_attend(block, x) for block, x in zip(blocks, inputs, strict=True)]
 
 
+def has_kpac_blocks(model: nn.Module) -> bool:
+    """Whether a network has KPAC blocks."""
+    return any(isinstance(module, KPACBlock) for module in model.modules())
+
+
 def kpac_blocks(model: nn.Module) -> list[KPACBlock]:
     """The KPAC blocks of a network, first to last.
 

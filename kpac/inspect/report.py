@@ -17,7 +17,7 @@ from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.files import write_json
 from kpac.images import read_pixels, to_float
-from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks, rank_correlation
+from kpac.inspect.attention import BlockAttention, attention_of, has_kpac_blocks, kpac_blocks, rank_correlation
 from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field
 from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
@@ -60,7 +60,7 @@ def inspect_weights(
     """Draws one sheet a photograph, and one of the model.
 
     Args:
-        weights: a .safetensors file or the folder of a run, of a network with KPAC blocks.
+        weights: see `kpac.models.weights.load_model`.
         output: folder for NAME.png and NAME.pdf of each photograph, model.png, model.pdf and inspect.json.
         photos: image files: the center views.
         data: a data set, whose scenes are looked at in place of photographs. One that `kpac data synthesize` made
@@ -77,10 +77,13 @@ def inspect_weights(
         is known (None where one of the two is the same everywhere); the receptive field.
 
     Raises:
-        UserError: a file cannot be read, or the network has no KPAC blocks.
+        UserError: a file cannot be read, or photographs are given for a network without KPAC blocks, of which the
+            receptive field alone can be drawn.
     """
     _check_names(photos)
     model = load_model(weights).to(choose_device(device))
+    if not has_kpac_blocks(model) and not photos and not data:
+        return _inspect_receptive_field(model, weights, output)
     blocks = kpac_blocks(model)
     others = other_views or {}
     if not data and model.views != ("center",) and not others:
@@ -124,6 +127,17 @@ def inspect_weights(
         "receptive_field": {"reach": field.reach, "radius": radius},
         "images": images,
     }
+    write_json(output / "inspect.json", result)
+    return result
+
+
+def _inspect_receptive_field(model: nn.Module, weights: Path, output: Path) -> dict[str, Any]:
+    """Draws what can be drawn of a network without KPAC blocks, such as another project's."""
+    field = effective_receptive_field(model)
+    save_sheet(model_sheet({}, [], field, f"{model.config['name']}, {weights}"), output / "model")
+    radius = {f"{share:.0%}": field.radius(share) for share in SHARES}
+    facts = {"reach": field.reach, "radius": radius}
+    result = {"weights": str(weights_file(weights)), "receptive_field": facts, "images": []}
     write_json(output / "inspect.json", result)
     return result
 

@@ -36,6 +36,8 @@ class Network:
 
 
 _networks: dict[str, Network] = {}
+# Networks of other papers, in modules that are imported when one is asked for.
+_BASELINES = {"dpdnet": "kpac.zoo.dpdnet", "dpdnet_dual": "kpac.zoo.dpdnet", "nafnet": "kpac.zoo.nafnet"}
 
 RETIRED = {"fast": "write 'train.compute.accelerate' instead"}
 """Options of earlier versions that said how to compute, not what, and what to do instead."""
@@ -111,7 +113,7 @@ def _line_of(error: Exception, plugin: str) -> str:
 
 def model_names() -> list[str]:
     """The registered names, sorted."""
-    return sorted(_networks)
+    return sorted({*_networks, *_BASELINES})
 
 
 def resolve_model(config: Config) -> Config:
@@ -131,8 +133,8 @@ def config_schema() -> dict[str, Any]:
 
     No key is required: what a file leaves out may come from the file that it extends.
     """
-    for entry_point in entry_points(group="kpac.networks"):
-        _find(entry_point.name)
+    for name in [*_BASELINES, *(entry_point.name for entry_point in entry_points(group="kpac.networks"))]:
+        _find(name)
     schema = Config.model_json_schema()
     schema["properties"]["extends"] = {
         "type": "string",
@@ -176,8 +178,10 @@ def _find(name: str) -> Network:
     for entry_point in entry_points(group="kpac.networks"):
         if entry_point.name == name and name not in _networks:
             entry_point.load()
+    if name in _BASELINES:
+        importlib.import_module(_BASELINES[name])
     if name not in _networks:
-        raise UserError(f"model.name: no network is called '{name}'{nearest(name, _networks)}")
+        raise UserError(f"model.name: no network is called '{name}'{nearest(name, model_names())}")
     return _networks[name]
 
 

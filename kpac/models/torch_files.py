@@ -20,6 +20,10 @@ PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParall
 log = logging.getLogger(__name__)
 
 
+class UnknownNetwork(UserError):
+    """The tensors are of no network of ours; they may be another project's."""
+
+
 def read_torch_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Network and weights of a file; nothing in it is executed.
 
@@ -34,14 +38,14 @@ def read_torch_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         UserError: damaged, foreign, or the weights of an unknown network.
     """
-    content = _load(path)
+    content = load_content(path)
     if isinstance(content, dict) and {"iteration", "config", "model", "average"} <= content.keys():
         model = content["config"]["model"]
         return {"model": model, "iteration": content["iteration"]}, {**content["model"], **(content["average"] or {})}
     nested = [content[key] for key in NESTED if key in content] if isinstance(content, dict) else []
     inside = next(filter(_is_state, nested), content)
     if not _is_state(inside):
-        raise UserError(
+        raise UnknownNetwork(
             f"{path}: neither a training checkpoint of kpac nor a state dict; expected weights of a network"
         )
     tensors = {PREFIXES.sub("", name): value for name, value in inside.items()}
@@ -50,7 +54,12 @@ def read_torch_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {"model": model}, tensors
 
 
-def _load(path: Path) -> Any:
+def load_content(path: Path) -> Any:
+    """What `torch.save` put into a file: tensors and plain values; nothing in it is executed.
+
+    Raises:
+        UserError: damaged, or something that would execute code.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -79,7 +88,7 @@ def _network_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     first = tensors.get("encoder.0.0.weight")
     levels = count(r"encoder\.(\d+)\.") - 1
     if first is None or first.ndim != 4 or (levels, first.shape[1]) not in ((2, 3), (3, 3), (3, 6)):
-        raise UserError(
+        raise UnknownNetwork(
             f"{path}: a state dict of an unknown network (first tensor '{next(iter(tensors))}'); of kpac's networks no "
             "more is needed, for others use a .safetensors file that kpac.models.save_model wrote"
         )

@@ -57,12 +57,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(f"{path}: not a whole .safetensors file ({error}); copy or train it again") from None
+    if "kpac" not in metadata:
+        raise torch_files.UnknownNetwork(
+            f"{path}: a .safetensors file without a 'kpac' header; expected one that save_model wrote"
+        )
     try:
         header = json.loads(metadata["kpac"])
         version, _ = header["format"], header["model"]["name"]
     except (KeyError, ValueError, TypeError):
         raise UserError(
-            f"{path}: a .safetensors file without a 'kpac' header; expected one that save_model wrote"
+            f"{path}: a .safetensors file with a damaged 'kpac' header; expected one that save_model wrote"
         ) from None
     if version != FORMAT:
         raise UserError(f"{path}: has header format {version}, this version of kpac reads {FORMAT}; update kpac")
@@ -74,7 +78,8 @@ def load_model(path: str | Path) -> nn.Module:
 
     Args:
         path: a .safetensors file, the folder of a run, whose best weights are taken, a folder with a
-            model.safetensors, a file of `kpac.models.torch_files`, or a name that `kpac weights` lists.
+            model.safetensors, a file of `kpac.models.torch_files`, or a name that `kpac weights` lists; or a checkpoint
+            of another project's network, see `kpac.zoo.checkpoints`.
 
     Returns:
         The network on the CPU, in evaluation mode.
@@ -83,7 +88,12 @@ def load_model(path: str | Path) -> nn.Module:
         UserError: missing, damaged or foreign file; an unknown network; tensors that do not fit.
     """
     path = weights_file(path)
-    options = dict(read_header(path)["model"])
+    try:
+        options = dict(read_header(path)["model"])
+    except torch_files.UnknownNetwork:
+        from kpac.zoo.checkpoints import load_zoo_model  # an extra
+
+        return load_zoo_model(path)
     name = options.pop("name")
     try:
         model = create_model(name, **without_retired(name, options))

@@ -4,9 +4,10 @@ import csv
 import io
 import re
 from itertools import groupby
+from pathlib import Path
 
 from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED
-from kpac.files import dump_json
+from kpac.files import dump_json, whole_file
 from kpac.reporting.comparison import Column, Row, Table, title_of
 from kpac.reporting.units import METRICS, cell, signed, unsigned_zero
 from kpac.text import markdown_table
@@ -161,6 +162,15 @@ def _test_rows(table: Table) -> list[list[str]]:
 
 FORMATS = {"markdown": markdown, "latex": latex, "csv": csv_text, "json": json_text}
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Writes a table in every format, and gives the files."""
+    paths = {folder / f"table{suffix}": name for suffix, name in SUFFIXES.items()}
+    for path, name in paths.items():
+        with whole_file(path) as partial:
+            partial.write_text(FORMATS[name](table), encoding="utf-8")
+    return list(paths)
 
 
 def escape(text: str) -> str:

@@ -38,8 +38,9 @@ class Exportable(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network = network
         self.multiple = getattr(network, "multiple", 1)
+        # A network from elsewhere extends images around its core.
+        self.network = getattr(network, "core", network) if self.multiple > 1 else network
 
     def forward(self, views: Tensor) -> Tensor:
         if self.multiple == 1:

@@ -1,0 +1,1 @@
+"""Other networks of the field: their published checkpoints, and baselines to train beside KPAC."""

@@ -1,0 +1,167 @@
+"""Checkpoints of other networks as they are published, through the library spandrel (extra `zoo`).
+
+spandrel tells the architecture from the tensors' names and shapes. Its companion spandrel_extra_arches brings more
+architectures, such as Restormer, whose code has licences of its own; some forbid commercial use.
+"""
+
+import logging
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kpac.errors import UserError
+from kpac.models.torch_files import SUFFIXES, load_content
+
+log = logging.getLogger(__name__)
+
+
+class ZooNetwork(nn.Module):
+    """A network of another project, with the interface of this one: any size, one view, images in [0, 1].
+
+    Images are extended to the sizes that the network needs, mirrored at the bottom and at the right, and the output is
+    cut back. Outputs are not clamped: a protocol says whether they are.
+
+    Args:
+        descriptor: of spandrel, of a network that reads and gives three channels of one size.
+
+    Shape: (N, 3, H, W) -> (N, 3, H, W).
+    """
+
+    views = ("center",)
+
+    def __init__(self, descriptor: Any):
+        super().__init__()
+        self.core = _Core(descriptor)
+        self.requirements = descriptor.size_requirements
+        self.config = {"name": descriptor.architecture.id, "tags": list(descriptor.tags)}
+
+    @property
+    def multiple(self) -> int:
+        """What both sides of an image have to be multiples of, where that is all that the network needs."""
+        simple = not self.requirements.square and self.requirements.minimum <= self.requirements.multiple_of
+        return self.requirements.multiple_of if simple else 1
+
+    def forward(self, views: Tensor) -> Tensor:
+        height, width = views.shape[-2:]
+        right, bottom = self.requirements.get_padding(width, height)
+        return self.core(_extended(views, bottom, right))[..., :height, :width]
+
+
+class _Core(nn.Module):
+    """The network itself, for images of sizes that it takes; of several outputs the one that counts."""
+
+    def __init__(self, descriptor: Any):
+        super().__init__()
+        self.network = descriptor.model
+        self.call = descriptor._call_fn  # spandrel knows how each architecture is called
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.call(self.network, image)
+
+
+def load_zoo_model(path: Path) -> ZooNetwork:
+    """The network of a checkpoint, on the CPU, in evaluation mode. Nothing in the file is executed.
+
+    Args:
+        path: .pth, .pt, .ckpt or .safetensors: a state dict, alone or under a usual key such as "params".
+
+    Raises:
+        UserError: spandrel is missing, the file is damaged or of an unknown architecture, or its network does not make
+            an image of three channels into another one of the same size.
+    """
+    registry, extra = _registry(path)
+    import spandrel
+
+    tensors = spandrel.canonicalize_state_dict(read_tensors(path))
+    known = f"spandrel {version('spandrel')}" + (f" with spandrel_extra_arches {version(EXTRA)}" if extra else "")
+    try:
+        descriptor = registry.load(tensors)
+    except spandrel.UnsupportedModelError:
+        advice = "" if extra else "; spandrel_extra_arches knows more: pip install spandrel_extra_arches"
+        raise UserError(f"{path}: {_kind(path)}its tensors are of no architecture that {known} knows{advice}") from None
+    except (RuntimeError, KeyError, ValueError, AssertionError, IndexError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: looks like an architecture that {known} knows, but its tensors do not fit it ({reason})"
+        ) from None
+    _check(path, descriptor)
+    name = descriptor.architecture.id
+    if extra and name in [support.architecture.id for support in extra]:
+        log.warning(
+            "%s: %s is from spandrel_extra_arches: its code has a licence of its own, which may forbid commercial use",
+            path,
+            name,
+        )
+    return ZooNetwork(descriptor).eval()
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What a checkpoint of PyTorch or of safetensors holds, with tensors and plain values alone.
+
+    Raises:
+        UserError: another format, damaged, or a file that would execute code.
+    """
+    if path.suffix not in (*SUFFIXES, ".safetensors"):
+        raise UserError(f"{path}: expected a checkpoint that ends in {', '.join(SUFFIXES)} or .safetensors")
+    found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else load_content(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds a {type(found).__name__}; expected a state dict, names with tensors")
+    return found
+
+
+EXTRA = "spandrel_extra_arches"
+
+
+def _registry(path: Path) -> tuple[Any, Any]:
+    """All known architectures, and those among them that spandrel_extra_arches brings; that package may be missing."""
+    try:
+        import spandrel
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path}: {_kind(path)}a checkpoint of another network needs the package '{error.name}': "
+            "pip install 'kpac[zoo]'"
+        ) from None
+    registry = spandrel.MAIN_REGISTRY.copy()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.script, which one of them calls
+            from spandrel_extra_arches import EXTRA_REGISTRY
+    except ModuleNotFoundError:
+        return registry, None
+    registry.add(*EXTRA_REGISTRY, ignore_duplicates=True)
+    return registry, EXTRA_REGISTRY
+
+
+def _kind(path: Path) -> str:
+    return "a .safetensors file without a 'kpac' header; " if path.suffix == ".safetensors" else ""
+
+
+def _check(path: Path, descriptor: Any) -> None:
+    import spandrel
+
+    name = descriptor.architecture.name
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        raise UserError(f"{path}: {name} fills holes and needs a mask; expected a network from image to image")
+    if descriptor.scale != 1:
+        raise UserError(
+            f"{path}: {name} gives images {descriptor.scale} times as large; expected an output of the input's size"
+        )
+    channels = descriptor.input_channels, descriptor.output_channels
+    if channels != (3, 3):
+        raise UserError(f"{path}: {name} reads {channels[0]} channels and gives {channels[1]}; expected 3 and 3")
+
+
+def _extended(image: Tensor, bottom: int, right: int) -> Tensor:
+    """Mirrored at the bottom and at the right; an image too small for that repeats its last row or column."""
+    for size, amount, sides in (
+        (image.shape[-1], right, (0, right, 0, 0)),
+        (image.shape[-2], bottom, (0, 0, 0, bottom)),
+    ):
+        if amount:
+            image = F.pad(image, sides, mode="reflect" if amount < size else "replicate")
+    return image
