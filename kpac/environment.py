@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -13,27 +14,39 @@ from typing import Any
 
 import torch
 
-from kpac.errors import UserError
+from kpac.errors import OutOfMemory, UserError
+from kpac.memory import is_exhausted
 
 log = logging.getLogger(__name__)
 
+DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 OPTIONAL = ("numba", "onnxruntime", "huggingface-hub", "lpips", "pyiqa", "wandb", "submitit")
 PACKAGES = ("kpac", "torch", "torchvision", "numpy", "opencv-python-headless", "scikit-image", "safetensors")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name: "cpu", "cuda", or "auto" for a CUDA device when there is one.
+    """The device of a name: "cpu", "cuda", "cuda:1", "mps", or "auto" for a CUDA device when there is one.
 
     Warns where "auto" takes the CPU although the machine has an NVIDIA driver.
 
     Raises:
-        UserError: "cuda" was asked for and PyTorch cannot use a CUDA device.
+        UserError: no such name, or PyTorch cannot use the device.
     """
+    if not re.fullmatch(DEVICE, name):
+        raise UserError(f"device: expected auto, cpu, cuda, cuda:N or mps, found '{name}'")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("device: 'mps' was asked for, but PyTorch finds no Apple GPU; use 'auto' or 'cpu'")
+        return torch.device(name)
     usable = name != "cpu" and torch.cuda.is_available()
-    if name == "cuda" and not usable:
+    if name.startswith("cuda") and not usable:
         why = f" ({_cuda_problem()})" if NVIDIA_DRIVER.exists() else ""
-        raise UserError(f"device: 'cuda' was asked for, but PyTorch finds no CUDA device{why}; use 'auto' or 'cpu'")
+        raise UserError(f"device: '{name}' was asked for, but PyTorch finds no CUDA device{why}; use 'auto' or 'cpu'")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise UserError(
+            f"device: '{name}' was asked for; PyTorch finds {torch.cuda.device_count()} CUDA devices, from 0 on"
+        )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if name == "auto" and not usable and not hidden and NVIDIA_DRIVER.exists():
         log.warning(
@@ -42,7 +55,11 @@ def choose_device(name: str = "auto") -> torch.device:
             torch.__version__,
             _cuda_problem(),
         )
-    return torch.device("cuda" if usable else "cpu")
+    if not usable:
+        return torch.device("cpu")
+    if name.startswith("cuda:"):
+        torch.cuda.set_device(int(name[5:]))
+    return torch.device(name if name.startswith("cuda") else "cuda")
 
 
 def check_usable(device: torch.device) -> None:
@@ -58,16 +75,20 @@ def check_usable(device: torch.device) -> None:
 
 @contextmanager
 def out_of_memory_explained(device: torch.device) -> Iterator[None]:
-    """Inside, a training that finds no memory on its GPU ends with a UserError that says who has it."""
+    """Inside, a training that finds no memory ends with a UserError that says who has it, and what to do."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        if not isinstance(error, OutOfMemory) and not is_exhausted(error):
+            raise
         use = ""
         if device.type == "cuda":
             free, total = torch.cuda.mem_get_info(device)
             ours = torch.cuda.memory_reserved(device)
             gib = [amount / 2**30 for amount in (total, ours, total - free - ours)]
             use = f" ({gib[0]:.1f} GiB in all, {gib[1]:.1f} taken by this run, {gib[2]:.1f} by others)"
+        if isinstance(error, OutOfMemory):  # in a validation: whole images, whatever the crops are
+            raise UserError(f"validation: {error.what}{use}; cut the images of the val split into parts") from None
         raise UserError(
             f"{device_name(device)}: out of memory{use}; raise train.accumulate, or lower train.batch_size or data.crop"
         ) from None

@@ -11,6 +11,19 @@ class UserError(Exception):
     status = 2
 
 
+class OutOfMemory(UserError):
+    """Memory is exhausted while an image is restored.
+
+    Args:
+        what: was tried, as a phrase.
+        advice: what to do.
+    """
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what}; {advice}")
+        self.what = what
+
+
 class Stopped(Exception):
     """A signal ended the work in good order: what was done is saved, and the message says how to continue.
 

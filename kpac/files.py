@@ -40,7 +40,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         make_folder(path.parent, path)
         yield partial
         with partial.open("rb") as file:
-            flush(file.fileno(), path)
+            flush(file.fileno(), path.parent)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
@@ -49,12 +49,12 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def flush(descriptor: int, path: Path) -> None:
+def flush(descriptor: int, folder: Path) -> None:
     """Makes a file, or the entries of a folder, last through a power failure, where the file system can.
 
     Args:
         descriptor: of it, open.
-        path: of it, for a notice, once a folder, that the file system cannot.
+        folder: it, or the one it is in, for a notice, once a folder, that the file system cannot.
 
     Raises:
         OSError: the disk is full or broken.
@@ -64,7 +64,7 @@ def flush(descriptor: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in CANNOT_FLUSH:
             raise
-        _say_once(f"{path.parent}: this file system confirms no writes; a power failure may lose the last files")
+        _say_once(f"{folder}: this file system confirms no writes; a power failure may lose the last files")
 
 
 @cache

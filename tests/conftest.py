@@ -15,6 +15,7 @@ from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.images import from_float, write_pixels
 
 torch.set_num_threads(2)
+os.environ["KPAC_OFFLINE"] = "1"  # no test waits for a network
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = ROOT / "tests" / "networks.py"

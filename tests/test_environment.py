@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ import kpac
 from kpac import environment
 from kpac.cli import main
 from kpac.environment import check_usable, choose_device, device_name, out_of_memory_explained
-from kpac.errors import UserError
+from kpac.errors import OutOfMemory, UserError
 
 
 @pytest.mark.parametrize(("threads", "words"), [(1, "CPU, 1 thread"), (2, "CPU, 2 threads")])
@@ -79,3 +81,45 @@ def test_report_for_a_bug_names_versions_and_devices(capsys, monkeypatch):
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if not line.startswith("gpu "))
     assert lines["torch"] == torch.__version__
     assert lines["kpac.cpu"] == "off: No module named 'numba'"
+
+
+def test_validation_without_memory_does_not_speak_of_crops():
+    with (
+        pytest.raises(UserError, match=r"^validation: out of memory for 9x6 pixels whole; cut the images of the val"),
+        out_of_memory_explained(torch.device("cpu")),
+    ):
+        raise OutOfMemory("out of memory for 9x6 pixels whole", "advice")
+
+
+def test_cpu_memory_is_memory_and_other_errors_stay():
+    with pytest.raises(UserError, match="out of memory"), out_of_memory_explained(torch.device("cpu")):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+    with pytest.raises(RuntimeError, match="of the network"), out_of_memory_explained(torch.device("cpu")):
+        raise RuntimeError("of the network")
+
+
+def test_devices_by_number_and_apples(monkeypatch):
+    for name, words in (
+        ("cuda:7", "'cuda:7' was asked for, but PyTorch finds no CUDA device"),
+        ("mps", "finds no Apple GPU"),
+        ("gpu", "expected auto, cpu, cuda, cuda:N or mps, found 'gpu'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            choose_device(name)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert chosen == [1]
+    with pytest.raises(UserError, match="PyTorch finds 2 CUDA devices"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("mps") == torch.device("mps")
+
+
+def test_commands_start_without_fcntl_and_resource():
+    code = "import sys, kpac.images; sys.modules.update(fcntl=None, resource=None); import kpac.commands.restore; "
+    code += "import kpac.restore.photos, kpac.evaluation.run, kpac.training.trainer; print('started')"
+    found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert found.stdout == "started\n", found.stderr

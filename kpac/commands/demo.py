@@ -37,7 +37,7 @@ def add(commands: Subcommands) -> None:
         choices=("auto", "float32", "bfloat16", "float16"),
         help="(default: auto, float32 on a CPU and float16 on a GPU)",
     )
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     command.add_argument(
         "--quality", type=quality, default=95, metavar="1-100", help="of JPEG and WebP files (default: 95)"
     )

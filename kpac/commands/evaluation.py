@@ -80,7 +80,7 @@ def add(commands: Subcommands) -> None:
         choices=("niqe", "musiq"),
         help="metrics without targets; the package pyiqa computes them, and fetches their weights",
     )
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add_plugin_argument(command)
 
     command = add_command(commands, "table", table, "put results into one table, with published numbers beside them")

@@ -31,7 +31,7 @@ def add(commands: Subcommands) -> None:
         metavar="N",
         help="larger photographs are reduced to it, in pixels (default: 1024)",
     )
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add_plugin_argument(command)
 
 

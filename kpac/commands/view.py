@@ -55,7 +55,7 @@ def add(commands: Subcommands) -> None:
         metavar="DIR",
         help="where a data set lies now, if it was moved since; may be given again",
     )
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add_plugin_argument(command)
 
 

@@ -286,8 +286,8 @@ class Config(Section):
     """Folder of all runs; relative to the working directory."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the initial weights, the order of the scenes and every random draw."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """"auto" takes a CUDA device when there is one."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """auto (a CUDA device when there is one), cpu, cuda, cuda:N or mps."""
     plugins: list[str] = []
     """Python files or modules to run first, which register networks of your own; see docs/your_network.md."""
     model: ModelConfig = ModelConfig()

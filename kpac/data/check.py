@@ -17,7 +17,7 @@ from kpac.data.published import Kinship, kinship, published_pairs
 from kpac.data.roles import ROLES
 from kpac.data.sharpness import Detail, blurrier, detail, gain
 from kpac.errors import UserError
-from kpac.images import BitDepth, ImageHeader, bits, read_header, read_pixels
+from kpac.images import BitDepth, ImageHeader, bits, left_out, read_header, read_pixels
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,12 @@ class SplitReport:
     def inputs(self) -> list[Path]:
         """The center views, or, where there are none, the other views."""
         return next((self.images[role] for role in ROLES if self.images.get(role)), [])
+
+    @property
+    def left_out(self) -> dict[Path, dict[str, int]]:
+        """Folder -> files that could be photographs and are not read, by suffix."""
+        folders = dict.fromkeys(map(self.found.folder, self.images))
+        return {folder: counts for folder in folders if (counts := left_out(folder))}
 
     @property
     def published(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kpac.data.check import SplitReport
 from kpac.data.roles import ROLES
+from kpac.images import left_out_text
 from kpac.text import markdown_table
 
 SHOWN_FAULTS = 20  # of each kind; the JSON has them all
@@ -40,6 +41,7 @@ def check_json(reports: Iterable[SplitReport]) -> dict[str, Any]:
             "alpha": _count(report, "alpha"),
             "shared_targets": report.shared_targets,
             "pairing": {role: pairs.rule or "by equal or published names" for role, pairs in report.pairs.items()},
+            "left_out": {str(folder): counts for folder, counts in report.left_out.items()},
             "published": report.published,
             "faults": [{"kind": fault.kind, "text": fault.text} for fault in report.faults],
             "verdict": report.verdict(),
@@ -69,6 +71,7 @@ def _notes(report: SplitReport) -> list[str]:
     notes = [
         f"{report.split}: inputs and {role} images: {pairs.rule}" for role, pairs in report.pairs.items() if pairs.rule
     ]
+    notes += [f"{folder}: {left_out_text(counts)}" for folder, counts in report.left_out.items()]
     if gray := _count(report, "gray"):
         notes.append(f"{report.split}: {gray} gray images, read as three equal channels")
     if alpha := _count(report, "alpha"):

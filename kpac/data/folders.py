@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
+from kpac.data.pairing import name_of
 from kpac.data.roles import ROLES, images_by_role
 from kpac.errors import UserError
 from kpac.images import list_images
@@ -100,7 +101,9 @@ class Found:
         center = [path for path in images["center"] if fnmatchcase(path.name, self.layout.pattern)]
         there = {role: found for role, found in images.items() if role == "target" or self.folders[role].is_dir()}
         there["center"] = center
-        if self.layout.one_folder or self.layout.has_targets:
+        targets = {name_of(path) for path in there.get("target", [])}
+        have_targets = any(name_of(path) in targets for path in center)  # of their own names: all are inputs
+        if self.layout.one_folder or (self.layout.has_targets and not have_targets):
             by_role = images_by_role(center)
             if not by_role.keys() & (there.keys() - {"center"}):
                 del there["center"]

@@ -10,6 +10,7 @@ from kpac.data.folders import LAYOUTS, SPLITS, Found, check_certain, expected, f
 from kpac.data.groups import groups_of
 from kpac.data.pairing import Pairs, name_of, pair, same_names
 from kpac.errors import UserError
+from kpac.images import left_out, left_out_text, say_left_out
 
 __all__ = ["LAYOUTS", "SPLITS", "SceneFiles", "find_scenes", "splits_in"]
 
@@ -138,12 +139,17 @@ def _images(found: Found, role: str) -> list[Path]:
         )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected {WHAT[role]} there")
+    say_left_out(folder)
     images = found.images.get(role, [])
     if not images:
         others = [other for other, paths in found.images.items() if paths and found.folder(other) == folder]
         if others:
-            raise UserError(f"{folder}: its names tell {' and '.join(others)} images, and no {role} one")
-        raise UserError(f"{folder}: holds no images; expected {WHAT[role]} as PNG, TIFF or JPEG")
+            instead = "; with the layout images each is a scene" if layout.one_folder else ""
+            raise UserError(f"{folder}: its names tell {' and '.join(others)} images, and no {role} one{instead}")
+        others = left_out_text(left_out(folder))
+        raise UserError(
+            f"{folder}: holds no images; expected {WHAT[role]} as PNG, TIFF or JPEG{others and '; ' + others}"
+        )
     for first, second in same_names(images):
         raise UserError(f"{second}: has the name of {first}; expected one image a scene, remove or rename one of them")
     return images

@@ -1,7 +1,9 @@
 """Batches from worker processes: errors of the user arrive as such, and no worker outlives the loading."""
 
+import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -10,10 +12,23 @@ from typing_extensions import Self
 
 from kpac.data.workers import leave_signals_to_the_parent
 from kpac.errors import UserError
+from kpac.text import bytes_text
 
 
 class LoadingError(UserError):
     """The data of a running training cannot be read any more."""
+
+
+def shared_memory_message() -> str:
+    """What to do where the batches of data workers do not fit in shared memory, as in Docker with its 64 MB."""
+    size = ""
+    with suppress(OSError):
+        usage = shutil.disk_usage("/dev/shm")
+        size = f" ({bytes_text(usage.total)}, {bytes_text(usage.free)} free)"
+    return (
+        f"/dev/shm{size} is too small for the batches of the data workers; give a container more (docker run "
+        "--shm-size=8g), or set data.workers lower, to 0 for none"
+    )
 
 
 class Batches(Iterator[Any]):
@@ -52,6 +67,8 @@ class Batches(Iterator[Any]):
         killed = self._end_workers()
         # PyTorch raises it wherever the main thread is when a worker dies, not only in `next`.
         if killed and isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            if killed == "SIGBUS":  # what writing into a full /dev/shm gives
+                raise LoadingError(shared_memory_message()) from None
             raise LoadingError(f"a data worker was killed by {killed} (out of memory?); lower data.workers") from None
 
     def _end_workers(self) -> str | None:
@@ -80,6 +97,10 @@ class _UserErrorsReturned(Dataset):
             return self.dataset[place]
         except UserError as error:
             return error
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            return UserError(shared_memory_message())
 
 
 def _as_it_is(item: Any) -> Any:

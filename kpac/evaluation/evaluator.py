@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kpac.cpu import freed_memory_kept
 from kpac.data.dataset import Scene
-from kpac.errors import UserError
+from kpac.errors import OutOfMemory, UserError
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.scorer import Scorer
 from kpac.memory import is_exhausted, peak_bytes_held
@@ -103,7 +103,7 @@ def restore(model: nn.Module, views: Tensor, device: torch.device, tile: int | N
         tile: side of tiles in pixels, which bound the memory; the result is the same up to rounding.
 
     Raises:
-        UserError: out of memory, with the size of the image and the tile to try.
+        OutOfMemory: with the size of the image and the tile to try.
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -121,12 +121,14 @@ def restore(model: nn.Module, views: Tensor, device: torch.device, tile: int | N
             raise
         height, width = views.shape[-2:]
         smaller = max(64, (tile or 1024) // 2)
-        raise UserError(
-            f"out of memory for {width}x{height} pixels {'whole' if tile is None else f'in tiles of {tile}'}; give the "
-            f"side of smaller tiles with --tile {smaller}, or end other programs; finished images are kept"
+        raise OutOfMemory(
+            f"out of memory for {width}x{height} pixels {'whole' if tile is None else f'in tiles of {tile}'}",
+            f"restore in tiles with --tile {smaller}, or end other programs; finished images are kept",
         ) from None
     if on_gpu:
         torch.cuda.synchronize(device)
+    if device.type == "mps":  # which has no float64, in which metrics compute
+        output = output.cpu()
     seconds = time.perf_counter() - start
     return Restored(
         output, seconds, torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_bytes_held() / 1e9

@@ -1,5 +1,6 @@
-"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1: the `lpips` package on weights that are there."""
+"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1: the `lpips` package on torchvision's weights."""
 
+import hashlib
 import pickle
 import warnings
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from kpac.downloads import download
 from kpac.errors import UserError
 from kpac.precision import full_float32
 
@@ -24,30 +26,25 @@ SMALLEST = 32  # pixels a side, for the deepest features of the three backbones 
 class LPIPS(nn.Module):
     """Learned perceptual distance, as the `lpips` package computes it.
 
-    The weights on top of the backbone come with the package. The backbone's are torchvision's ImageNet weights: they
-    are read from a local file and never downloaded.
+    The weights on top of the backbone come with the package. The backbone's are torchvision's ImageNet weights, which
+    are downloaded once into torch.hub's cache. Their hash is checked, since other weights give other numbers.
 
     Args:
         backbone: "alex" (the field's), "vgg" or "squeeze".
-        weights: torchvision's file; by default the one in torch.hub's cache.
+        weights: torchvision's file; by default the one in torch.hub's cache, downloaded if it is not there.
         centered: maps images from [0, 1] to [-1, 1], for which the weights were made.
 
     Shape: (N, 3, H, W), twice, about [0, 1] -> (N,), float64; lower is better.
 
     Raises:
-        UserError: no such file, or other weights than the backbone's.
+        UserError: no such file and no network, or other weights than the backbone's.
     """
 
     def __init__(self, backbone: Backbone = "alex", weights: Path | None = None, centered: bool = True):
         super().__init__()
         self.centered = centered
-        path = weights or cached_weights(backbone)
-        if not path.is_file():
-            name, _ = _TORCHVISION[backbone]
-            raise UserError(
-                f"{path}: no such file with the weights of {name}; download it with "
-                f"`{download_command(backbone)}`, or name a copy of it with --lpips-weights"
-            )
+        path = weights or _downloaded(backbone)
+        _check_hash(path, backbone)
         import lpips
 
         with warnings.catch_warnings():
@@ -70,10 +67,33 @@ def cached_weights(backbone: Backbone) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
 
 
-def download_command(backbone: Backbone) -> str:
-    """What to paste into a shell to have torchvision put a backbone's weights into its cache."""
-    name, _ = _TORCHVISION[backbone]
-    return f"""python -c 'import torchvision; torchvision.models.{name}(weights="DEFAULT")'"""
+def expected_hash(backbone: Backbone) -> str:
+    """The beginning of the SHA-256 of torchvision's file, which its name ends with."""
+    return cached_weights(backbone).stem.rpartition("-")[2]
+
+
+def _downloaded(backbone: Backbone) -> Path:
+    path = cached_weights(backbone)
+    try:
+        download(_TORCHVISION[backbone][1].url, path, expected_hash(backbone))
+    except UserError as error:
+        raise UserError(f"{error}; or name a copy of it with --lpips-weights") from None
+    return path
+
+
+def _check_hash(path: Path, backbone: Backbone) -> None:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        name = cached_weights(backbone).name
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected torchvision's {name}") from None
+    expected = expected_hash(backbone)
+    if not found.startswith(expected):
+        name = cached_weights(backbone).name
+        raise UserError(
+            f"{path}: not torchvision's {name}: its SHA-256 should begin with {expected}, found {found[:8]}; other "
+            "weights give other numbers. Delete it, or name the right file with --lpips-weights"
+        )
 
 
 def _fill(network: nn.Module, path: Path, backbone: Backbone) -> None:

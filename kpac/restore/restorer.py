@@ -21,7 +21,7 @@ from kpac.restore.tiling import kept_values, restore_in_tiles
 from kpac.text import bytes_text
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-DEFAULT_PRECISION = {"cpu": "float32", "cuda": "float16"}  # measured in docs/restore.md
+DEFAULT_PRECISION = {"cpu": "float32", "cuda": "float16", "mps": "float32"}  # measured in docs/restore.md
 TILES = (1024, 512, 256, 128)  # that "auto" chooses from
 
 # What a pass takes by the bytes of its tensors: `python benchmarks/tiling.py` measured 1.0 for whole images of 24

@@ -1,5 +1,6 @@
 """The training loop, and nothing but the loop."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,9 +30,11 @@ from kpac.training.meter import Meter
 from kpac.training.optim import load_optimizer, load_schedule, make_optimizer, make_schedule
 from kpac.training.profiling import profiler
 from kpac.training.random_state import random_state, seed_all, set_random_state
-from kpac.training.run_folder import RunFolder
+from kpac.training.run_folder import RunFolder, differences
 from kpac.training.signals import AgreedStop, training_stopped
 from kpac.training.validation import validate
+
+log = logging.getLogger(__name__)
 
 
 def train(config: Config, overwrite: bool = False, resume: bool = False, allow_changes: bool = False) -> Path:
@@ -231,7 +234,7 @@ class Trainer:
             "iteration": self.iteration,
             "position": self.position,
             "best": self.best,
-            "config": self.config.model_dump(mode="json"),
+            "config": self.config_json,
             "data": self.data.facts,
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else None,
@@ -243,6 +246,11 @@ class Trainer:
             "random": self.ranks.all_gather(random_state(self.ranks.device)),
         }
 
+    @property
+    def config_json(self) -> dict[str, Any]:
+        """The configuration, as checkpoints hold it."""
+        return self.config.model_dump(mode="json")
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what `state_dict` returned, on any device and in any memory layout.
 
@@ -250,6 +258,10 @@ class Trainer:
         hold. Ranks that the earlier training did not have keep their fresh random states.
         """
         self.iteration, self.position, self.best = state["iteration"], state["position"], state["best"]
+        changes = differences(criterion(state["config"], state["data"]), criterion(self.config_json, self.data.facts))
+        if changes:
+            self.best = {"psnr": -math.inf, "iteration": 0}
+            log.warning("best.safetensors starts anew: scores do not compare after a change (%s)", ", ".join(changes))
         self.model.load_state_dict(state["model"])
         if self.average and state["average"]:
             self.average.load_state_dict(state["average"])
@@ -283,3 +295,14 @@ class Trainer:
             f"continue from {kept.name} with a lower learning rate: {again}" if kept else "try a lower learning rate"
         )
         self.ranks.exit(UserError(f"{what}. The training has diverged, {advice}"))
+
+
+def criterion(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """What the best weights of a run are best by: PSNR compares only where all of this is the same.
+
+    Args:
+        config: of the run, as JSON.
+        data: facts about its data; see `kpac.training.fingerprint`.
+    """
+    protocol = {"validation": {"protocol": config["validation"]["protocol"]}}
+    return {**protocol, "train": {"losses": config["train"]["losses"]}, "data": data}

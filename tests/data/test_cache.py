@@ -1,5 +1,6 @@
 """The cache gives what the files hold now, survives kills, and lets several processes share the work."""
 
+import errno
 import itertools
 import os
 import re
@@ -286,8 +287,8 @@ def test_cache_lies_in_the_data_set_unless_that_is_read_only(tmp_path, monkeypat
 
 def test_file_system_without_locks_still_gets_its_cache(cache, images, monkeypatch):
     def no_locks(*_):
-        raise OSError(38, "Function not implemented")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(cache_module.fcntl, "flock", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     cache.prepare(images)
     assert cache.missing(images) == []

@@ -233,6 +233,15 @@ def test_pairs_are_those_of_training(tmp_path, capsys):
     assert dict(zip(pairs.images, pairs.partners, strict=True)) == expected
 
 
+def test_files_that_nobody_reads_are_counted(pairs, capsys):
+    for number, suffix in enumerate((".heic2", ".nef", ".nef")):
+        (pairs / "train_c" / "source" / f"more{number}{suffix}").write_bytes(b"x")
+    assert main(["data", "check", str(pairs)]) == 0
+    assert f"{pairs / 'train_c' / 'source'}: left out: 2 .nef, 1 .heic2" in capsys.readouterr().out
+    find_scenes(pairs, "train")
+    assert "left out: 2 .nef, 1 .heic2" in capsys.readouterr().err
+
+
 def test_names_that_do_not_pair_are_a_fault_unless_order_is_asked_for(tmp_path, capsys):
     for name, other in (("dawn", "p"), ("dusk", "q")):
         sharp = texture(HEIGHT, WIDTH, len(name) + ord(other))

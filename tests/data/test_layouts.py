@@ -91,6 +91,12 @@ def test_left_and_right_views_beside_each_other_have_no_center(tmp_path):
         find_scenes(tmp_path, "test")
 
 
+def test_inputs_that_have_targets_of_their_names_are_inputs_whatever_these_say(tmp_path):
+    for folder in ("input", "target"):
+        write_images(tmp_path / "test" / folder, ["001_left", "001_right", "002_left", "002_right"])
+    assert len(find_scenes(tmp_path, "test")) == 4
+
+
 def test_views_with_names_of_their_own_pair_with_the_inputs(tmp_path):
     for folder, end in (("inputC", "_C"), ("inputL", "_L"), ("inputR", "_R"), ("target", "")):
         write_images(tmp_path / folder, [f"{number}{end}" for number in range(1, 12)])

@@ -54,6 +54,25 @@ def test_killed_worker_is_named_wherever_its_parent_notices():
     assert multiprocessing.active_children() == []
 
 
+def kill_by_full_memory() -> None:
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGBUS)
+    time.sleep(60)
+
+
+class FullSharedMemory(Dataset):
+    def __getitem__(self, place: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+def test_small_shared_memory_names_what_to_do():
+    words = r"^/dev/shm .*too small for the batches of the data workers; .*--shm-size=8g\), or set data.workers"
+    with pytest.raises(LoadingError, match=words):
+        use(1, [[1]] * 1000, kill_by_full_memory)
+    with pytest.raises(LoadingError, match=words), Batches(FullSharedMemory(), 1, sampler=[0]) as batches:
+        next(batches)
+    assert multiprocessing.active_children() == []
+
+
 def test_other_errors_stay_what_they_are_and_end_the_workers():
     with pytest.raises(RuntimeError, match="of the network") as error:
         use(2, [[1]] * 1000, fail)

@@ -16,9 +16,9 @@ import pytest
 from kpac.cli import main
 from kpac.config import load_config
 from kpac.errors import UserError
-from kpac.models.weights import load_model
+from kpac.models.weights import load_model, read_header
 from kpac.signals import StopRequest
-from kpac.training.checkpoint import read_checkpoint
+from kpac.training.checkpoint import Checkpoints, read_checkpoint
 from kpac.training.run_folder import resumed_config
 from kpac.training.trainer import train
 
@@ -143,6 +143,20 @@ def finished(config_file) -> Path:
 
 def unchanged(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("change", ["train.losses={mse: 1.0}", "validation.protocol=dpdd-16bit"])
+def test_best_starts_anew_where_scores_do_not_compare(config_file, caplog, change):
+    folder = train(load_config(config_file, ["train.iterations=2", "validation.every=2"]))
+    newest = folder / "checkpoints" / "iteration_0000002.pt"
+    state = read_checkpoint(newest)
+    Checkpoints(newest.parent, keep=3).save({**state, "best": {"psnr": 99.0, "iteration": 2}})
+    resume(folder, "train.iterations=4", allow_changes=True)
+    assert read_header(folder / "checkpoints" / "best.safetensors")["iteration"] == 2
+    resume(folder, "train.iterations=6", change, allow_changes=True)
+    assert read_header(folder / "checkpoints" / "best.safetensors")["iteration"] == 6
+    key = change.partition("=")[0].removesuffix("losses") + "losses" * ("losses" in change)
+    assert f"best.safetensors starts anew: scores do not compare after a change ({key}" in caplog.text
 
 
 def test_resume_that_cannot_go_on_is_one_line_and_changes_nothing(capsys, finished, tmp_path):
