@@ -56,7 +56,7 @@ def give(page, address, path: Path):
 
 def status(page, part):
     """Waits until the status has a part, and gives the whole."""
-    page.wait_for_function(f"document.querySelector('#status textarea').value.includes({part!r})", timeout=60_000)
+    page.wait_for_function(f"document.querySelector('#status textarea').value.includes({part!r})", timeout=240_000)
     return page.input_value("#status textarea")
 
 
