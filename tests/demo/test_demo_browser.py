@@ -51,7 +51,7 @@ def give(page, address, path: Path):
     """Opens the page and drops a photograph."""
     page.goto(address)
     page.set_input_files("#photograph input[type=file]", path)
-    page.get_by_text(path.name[:4]).first.wait_for()
+    page.locator("#photograph a").first.wait_for()  # which is there once the upload is complete
 
 
 def status(page, part):
