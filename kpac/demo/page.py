@@ -64,7 +64,7 @@ def make_page(model: nn.Module, label: str, folder: Path, options: Mapping[str, 
         if job.is_cancelled:
             yield ("Cancelled.", *nothing)
         elif job.error:
-            yield (_sentence(job.error), *nothing)
+            yield (job.error.removesuffix(".") + ".", *nothing)  # as it is: it begins with the file's name
         else:
             done = job.result
             button = gradio.update(value=str(done.file), interactive=True)

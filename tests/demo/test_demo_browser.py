@@ -51,12 +51,12 @@ def give(page, address, path: Path):
     """Opens the page and drops a photograph."""
     page.goto(address)
     page.set_input_files("#photograph input[type=file]", path)
-    page.get_by_text(path.name[:4]).first.wait_for()
+    page.locator("#photograph a").first.wait_for()  # which is there once the upload is complete
 
 
 def status(page, part):
     """Waits until the status has a part, and gives the whole."""
-    page.wait_for_function(f"document.querySelector('#status textarea').value.includes({part!r})", timeout=60_000)
+    page.wait_for_function(f"document.querySelector('#status textarea').value.includes({part!r})", timeout=240_000)
     return page.input_value("#status textarea")
 
 

@@ -117,6 +117,14 @@ class Gallery:
                 f"{file}: the same method on the same data as {known.methods[key].file}; leave one of them out"
             )
         records = {record["name"]: record for record in results["images"]}
+        for other in known.methods.values():
+            for name in records.keys() & other.records.keys():
+                pixels = [item.get("pixels") for item in (records[name], other.records[name])]
+                if None not in pixels and pixels[0] != pixels[1]:
+                    raise UserError(
+                        f"{file}: scene '{name}' had other pixels than in {other.file}; the data changed in between, "
+                        "evaluate both again"
+                    )
         known.methods[key] = Evaluated(file, results, records, KeptOutputs(file, results))
 
     def _place(self, folders: Sequence[Path]) -> None:

@@ -5,13 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
 from kpac.evaluation.folders import IMAGES
-from kpac.evaluation.methods import read_array
-from kpac.images import list_images, read_pixels, to_float
+from kpac.images import list_images
 
 
 class KeptOutputs:
@@ -40,10 +37,6 @@ class KeptOutputs:
     def has(self, scene: SceneFiles | None, name: str) -> bool:
         """Whether an output of a scene was kept."""
         return self.find(scene, name) is not None
-
-    def read(self, path: Path) -> np.ndarray:
-        """The pixels of a file: H x W x 3 float32 in [0, 1]."""
-        return read_array(path) if path.suffix == ".npy" else to_float(read_pixels(path))
 
     def check(self, scenes: Sequence[str]) -> None:
         """Refuses results none of whose outputs were kept.

@@ -7,11 +7,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
-from kpac.data.dataset import SceneDataset
+from kpac.data.layouts import SceneFiles
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import to_array
-from kpac.images import from_float
+from kpac.evaluation.methods import read_array
+from kpac.images import from_float, read_pixels, to_float
 from kpac.reporting.pages.gallery import Gallery, Key, Scene
 from kpac.reporting.pages.networks import MethodNetwork
 
@@ -79,36 +81,56 @@ class Pictures:
         files = scene.data_set.files.get(scene.name)
         if files is None:
             return
-        protocol = self.gallery.protocol
-        read = SceneDataset([files], protocol.bit_depth)[0]
-        image = to_array(protocol.prepare(read.views[:3]))
-        yield Picture("input", from_float(image, 8))
-        if read.target is not None:
-            yield Picture("target", from_float(to_array(protocol.prepare(read.target)), 8))
+        image = self._read(files, files.views["center"])
+        yield Picture("input", image)
+        if files.target:
+            yield Picture("target", self._read(files, files.target))
         for number, key in enumerate(self.gallery.keys):
             method = scene.data_set.methods.get(key)
             if method is None or scene.name not in method.records:
                 continue
             kept = method.outputs.find(files, scene.name)
             if kept:
-                output = method.outputs.read(kept)
+                output = read_output(kept)
                 if output.shape != image.shape:
                     raise UserError(
                         f"{kept}: is {output.shape[1]}x{output.shape[0]}, the input of scene '{scene.name}' "
                         f"{image.shape[1]}x{image.shape[0]}; evaluate again with --save-images"
                     )
             elif self.restores and self.networks[key].exists:
-                output = self.networks[key].restore(scene.data_set, scene.name)
+                output = from_float(self.networks[key].restore(scene.data_set, scene.name), 8)
             else:
                 continue
-            yield Picture(f"method-{number}", from_float(output, 8))
+            yield Picture(f"method-{number}", output)
             if key in self.attention:
                 for block, attention in self.networks[key].attention(scene.data_set, scene.name):
                     yield _map(f"attention-{number}-{block}", attention.expected_dilation, image)
         blur = blur_file(files.views["center"])
-        if blur and protocol.downsize == 1:
+        if blur and self.gallery.protocol.downsize == 1:
             radius = np.abs(cv2.imread(str(blur), cv2.IMREAD_UNCHANGED).astype(np.float32))
             yield _map("blur", np.rot90(radius, files.quarter_turns), image)
+
+    def _read(self, files: SceneFiles, path: Path) -> np.ndarray:
+        """An input or a target as the protocol sees it, in 8 bits.
+
+        Integers are kept where they can be: as floats, a frame takes four times the memory.
+        """
+        protocol = self.gallery.protocol
+        pixels = np.rot90(read_pixels(path, protocol.bit_depth), files.quarter_turns)
+        if protocol.downsize == 1:
+            return in_8_bits(pixels)
+        tensor = torch.from_numpy(to_float(pixels).transpose(2, 0, 1).copy())
+        return from_float(to_array(protocol.prepare(tensor)), 8)
+
+
+def in_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Integers of 8 or 16 bits, as the page shows them: see `MAPPING`."""
+    return pixels if pixels.dtype == np.uint8 else from_float(to_float(pixels), 8)
+
+
+def read_output(path: Path) -> np.ndarray:
+    """The output of a method in 8 bits: an image file, or floats in a .npy file."""
+    return from_float(read_array(path), 8) if path.suffix == ".npy" else in_8_bits(read_pixels(path))
 
 
 def blur_file(center: Path) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kpac.errors import UserError
-from kpac.evaluation.results import FILE, find_results
+from kpac.evaluation.results import FILE, UnusableResults, find_results, read_results
 from kpac.reporting.comparison import Found
 from kpac.reporting.pages.gallery import Gallery
 from kpac.reporting.pages.outputs import KeptOutputs
@@ -96,7 +96,7 @@ def find(paths: Sequence[Path], restore: bool = False) -> tuple[Found, list[Path
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; expected a {FILE}, a folder that holds some, or a run")
         here = find_runs(path)
-        there = find_results([path]) if path.is_file() or next(path.rglob(FILE), None) else []
+        there = _results_of_runs(path) if here else find_results([path]) if _holds_results(path) else []
         if not here and not there:
             raise UserError(
                 f"{path}: holds neither a {FILE} nor a run with a {METRICS_FILE}; expected what kpac evaluate or "
@@ -111,6 +111,21 @@ def find(paths: Sequence[Path], restore: bool = False) -> tuple[Found, list[Path
             found[file] = results
         runs.update(dict.fromkeys(here))
     return list(found.items()), list(runs)
+
+
+def _holds_results(path: Path) -> bool:
+    return path.is_file() or next(path.rglob(FILE), None) is not None
+
+
+def _results_of_runs(path: Path) -> Found:
+    """The results in the folders of runs, but those of an older kpac, which are told in a notice."""
+    found = []
+    for file in sorted(path.rglob(FILE)):
+        try:
+            found.append((file, read_results(file)))
+        except UnusableResults as error:
+            log.warning("left out: %s", error)
+    return found
 
 
 def default_folder(paths: Sequence[Path]) -> Path:
