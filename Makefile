@@ -38,9 +38,10 @@ benchmark: install  ## speed and memory of the network against plain PyTorch, as
 gpu:  ## everything that only a CUDA device can show, in ten minutes; skips it without one
 	PYTHON=$${PYTHON:-$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))} scripts/check_gpu.sh
 
-lint: install  ## ruff: lint and format, changing nothing
+lint: install  ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: install  ## ruff: fix and format in place
 	$(BIN)/ruff check --fix .

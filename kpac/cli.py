@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nkpac: interrupted", file=sys.stderr)
         return 130
     except _Terminated as end:
-        print(f"\nkpac: stopped by {signal.Signals(end.code - 128).name}", file=sys.stderr)
-        return end.code
+        print(f"\nkpac: stopped by {signal.Signals(end.number).name}", file=sys.stderr)
+        return 128 + end.number
     except BrokenPipeError:
         sys.stderr.close()
         return 141
@@ -89,6 +89,10 @@ def _from_home(value: Any) -> Any:
 class _Terminated(SystemExit):
     """A signal of `kpac.signals.ENDING` came."""
 
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.number = number
+
 
 @contextmanager
 def _cleaned_up_after_signals() -> Iterator[None]:
@@ -100,7 +104,7 @@ def _cleaned_up_after_signals() -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         drop_closed_terminal()
-        raise _Terminated(128 + number)
+        raise _Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():  # the only one that Python lets handle signals
         yield

@@ -89,7 +89,8 @@ class Ranks:
             UserError: on the first rank that met one.
             SystemExit: on the other ranks then.
         """
-        result, mistake = None, None
+        result: Any = None
+        mistake: UserError | None = None
         try:
             result = work()
         except UserError as error:
@@ -102,7 +103,7 @@ class Ranks:
 
     def on_first(self, work: Callable[[], Result]) -> Result:
         """Runs `work` on rank 0 and broadcasts its result. Collective; errors as in `on_all`."""
-        result = self.on_all(lambda: work() if self.is_first else None)
+        result: Any = self.on_all(lambda: work() if self.is_first else None)
         if not self.control:
             return result
         results = [result]
@@ -180,7 +181,8 @@ def join_ranks(device: str) -> Iterator[Ranks]:
     store, rank, world_size = _rendezvous()
     backend = "nccl" if chosen.type == "cuda" and not shared else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
-    ranks = Ranks(rank, world_size, chosen, dist.new_group(backend="gloo"))
+    control: Any = dist.new_group(backend="gloo")
+    ranks = Ranks(rank, world_size, chosen, control)
     try:
         yield ranks
     except BaseException as error:

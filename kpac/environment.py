@@ -134,7 +134,7 @@ def report() -> dict[str, str | None]:
     A package that is not installed has the value None.
     """
     git = _git_revision()
-    revision = git and git["revision"] + (" with local changes" if git["dirty"] else "")
+    revision = git["revision"] + (" with local changes" if git["dirty"] else "") if git else None
     return {
         "system": platform.platform(),
         "python": platform.python_version(),

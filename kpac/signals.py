@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from typing_extensions import Self
 
@@ -30,7 +31,7 @@ class StopRequest:
 
     def __init__(self):
         self.number = 0
-        self._earlier: dict[int, object] = {}
+        self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers

@@ -131,7 +131,8 @@ def _settings_arguments(command: argparse.ArgumentParser) -> None:
     for name, field in SynthesisSettings.model_fields.items():
         if name == "depth_maps":  # a mapping: of recipes alone
             continue
-        text = field.description[0].lower() + field.description[1:].rstrip(".")
+        sentence = field.description or name
+        text = sentence[0].lower() + sentence[1:].rstrip(".")
         if field.default is not None:
             text += f" (default: {_default_text(field.default)})"
         group.add_argument("--" + name.replace("_", "-"), metavar="N", default=argparse.SUPPRESS, help=text)

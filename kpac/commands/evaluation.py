@@ -158,7 +158,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise UserError(f"{without_data[0]}: on which data? Name their folder with --data; only a run knows its own")
     several = len(options.models + options.images) * max(1, len(options.data)) > 1
     with join_ranks(options.device) as ranks:
-        makers = [partial(Network, path, ranks.device, tile=options.tile) for path in options.models]
+        makers: list[Any] = [partial(Network, path, ranks.device, tile=options.tile) for path in options.models]
         for text in options.images:
             label, _, folder = text.rpartition("=")
             makers.append(partial(SavedImages, from_home(folder), ranks.device, label or None))
@@ -179,7 +179,7 @@ def evaluate(options: argparse.Namespace) -> None:
         work = list(product(makers, evaluations))
         if not options.data:
             runs = [(make, run_folder(path)) for make, path in zip(makers, options.models, strict=True)]
-            work = [(make, on_data_of_run(run, evaluations[0], options.protocol)) for make, run in runs]
+            work = [(make, on_data_of_run(run, evaluations[0], options.protocol)) for make, run in runs if run]
         chosen = ResultFolders(options.output, several, options.overwrite)
         _carry_out([(make, asked, None) for make, asked in work], chosen, ranks)
 

@@ -49,7 +49,7 @@ def inspect(options: argparse.Namespace) -> None:
     if others and not photos:
         raise UserError(f"--{' and --'.join(others)}: expected PHOTO, the center view, beside")
     load_plugins(options.plugin)
-    model = chosen_model(*named or [None], views=("center", *others))
+    model = chosen_model(named[0] if named else None, views=("center", *others))
     result = inspect_weights(
         model,
         options.output,

@@ -68,9 +68,9 @@ def view(options: argparse.Namespace) -> int:
     if options.refresh and not pages.runs:
         raise UserError("--refresh: none of the paths is the folder of a run; leave it out")
     if options.serve and not options.output:
-        with tempfile.TemporaryDirectory(prefix="kpac-view-") as folder:
-            pages.write(Path(folder), scenes=False, refresh=options.refresh)
-            return _serve(pages, Path(folder), options)
+        with tempfile.TemporaryDirectory(prefix="kpac-view-") as temporary:
+            pages.write(Path(temporary), scenes=False, refresh=options.refresh)
+            return _serve(pages, Path(temporary), options)
     folder = options.output or default_folder(options.paths)
     pages.write(folder, options.overwrite, refresh=options.refresh)
     say(f"written: {folder / 'index.html'}")

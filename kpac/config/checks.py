@@ -23,7 +23,7 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """pydantic takes true for 1: `iterations: true` would train for one step."""
-        types = _types(cls.model_fields[info.field_name].annotation)
+        types = _types(cls.model_fields[str(info.field_name)].annotation)
         values = value if isinstance(value, (list, tuple)) else [value]
         if types & {int, float} and bool not in types and any(isinstance(each, bool) for each in values):
             raise ValueError("should be a number")

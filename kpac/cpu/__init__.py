@@ -18,6 +18,7 @@ Needs Numba, the extra `cpu`: pip install 'kpac[cpu]'.
 
 import logging
 from functools import lru_cache
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -28,10 +29,12 @@ from kpac.cpu.layers import ACCELERATED, view, whole_in_bands
 
 __all__ = ["BAND_BYTES", "accelerate", "freed_memory_kept", "hand_back_freed", "missing", "pass_bytes", "plain_class"]
 
+Model = TypeVar("Model", bound=nn.Module)
+
 BAND_BYTES = 64 << 20  # bytes a thread, for the rows at work
 
 
-def accelerate(model: nn.Module, training: bool = False) -> nn.Module:
+def accelerate(model: Model, training: bool = False) -> Model:
     """The same network, computing sooner on a CPU; the model given stays as it is.
 
     The result shares the model's parameters, buffers and hooks, so it has the same `state_dict`, and training either
@@ -51,7 +54,7 @@ def accelerate(model: nn.Module, training: bool = False) -> nn.Module:
         return model
     if training:
         keep_freed_memory()
-    return view(model)
+    return cast(Model, view(model))
 
 
 @lru_cache

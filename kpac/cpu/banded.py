@@ -6,11 +6,11 @@ which convolutions need no copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kpac.cpu import winograd
 from kpac.cpu.instructions import fill_registers
@@ -53,13 +53,13 @@ class Rows:
         if self._compute is not None:
             return self._compute(top, bottom)
         rows = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype, device="cpu")
-        self._fill(top, bottom, rows)
+        self.fill(top, bottom, rows)
         return rows
 
     def fill(self, top: int, bottom: int, rows: Tensor) -> None:
         if self._fill is not None:
             self._fill(top, bottom, rows)
-        else:
+        elif self._compute is not None:
             rows.copy_(self._compute(top, bottom))
 
     def within(self, top: int, bottom: int) -> Tensor:
@@ -129,15 +129,16 @@ def in_bands(
 
 
 def convolved(layer: Conv, x: Rows) -> Rows:
-    shape, reach = (*x.shape[:2], layer.out_channels), layer.padding[0]
+    shape, (reach, margin) = (*x.shape[:2], layer.out_channels), numbers(layer.padding)
     if winograd.suits(layer):
         return _transformed(layer, x, shape, lambda top, bottom: (top, top - reach, bottom + reach, 0))
     weight, bias = parameters_of(layer, x.dtype)
-    options = {"padding": (0, layer.padding[1]), "dilation": layer.dilation}
 
     def compute(top: int, bottom: int) -> Tensor:
         image = as_image(x(top - reach, bottom + reach))
-        return activation(F.conv2d(image, weight, bias, **options))[0].permute(1, 2, 0)
+        return activation(F.conv2d(image, weight, bias, padding=(0, margin), dilation=layer.dilation))[0].permute(
+            1, 2, 0
+        )
 
     return Rows(shape, x.dtype, compute)
 
@@ -179,13 +180,13 @@ def upsampled(layer: UpConv, x: Rows) -> Rows:
     def compute(top: int, bottom: int) -> Tensor:
         first, last = top // 2, -(-bottom // 2)
         image = as_image(x(first - 1, last + 1))
-        rows = F.conv_transpose2d(image, weight, bias, layer.stride, padding=(3, layer.padding[1]))
+        rows = F.conv_transpose2d(image, weight, bias, layer.stride, padding=(3, numbers(layer.padding)[1]))
         return activation(rows)[0].permute(1, 2, 0)[top - 2 * first : bottom - 2 * first]
 
     return Rows(shape, x.dtype, compute)
 
 
-def _transformed(layer: nn.Module, x: Rows, shape: Sequence[int], reads: Callable[[int, int], Sequence[int]]) -> Rows:
+def _transformed(layer: Any, x: Rows, shape: Sequence[int], reads: Callable[[int, int], Sequence[int]]) -> Rows:
     """A layer by minimal filtering.
 
     Args:
@@ -203,7 +204,13 @@ def _transformed(layer: nn.Module, x: Rows, shape: Sequence[int], reads: Callabl
     return Rows(shape, x.dtype, fill=fill)
 
 
-def parameters_of(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def numbers(pair: Sequence[int] | str) -> tuple[int, int]:
+    """A layer's padding, which PyTorch also lets be a word."""
+    rows, columns = map(int, pair)
+    return rows, columns
+
+
+def parameters_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weight and bias."""
     return layer.weight.to(dtype), layer.bias.to(dtype)
 

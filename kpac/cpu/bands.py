@@ -6,6 +6,7 @@ three output channels is added as soon as it is there.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from kpac.models.layers import LEAKY_SLOPE
 ATTENTION = 2 * 32  # channels of two layers of scale attention
 
 
-def peak_values(model: nn.Module, height: int, width: int) -> int:
+def peak_values(model: Any, height: int, width: int) -> int:
     """The most values that features of one image have in memory at one time, those of bands left out.
 
     Args:
@@ -59,7 +60,7 @@ def peak_values(model: nn.Module, height: int, width: int) -> int:
     return image + max(encoding, chain, skips + deep * (blocks + 2) * count)
 
 
-def residual(model: nn.Module, x: Tensor) -> Tensor:
+def residual(model: Any, x: Tensor) -> Tensor:
     """What `model.residual` gives, of the channels that the encoder reads, in [-1, 1].
 
     Shape: (N, 3 or 6, H, W) -> (N, 3, H, W) float32.
@@ -70,7 +71,7 @@ def residual(model: nn.Module, x: Tensor) -> Tensor:
         return torch.stack([_residual(model, image) for image in _images(x)]).permute(0, 3, 1, 2)
 
 
-def encode(model: nn.Module, x: Tensor) -> Tensor:
+def encode(model: Any, x: Tensor) -> Tensor:
     """The deepest features that `model.encode` gives.
 
     Shape: (1, 3 or 6, H, W) -> (1, C, h, w), in channels-last order.
@@ -80,7 +81,7 @@ def encode(model: nn.Module, x: Tensor) -> Tensor:
         return as_image(_encode(model, image, None)[-1])
 
 
-def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
+def apply_block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
     """What a block gives; see `KPACBlock` for `shape`.
 
     Shape: (N, C, h, w) -> (N, C, h, w), in channels-last order.
@@ -91,7 +92,7 @@ def apply_block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Ten
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def decode(model: nn.Module, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
+def decode(model: Any, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
     """The residual from the chain of the blocks; the skips are computed here.
 
     Shape: x (1, 3 or 6, H, W), and what the first block reads and every block gives, (1, C, h, w) -> (1, 3, H, W)
@@ -113,7 +114,7 @@ def _images(x: Tensor) -> Tensor:
 class _Output:
     """The residual of an image (H, W, 3 or 6), to which the last convolution adds what each part of its input gives."""
 
-    def __init__(self, model: nn.Module, image: Tensor):
+    def __init__(self, model: Any, image: Tensor):
         stage = model.decoder[-1]
         weight = stage.merge.weight.to(image.dtype)
         parts = weight.split([stage.up.out_channels, stage.merge.in_channels - stage.up.out_channels], 1)
@@ -134,7 +135,7 @@ class _Output:
         few_outputs.add_rows(responses, self.size, top - self.size // 2, self.values)
 
 
-def _residual(model: nn.Module, x: Tensor) -> Tensor:
+def _residual(model: Any, x: Tensor) -> Tensor:
     """(H, W, 3 or 6) -> (H, W, 3)."""
     output = _Output(model, x)
     skips = _encode(model, x, output)
@@ -145,7 +146,7 @@ def _residual(model: nn.Module, x: Tensor) -> Tensor:
     return output.values
 
 
-def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
+def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
     """The features of every level but the first, which is not kept, or of the first few; the output gets its share."""
     (first, second), *deeper = model.encoder[:levels]
     features = convolved(second, convolved(first, stored(x)))
@@ -160,9 +161,9 @@ def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | N
     # One row of the features more than twice the rows of a band should be as many as whole blocks have.
     rows = rows_of(banded.CHAIN_BYTES, features) // 2 - 1
     for top, responses in in_bands(pass_on, len(kept), max(1, rows), 1):
-        if responses is not None:
+        if output is not None and responses is not None:
             output.add(top, responses)
-    x, skips = kept, []
+    x, skips = kept, list[Tensor]()
     for index, (down, conv) in enumerate(deeper):
         if index:
             x = downsampled(down, stored(skips[-1])).keep()
@@ -171,7 +172,7 @@ def _encode(model: nn.Module, x: Tensor, output: _Output | None, levels: int | N
     return skips
 
 
-def _decode(model: nn.Module, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
+def _decode(model: Any, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
     """Completes the output; both lists are emptied."""
     parts = Joined([stored(features) for features in chain])
     x = convolved(model.fusion[0], parts).keep(parts)
@@ -193,9 +194,9 @@ def _decode(model: nn.Module, chain: list[Tensor], skips: list[Tensor], output: 
         output.add(top, responses)
 
 
-def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
+def _block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
     if isinstance(block, nn.Sequential):
-        for conv in block:
+        for conv in list[Any](block):
             x = convolved(conv, stored(x)).keep()
         return x
     image = as_image(x)
@@ -208,8 +209,9 @@ def _block(block: nn.Module, x: Tensor, shape: Tensor | None = None) -> Tensor:
         shape = None
     if shared_kernel.suits(kernels, block.dilations):
         shape_of_all = (len(block.dilations), *x.shape[:2], len(kernels[0]))
-        responses = torch.zeros(shape_of_all, dtype=torch.float32, device="cpu")
-        add_responses(x[None], kernels[0], block.dilations, responses[:, None])
+        sums = torch.zeros(shape_of_all, dtype=torch.float32, device="cpu")
+        add_responses(x[None], kernels[0], block.dilations, sums[:, None])
+        responses = list(sums)
     else:
         pairs = zip(kernels * (len(block.dilations) // len(kernels)), block.dilations, strict=True)
         responses = [_branch(kernel.to(x.dtype), dilation, stored(x)).keep() for kernel, dilation in pairs]
@@ -272,7 +274,7 @@ def _weigh(filters: int, by_scale: bool, by_shape: bool, dtype: torch.dtype) -> 
     return weigh
 
 
-def _scale_attention(attention: nn.Module, x: Tensor) -> Tensor:
+def _scale_attention(attention: Any, x: Tensor) -> Tensor:
     """(rows, columns, C) -> (rows, columns, branches) float32."""
     for conv in attention.features:
         x = convolved(conv, stored(x)).keep()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Products and sums may be rounded once instead of twice; the loops run beside other threads.
-OPTIONS = {"nogil": True, "fastmath": {"contract"}}
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
 
 
 def compiled(function: Callable) -> Callable:

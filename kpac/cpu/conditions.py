@@ -11,7 +11,7 @@ def is_plain(x: Tensor) -> bool:
     return _is_cpu_tensor(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
-def fits(x: Tensor, channels: int, *parameters: Tensor) -> bool:
+def fits(x: Tensor, channels: int, *parameters: Tensor | None) -> bool:
     """Whether a layer may be computed by loops over addresses, which check nothing themselves.
 
     Args:
@@ -22,7 +22,7 @@ def fits(x: Tensor, channels: int, *parameters: Tensor) -> bool:
     if not is_plain(x):  # asked first: in an export, each question about sizes becomes a condition on them
         return False
     shaped = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0 and min(x.shape[2:]) > 1
-    return shaped and all(is_float_on_cpu(parameter) for parameter in parameters)
+    return shaped and all(parameter is not None and is_float_on_cpu(parameter) for parameter in parameters)
 
 
 def number_format(x: Tensor) -> torch.dtype | None:

@@ -5,9 +5,9 @@ coefficients of a product of polynomials. Their inputs become values at a few po
 kernel's values there, and the products become outputs. F(outputs, taps) takes outputs + taps - 1 points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ class Filtering(NamedTuple):
 def minimal(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
     """F(outputs, taps): its matrices for inputs, kernel and products, from the places where a polynomial is known."""
     places = POINTS[: outputs + taps - 2]
-    spread, kernel = [], []
+    spread: list[Iterable[float]] = []
+    kernel: list[list[float]] = []
     for place in places:
         others = np.poly([other for other in places if other != place])[::-1]
         scale = np.polyval(others[::-1], place)
@@ -54,7 +55,7 @@ def minimal(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
     return _matrix(spread), _matrix(kernel), _matrix(gather)
 
 
-def _matrix(rows: Sequence[Sequence[float]]) -> Matrix:
+def _matrix(rows: Iterable[Iterable[float]]) -> Matrix:
     return tuple(tuple(float(value) + 0.0 for value in row) for row in rows)
 
 
@@ -84,7 +85,7 @@ def halving(taps: int) -> Filtering:
         taps: 3, or 4 of which one lies before an output's place.
     """
     spread, kernel, gather = map(np.array, minimal(4, 2))
-    odd, odd_kernel, odd_gather, chosen = (spread, kernel, gather, range(10))
+    odd, odd_kernel, odd_gather, chosen = spread, kernel, gather, tuple(range(10))
     if taps == 3:
         odd, odd_kernel, odd_gather, chosen = np.eye(4), np.eye(1), np.eye(4), (0, 1, 2, 3, 4, 5, 5, 5, 5)
     inputs = np.zeros((len(spread) + len(odd), 2 * odd.shape[1] + 1 - (taps == 4)))
@@ -96,7 +97,7 @@ def halving(taps: int) -> Filtering:
     )
 
 
-def of_layer(layer: nn.Module) -> Filtering | None:
+def of_layer(layer: Any) -> Filtering | None:
     """How to compute a layer of `kpac.models.layers`; None if no filtering here is for it."""
     facts = (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     if isinstance(layer, nn.ConvTranspose2d):

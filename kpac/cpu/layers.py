@@ -13,28 +13,34 @@ from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, ResidualConv, UpConv
 from kpac.models.network import DecoderStage, KPACNet
 
 
-class _Transformed(nn.Module):
-    """A convolution by minimal filtering, where its channels are many enough."""
+def _filtered(layer: Conv | DownConv | UpConv, x: Tensor) -> Tensor | None:
+    """The layer by minimal filtering; None where that does not fit, or would save nothing."""
+    if fits(x, layer.in_channels, layer.weight, layer.bias) and winograd.suits(layer):
+        return winograd.convolve(layer, LEAKY_SLOPE, x)
+    return None
 
+
+class FastConv(Conv):
     def forward(self, x: Tensor) -> Tensor:
-        if fits(x, self.in_channels, self.weight, self.bias) and winograd.suits(self):
-            return winograd.convolve(self, LEAKY_SLOPE, x)
-        return super().forward(x)
+        output = _filtered(self, x)
+        return super().forward(x) if output is None else output
 
 
-class FastConv(_Transformed, Conv):
-    pass
+class FastDownConv(DownConv):
+    def forward(self, x: Tensor) -> Tensor:
+        output = _filtered(self, x)
+        return super().forward(x) if output is None else output
 
 
-class FastDownConv(_Transformed, DownConv):
-    pass
-
-
-class FastUpConv(_Transformed, UpConv):
-    pass
+class FastUpConv(UpConv):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        output = _filtered(self, x) if output_size is None else None
+        return super().forward(x, output_size) if output is None else output
 
 
 class FastResidualConv(ResidualConv):
+    bias: nn.Parameter
+
     def forward(self, x: Tensor) -> Tensor:
         if fits(x, self.in_channels, self.weight, self.bias) and fill_registers(self.in_channels):
             return few_outputs.convolve(x, self.weight, self.bias)
@@ -43,7 +49,7 @@ class FastResidualConv(ResidualConv):
 
 class FastBlock(KPACBlock):
     def branches(self, x: Tensor) -> list[Tensor]:
-        if fits(x, self.kernels[0].shape[1], *self.kernels) and shared_kernel.suits(self.kernels, self.dilations):
+        if fits(x, self.kernels[0].shape[1], *self.kernels) and shared_kernel.suits(list(self.kernels), self.dilations):
             return list(activation(shared_kernel.shared_branches(x, self.kernels[0], self.dilations)))
         return super().branches(x)
 
@@ -114,7 +120,7 @@ def _in_bands(module: nn.Module, x: Tensor) -> bool:
     if isinstance(module, FastNet):
         shaped = x.dtype == torch.float32
     else:
-        channels = module[0].in_channels if isinstance(module, FastPlainBlock) else module.kernels[0].shape[1]
+        channels = next(module.parameters()).shape[1]  # of the kernel, or of the first convolution
         shaped = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0
     known = all(is_float_on_cpu(parameter) for parameter in module.parameters())
     return shaped and known and all(_is_known(part) for part in module.modules())

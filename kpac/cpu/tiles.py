@@ -102,7 +102,7 @@ class Room(NamedTuple):
         ]
         memory = torch.empty(sum(sizes), dtype=torch.uint8, device="cpu")
         ends = [memory.data_ptr() + sum(sizes[:index]) for index in range(len(sizes))]
-        return cls(*ends, reads, most), memory
+        return cls._make([*ends, reads, most]), memory
 
 
 @lru_cache

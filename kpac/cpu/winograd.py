@@ -12,6 +12,7 @@ The gradients are of the same form.
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,30 +32,38 @@ TILE_BYTES = 3 << 18  # of the tiles at work in a thread and their products
 GRADIENT_BYTES = 4 << 20  # the same for the gradients of weights, which gain something with each portion
 
 
-def suits(layer: nn.Module) -> bool:
+def suits(layer: Any) -> bool:
     """Whether `of_layer` and `convolve` may stand in for the layer, and take less time."""
     channels = layer.in_channels, layer.out_channels
     return channels[0] >= CHANNELS and fill_registers(*channels) and minimal.of_layer(layer) is not None
 
 
-def of_layer(layer: nn.Module, slope: float, dtype: torch.dtype) -> "Convolution":
+def of_layer(layer: Any, slope: float, dtype: torch.dtype) -> "Convolution":
     """A layer of `kpac.models.layers` that suits, with the slope of its leaky ReLU."""
     weight = _weight_of(layer)
-    tiling = Tiling(minimal.of_layer(layer), *weight.shape[:2], dtype, layer.dilation[0])
+    tiling = _tiling(layer, weight, dtype)
     return Convolution(tiling, weight, layer.bias, slope)
 
 
-def convolve(layer: nn.Module, slope: float, x: Tensor) -> Tensor:
+def convolve(layer: Any, slope: float, x: Tensor) -> Tensor:
     """A layer that suits, and its activation, with gradients.
 
     Shape: (N, C, H, W) float32 -> (N, F, H', W'), in channels-last order.
     """
     weight = _weight_of(layer)
-    tiling = Tiling(minimal.of_layer(layer), *weight.shape[:2], x.dtype, layer.dilation[0])
+    tiling = _tiling(layer, weight, x.dtype)
     return _Convolve.apply(x, weight, layer.bias, tiling, slope).permute(0, 3, 1, 2)
 
 
-def _weight_of(layer: nn.Module) -> Tensor:
+def _tiling(layer: Any, weight: Tensor, dtype: torch.dtype) -> "Tiling":
+    filtering = minimal.of_layer(layer)
+    if filtering is None:
+        raise ValueError(f"no minimal filtering for {layer}")
+    filters, channels = weight.shape[:2]
+    return Tiling(filtering, filters, channels, dtype, layer.dilation[0])
+
+
+def _weight_of(layer: Any) -> Tensor:
     return layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
 
 
@@ -83,7 +92,7 @@ class _Convolve(torch.autograd.Function):
 
         def compute(shares: tuple[tuple[int, int] | None, ...]) -> Tensor | None:
             of_above, of_target = shares
-            if of_target is not None:
+            if back is not None and of_target is not None:
                 back([above], of_images, span=of_target)
             return tiling.weight_gradient(images, above, of_above) if of_above is not None else None
 
@@ -103,7 +112,8 @@ class _Convolve(torch.autograd.Function):
 def _reverse(tiling: "Tiling", weight: Tensor) -> "Convolution":
     """From the gradient of a convolution's output to that of its input."""
     filtering, turned = minimal.reverse(tiling.filtering, weight)
-    tiling = Tiling(filtering, *turned.shape[:2], tiling.dtype, tiling.dilation)
+    filters, channels = turned.shape[:2]
+    tiling = Tiling(filtering, filters, channels, tiling.dtype, tiling.dilation)
     return Convolution(tiling, turned, weight.new_zeros(len(turned)), 1, tiling.dtype)
 
 

@@ -175,7 +175,7 @@ def _decode_one(path: Path) -> ImageFacts | str:
     except UserError as error:
         return str(error)
     height, width = pixels.shape[:2]
-    digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
     return ImageFacts(f"{width}x{height}", bits(pixels), read_header(path), digest, detail(pixels))
 
 
@@ -239,7 +239,9 @@ def _scenes(report: SplitReport) -> Iterator[dict[str, Path]]:
 
 def _unequal(report: SplitReport) -> Iterator[Fault]:
     for scene in _scenes(report):
-        first, *others = scene.values() or [None]
+        if not scene:
+            continue
+        first, *others = scene.values()
         for path in others:
             found, expected = report.facts[path], report.facts[first]
             if found.size != expected.size:

@@ -149,9 +149,10 @@ class CropDataset(Dataset):
         position, crop = place if isinstance(place, tuple) else (place, self.crop)
         files = self.scene(position)
         generator = np.random.default_rng((self.seed, 1, position))
+        assert files.target  # training needs targets
         target = self.cache.open(files.target)
-        size = target.shape[:2]
-        drawn = Augmentation.draw(*size, crop, self.augment, generator)
+        height, width = size = target.shape[:2]
+        drawn = Augmentation.draw(height, width, crop, self.augment, generator)
         views = [self.cache.open(files.views[view]) for view in drawn.order(list(files.views), *size)]
         return Crop(
             files.name, tuple(drawn.view(view, index) for index, view in enumerate(views)), drawn.target(target)

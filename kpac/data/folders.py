@@ -229,7 +229,7 @@ def splits_in(root: Path, layout: str = "auto") -> list[str]:
     Raises:
         UserError: none.
     """
-    found = []
+    found: list[str] = []
     for split in SPLITS:
         try:
             find_layout(root, split, layout, targets=False)

@@ -146,9 +146,9 @@ def _images(found: Found, role: str) -> list[Path]:
         if others:
             instead = "; with the layout images each is a scene" if layout.one_folder else ""
             raise UserError(f"{folder}: its names tell {' and '.join(others)} images, and no {role} one{instead}")
-        others = left_out_text(left_out(folder))
+        skipped = left_out_text(left_out(folder))
         raise UserError(
-            f"{folder}: holds no images; expected {WHAT[role]} as PNG, TIFF or JPEG{others and '; ' + others}"
+            f"{folder}: holds no images; expected {WHAT[role]} as PNG, TIFF or JPEG{skipped and '; ' + skipped}"
         )
     for first, second in same_names(images):
         raise UserError(f"{second}: has the name of {first}; expected one image a scene, remove or rename one of them")

@@ -79,7 +79,7 @@ class Batches(Iterator[Any]):
         """
         workers = getattr(self._batches, "_workers", ())  # the loader of a process without workers has none
         if workers:
-            self._batches._shutdown_workers()
+            self._batches._shutdown_workers()  # type: ignore[attr-defined]  # of the iterator with workers
         codes = [worker.exitcode for worker in workers]
         for worker in workers:
             worker.kill()

@@ -64,7 +64,7 @@ class Pairs:
                 named = f"no {what} named {name}{path.suffix}, which belongs to" if name else f"no {what} for"
                 how = "" if name else f", where {self.rule}"
                 raise UserError(f"{folder}: {named} {path}{how}{count}")
-        return list(self.partners)
+        return [partner for partner in self.partners if partner]
 
 
 def name_of(path: Path) -> str:

@@ -23,7 +23,9 @@ def end_with_the_parent() -> None:
 
 
 def _outlive_nobody() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent  # this is a worker
+    parent.join()
     os._exit(1)
 
 

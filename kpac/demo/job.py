@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kpac.errors import UserError
 from kpac.images import Photograph, from_float, read_photograph
 from kpac.inspect.attention import attention_of
+from kpac.models.interface import ImageNetwork
 from kpac.restore.restorer import Restorer
 
 PREVIEW = 2048  # pixels, the longest side of what the page shows; the file to download has the photograph's own size
@@ -67,7 +68,7 @@ class Job(threading.Thread):
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: ImageNetwork,
         options: Mapping[str, Any],
         views: Mapping[str, Path],
         output: Path,

@@ -8,18 +8,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from kpac.demo.job import Job, Restored
 from kpac.errors import UserError
 from kpac.images import SUFFIXES
 from kpac.inspect.attention import kpac_blocks
+from kpac.models.interface import ImageNetwork
 
 POLL = 0.2  # seconds between two looks at a job
 KEPT = 600  # seconds after which files of a session that is still open are deleted
 
 
-def make_page(model: nn.Module, label: str, folder: Path, options: Mapping[str, Any], quality: int = 95) -> Any:
+def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[str, Any], quality: int = 95) -> Any:
     """The page as gradio's Blocks.
 
     Args:
@@ -37,7 +36,7 @@ def make_page(model: nn.Module, label: str, folder: Path, options: Mapping[str, 
     others = [view for view in model.views if view != "center"]
     has_attention = _has_attention(model)
 
-    def restore(request: gradio.Request, *given: Any) -> Iterator[Any]:
+    def restore(request: gradio.Request, *given: Any) -> Iterator[Any]:  # type: ignore[name-defined]  # gradio reads it
         """Tells the page how far the job is, and in the end what came of it."""
         *files, attention = given
         names = ["center", *others]
@@ -65,16 +64,15 @@ def make_page(model: nn.Module, label: str, folder: Path, options: Mapping[str, 
             yield ("Cancelled.", *nothing)
         elif job.error:
             yield (job.error.removesuffix(".") + ".", *nothing)  # as it is: it begins with the file's name
-        else:
-            done = job.result
+        elif done := job.result:
             button = gradio.update(value=str(done.file), interactive=True)
             yield (_summary(done), (done.original, done.result), done.attention or None, button)
 
-    def cancel(request: gradio.Request) -> None:
+    def cancel(request: gradio.Request) -> None:  # type: ignore[name-defined]
         if request.session_hash in jobs:
             jobs[request.session_hash].cancel()
 
-    def leave(request: gradio.Request) -> None:
+    def leave(request: gradio.Request) -> None:  # type: ignore[name-defined]
         """The session is over: so are its job and its files."""
         job = jobs.pop(request.session_hash, None)
         if job:
@@ -112,7 +110,7 @@ def make_page(model: nn.Module, label: str, folder: Path, options: Mapping[str, 
 
 
 def launch(
-    model: nn.Module,
+    model: ImageNetwork,
     label: str,
     options: Mapping[str, Any],
     host: str = "127.0.0.1",
@@ -173,7 +171,7 @@ def import_gradio() -> Any:
     return gradio
 
 
-def _has_attention(model: nn.Module) -> bool:
+def _has_attention(model: ImageNetwork) -> bool:
     try:
         return any(block.scale_attention is not None for block in kpac_blocks(model))
     except UserError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kpac.cpu import freed_memory_kept
 from kpac.data.dataset import Scene
@@ -16,6 +16,7 @@ from kpac.errors import OutOfMemory, UserError
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.scorer import Scorer
 from kpac.memory import is_exhausted, peak_bytes_held
+from kpac.models.interface import ImageNetwork
 from kpac.precision import full_float32
 from kpac.restore.tiling import restore_in_tiles
 
@@ -69,7 +70,7 @@ class Evaluated:
 
 
 def evaluate(
-    model: nn.Module, scenes: Iterable[Scene], device: torch.device, scorer: Scorer | None = None
+    model: ImageNetwork, scenes: Iterable[Scene], device: torch.device, scorer: Scorer | None = None
 ) -> Iterator[Evaluated]:
     """Restores and scores scenes one after the other; the model's mode is put back afterwards.
 
@@ -93,7 +94,7 @@ def evaluate(
         model.train(was_training)
 
 
-def restore(model: nn.Module, views: Tensor, device: torch.device, tile: int | None = None) -> Restored:
+def restore(model: ImageNetwork, views: Tensor, device: torch.device, tile: int | None = None) -> Restored:
     """One pass of a network in evaluation mode, timed.
 
     Args:

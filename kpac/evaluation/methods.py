@@ -154,7 +154,7 @@ class SavedImages(Method):
             raise UserError(
                 f"{self.folder}: no image {names}; {len(missing)} of {len(scenes)} scenes have no output there"
             )
-        self.paths = {scene.name: self._path(scene) for scene in scenes}
+        self.paths = {scene.name: path for scene in scenes if (path := self._path(scene))}
 
     def restore(self, scene: Scene) -> Restored:
         path = self.paths[scene.name]
@@ -181,7 +181,7 @@ class SavedImages(Method):
         if not all(pairs.partners):
             return None
         say_how(pairs, self.folder)
-        return dict(zip([scene.name for scene in scenes], pairs.partners, strict=True))
+        return {scene.name: path for scene, path in zip(scenes, pairs.partners, strict=True) if path}
 
     def _path(self, scene: SceneFiles) -> Path | None:
         names = [scene.name, *([name_of(scene.target)] if scene.target else [])]

@@ -150,13 +150,15 @@ def _uniform_mean(x: Tensor, side: int) -> Tensor:
 def _running_sum(x: Tensor, dimension: int, side: int) -> Tensor:
     """Sums of `side` neighbours, by doubling: for 7 of them 4 additions a value instead of 6."""
     count = x.shape[dimension] - side + 1
-    total, start, length = None, 0, 1
+    total: Tensor | None = None
+    start, length = 0, 1
     while True:
         if side & length:
             term = x.narrow(dimension, start, count)
             total = term if total is None else total + term
             start += length
         if 2 * length > side:
+            assert total is not None  # `side` has a bit
             return total
         size = x.shape[dimension] - length
         x = x.narrow(dimension, 0, size) + x.narrow(dimension, length, size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -167,7 +167,7 @@ class _Work:
                 for index, scene in zip(mine, read_ahead(self.dataset, mine), strict=True):
                     evaluated = score_scene(scene, self.method.restore, self.scorer)
                     for path in self._kept(index):
-                        depth = 16 if path.parent.name == RECORDS else _file_depth(self.files[index])
+                        depth: Literal[8, 16] = 16 if path.parent.name == RECORDS else _file_depth(self.files[index])
                         write_pixels(path, from_float(to_array(evaluated.output), depth))
                     record = evaluated.record() | scene_facts(self.files[index], scene)
                     self.journal.add(self.fingerprints[index], record)
@@ -220,6 +220,6 @@ class _Work:
         return Evaluated(sized, output, record, record["input"], record.get("seconds"))
 
 
-def _file_depth(scene: SceneFiles) -> int:
+def _file_depth(scene: SceneFiles) -> Literal[8, 16]:
     header = read_header(scene.paths[0])
     return 16 if header and header.bit_depth == 16 else 8

@@ -26,7 +26,7 @@ def scene_facts(files: SceneFiles, scene: Scene) -> dict[str, Any]:
     header = read_header(files.paths[0])
     digest = hashlib.blake2b(digest_size=16)
     for image in (scene.views[:3], *([] if scene.target is None else [scene.target])):
-        digest.update(image.contiguous().numpy())
+        digest.update(image.contiguous().numpy().data)
     depth = header.bit_depth if header else scene.bit_depth
     return {"size": f"{width}x{height}", "bit_depth": depth, "pixels": digest.hexdigest()}
 

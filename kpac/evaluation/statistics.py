@@ -92,9 +92,10 @@ def paired_difference(
     """
     by_name = {other["name"]: other for other in others}
     pairs = [(record.get(metric), by_name[record["name"]].get(metric)) for record in records]
-    if len(pairs) < 2 or any(value is None for pair in pairs for value in pair):
+    known = [(one, other) for one, other in pairs if one is not None and other is not None]
+    if len(known) < max(2, len(pairs)):
         return None
-    differences = np.array([one - other for one, other in pairs])
+    differences = np.array([one - other for one, other in known])
     if not np.isfinite(differences).all():
         return None
     means = _resampled_means(differences)

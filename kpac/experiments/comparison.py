@@ -258,6 +258,7 @@ def draw(comparison: Comparison, found: Sequence[tuple[Path, dict[str, Any]]]) -
             place = (data.root, data.split)
             same = [results[t.folder] for t in tasks if (t.evaluation.data, t.evaluation.split) == place]
             sheet, stem = file.draw.sheet, f"{_slug(data_label)}-{data.split}"
+            assert sheet
             for errors in (False, True) if sheet.errors else (False,):
                 paths = [folder / f"{'errors' if errors else 'comparison'}-{stem}{end}" for end in (".png", ".pdf")]
                 comparison_sheet(same, sheet.scenes, paths, (), sheet.crops, sheet.crop, errors)

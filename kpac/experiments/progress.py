@@ -92,8 +92,8 @@ def check_data(runs: Sequence[Run]) -> None:
         needed.setdefault((root, split, views, "auto"), False)
         if not is_trained(run):
             needed.update({(data.root, split, views, data.layout): True for split in ("train", "val")})
-    for place, targets in needed.items():
-        find_scenes(*place, targets=targets)
+    for (root, split, views, layout), targets in needed.items():
+        find_scenes(root, split, views, layout, targets=targets)
 
 
 def log_file(run: Run) -> Path:

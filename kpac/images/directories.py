@@ -112,7 +112,7 @@ def read_directory(file: BinaryIO, place: int, form: Form) -> dict[int, Entry]:
         return {}
     count, size = struct.unpack(form.count, head)[0], struct.calcsize(form.entry)
     content = file.read(size * count) if count <= MOST else b""
-    entries = {}
+    entries: dict[int, Entry] = {}
     for tag, kind, length, inline in struct.iter_unpack(form.entry, content[: len(content) // size * size]):
         needed = SIZES.get(kind, 0) * length
         if not 0 < needed <= LARGEST:

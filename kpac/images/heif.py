@@ -15,8 +15,10 @@ from kpac.images.photograph import Metadata, Photograph
 def read_header(path: Path) -> ImageHeader:
     """What the primary image says."""
     image = _primary(path)[0]
+    width, height = image.size
     return ImageHeader(
-        *image.size,
+        width,
+        height,
         bit_depth=image.info.get("bit_depth", 8),
         gray=image.mode.startswith(("L", "I")),
         alpha=image.mode.split(";")[0].endswith(("A", "a")),

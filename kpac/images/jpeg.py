@@ -3,6 +3,7 @@
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -87,7 +88,8 @@ def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[byte
 
 def _split(encoded: bytes) -> tuple[list[Segment], int]:
     """The segments before the first scan, and where that begins."""
-    segments, at = [], 2
+    segments: list[Any] = []
+    at = 2
     while encoded[at : at + 1] == b"\xff" and at + 4 <= len(encoded):
         marker = encoded[at + 1]
         if marker == START_OF_SCAN:

@@ -24,7 +24,8 @@ def read_header(path: Path, file_format: str) -> ImageHeader:
     """What the file's header says."""
     with PLUGINS[file_format](path) as file:
         mode = _mode(path, file)
-        return ImageHeader(*file.size, bit_depth=8, gray=mode == "L", alpha=mode == "RGBA")
+        width, height = file.size
+        return ImageHeader(width, height, bit_depth=8, gray=mode == "L", alpha=mode == "RGBA")
 
 
 def read(path: Path, file_format: str) -> Photograph:

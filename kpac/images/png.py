@@ -78,7 +78,7 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
         metadata: `own` holds chunks to take along as they are, or is None.
     """
     image = channels[..., 0] if channels.shape[2] == 1 else channels
-    encoded = imagecodecs.png_encode(image, **SPEED)
+    encoded = bytes(imagecodecs.png_encode(image, **SPEED))
     chunks = metadata.own if metadata.own is not None else _from_other_formats(metadata)
     return encoded[:IHDR_END] + b"".join(_encode(*chunk) for chunk in chunks) + encoded[IHDR_END:], []
 
@@ -86,7 +86,8 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
 def _split(encoded: bytes) -> tuple[bytes, list[Chunk]]:
     """A PNG of nothing but pixels, and the other chunks; damaged ones that pictures do without are passed over."""
     content, at = memoryview(encoded), len(SIGNATURE)
-    pixels, beside = [SIGNATURE], []
+    pixels: list[bytes | memoryview] = [SIGNATURE]
+    beside = []
     while at + 12 <= len(encoded):
         end = at + 8 + int.from_bytes(content[at : at + 4], "big")
         name = bytes(content[at + 4 : at + 8])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 import tifffile
@@ -86,9 +87,9 @@ def read(path: Path) -> Photograph:
     with _photograph(path) as page:
         _require_all_parts(page)
         channels = _channels(path, page)
-        float_type = page.dtype.name if page.sampleformat == 3 else None
+        float_type = page.dtype.name if page.dtype and page.sampleformat == 3 else None
         file = page.parent.filehandle
-        tags = read_tags(file, page.offset, Form(page.parent.byteorder, page.parent.is_bigtiff))
+        tags = read_tags(cast(BinaryIO, file), page.offset, Form(page.parent.byteorder, page.parent.is_bigtiff))
     kept = [entry for entry in tags.entries if entry.tag not in OF_THE_PIXELS]
     behind = {entry.tag for entry in kept if entry.tag in NOT_COPIED or entry.kind in POINTERS}
     own = Own(replace(tags, entries=tuple(entry for entry in kept if entry.tag not in behind)), float_type)
@@ -125,7 +126,7 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
         predictor=pixels.dtype != np.float16,  # which imagecodecs cannot predict
         metadata=None,
         software=False,
-        byteorder=tags.form.order,
+        byteorder=cast(Literal["<", ">"], tags.form.order),
         bigtiff=tags.form.big,
     )
     _replace_directory(stream, tags)
@@ -218,7 +219,7 @@ def _channels(path: Path, page: tifffile.TiffPage) -> np.ndarray:
 
 def _through_palette(indices: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     """8-bit colours, as libtiff shows them: the upper bytes of the palette, unless it is one of 8 bits."""
-    palette = np.asarray(page.tags[COLOUR_MAP].value, np.uint16).reshape(3, -1)
+    palette: np.ndarray = np.asarray(page.tags[COLOUR_MAP].value, np.uint16).reshape(3, -1)
     palette = palette >> 8 if palette.max() > 255 else palette
     return looked_up(indices, palette.astype(np.uint8).T)
 
@@ -243,8 +244,8 @@ def _from_unit_range(path: Path, values: np.ndarray) -> np.ndarray:
 
 def _dpi(tags: Tags) -> tuple[float, float] | None:
     unit = tags.number(RESOLUTION_UNIT, 2)
-    values = [tags.rational(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
-    if unit not in (2, CENTIMETRE) or not all(value and value[1] for value in values):
+    values = [value for tag in (X_RESOLUTION, Y_RESOLUTION) if (value := tags.rational(tag)) and value[1]]
+    if unit not in (2, CENTIMETRE) or len(values) < 2:
         return None
     scale = 2.54 if unit == CENTIMETRE else 1.0
     across, down = (value[0] / value[1] * scale for value in values)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
-from torch import nn
 
 from kpac.errors import UserError
+from kpac.models.interface import ImageNetwork
 from kpac.models.kpac import KPACBlock
 from kpac.restore.restorer import Restorer
 
@@ -29,12 +29,13 @@ class BlockAttention:
     @property
     def expected_dilation(self) -> np.ndarray:
         """The mean dilation under the weights, sum(weight * dilation) / sum(weight); h x w."""
+        assert self.scale is not None
         dilations = np.asarray(self.dilations, np.float32)[:, None, None]
         return (self.scale * dilations).sum(axis=0) / self.scale.sum(axis=0)
 
 
 def attention_of(
-    model: nn.Module, image: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None
+    model: ImageNetwork, image: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[BlockAttention]]:
     """Restores an image in one pass and looks into the blocks meanwhile.
 
@@ -63,12 +64,12 @@ def attention_of(
         return restored, [_attend(block, x) for block, x in zip(blocks, inputs, strict=True)]
 
 
-def has_kpac_blocks(model: nn.Module) -> bool:
+def has_kpac_blocks(model: ImageNetwork) -> bool:
     """Whether a network has KPAC blocks."""
     return any(isinstance(module, KPACBlock) for module in model.modules())
 
 
-def kpac_blocks(model: nn.Module) -> list[KPACBlock]:
+def kpac_blocks(model: ImageNetwork) -> list[KPACBlock]:
     """The KPAC blocks of a network, first to last.
 
     Raises:
@@ -116,5 +117,5 @@ def _attend(block: KPACBlock, x: torch.Tensor) -> BlockAttention:
     return BlockAttention(block.dilations, scale, shape)
 
 
-def _device(model: nn.Module) -> str:
+def _device(model: ImageNetwork) -> str:
     return next(model.parameters()).device.type

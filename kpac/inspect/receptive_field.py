@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
+from kpac.models.interface import ImageNetwork
 from kpac.models.network import KPACNet
 from kpac.models.reach import Span, reads
 
@@ -31,7 +31,7 @@ class ReceptiveField:
         return int(np.searchsorted(rings.cumsum(), share * rings.sum()))
 
 
-def effective_receptive_field(model: nn.Module, side: int = 257, images: int = 8, seed: int = 0) -> ReceptiveField:
+def effective_receptive_field(model: ImageNetwork, side: int = 257, images: int = 8, seed: int = 0) -> ReceptiveField:
     """The effective receptive field by gradient (Luo et al., arXiv 1701.04128).
 
     The influence of an input pixel is the size of the derivative of the residual (output minus center view) of the
@@ -55,7 +55,7 @@ def effective_receptive_field(model: nn.Module, side: int = 257, images: int = 8
     return ReceptiveField((influence / total).numpy(), _reach(model, side // 2))
 
 
-def _reach(model: nn.Module, pixel: int) -> tuple[int, int] | None:
+def _reach(model: ImageNetwork, pixel: int) -> tuple[int, int] | None:
     if type(model) is not KPACNet:
         return None
     (pixels,) = reads(model, Span(pixel, pixel), model.residual)

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from kpac.data.layouts import find_scenes
@@ -22,6 +21,7 @@ from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field
 from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
 from kpac.models.health import DEAD_BELOW, HEALTH_CROP, BlockHealth, block_health, center_crop
+from kpac.models.interface import ImageNetwork
 from kpac.models.weights import load_model, weights_file
 from kpac.restore.photos import other_view
 from kpac.text import markdown_table
@@ -131,7 +131,7 @@ def inspect_weights(
     return result
 
 
-def _inspect_receptive_field(model: nn.Module, weights: Path, output: Path) -> dict[str, Any]:
+def _inspect_receptive_field(model: ImageNetwork, weights: Path, output: Path) -> dict[str, Any]:
     """Draws what can be drawn of a network without KPAC blocks, such as another project's."""
     field = effective_receptive_field(model)
     save_sheet(model_sheet({}, [], field, f"{model.config['name']}, {weights}"), output / "model")
@@ -166,7 +166,7 @@ def health_table(result: dict[str, Any]) -> str:
     return markdown_table(["", "contribution", "mean weight", "saturated", "note"], rows)
 
 
-def _health(model: nn.Module, subject: Subject) -> list[BlockHealth]:
+def _health(model: ImageNetwork, subject: Subject) -> list[BlockHealth]:
     views = np.concatenate([subject.views[name] for name in model.views], axis=-1)
     tensor = torch.from_numpy(np.ascontiguousarray(views.transpose(2, 0, 1)))[None]
     return block_health(model, center_crop(tensor, HEALTH_CROP).to(next(model.parameters()).device))

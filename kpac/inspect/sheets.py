@@ -80,8 +80,8 @@ def model_sheet(
     for (title, bank), count in zip(kernels.items(), rows, strict=True):
         _mosaic(next(parts).subplots(), bank, count, title)
     for number, weights in enumerate(shapes, 1):
-        count = f"mean and range over {len(weights)} photographs" if len(weights) > 1 else "of one photograph"
-        _bars(next(parts).subplots(), weights, f"block {number}, shape attention, one bar a filter, {count}")
+        over = f"mean and range over {len(weights)} photographs" if len(weights) > 1 else "of one photograph"
+        _bars(next(parts).subplots(), weights, f"block {number}, shape attention, one bar a filter, {over}")
     _receptive_field(next(parts), field)
     return figure
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kpac.models.interface import ImageNetwork
 from kpac.models.kpac import KPACBlock
 
 
@@ -60,7 +61,7 @@ class Cost:
         }
 
 
-def count_cost(model: nn.Module, height: int, width: int) -> Cost:
+def count_cost(model: ImageNetwork, height: int, width: int) -> Cost:
     """Counts with PyTorch's own counter, on tensors without data, so that any size takes no time and no memory.
 
     The parts are the network's children; those of KPACNet's chain are taken apart once more, into branches, scale
@@ -104,7 +105,7 @@ def count_cost(model: nn.Module, height: int, width: int) -> Cost:
     return Cost(height, width, tuple(parts))
 
 
-def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def _parts(model: ImageNetwork) -> list[tuple[str, nn.Module]]:
     """The network's children, with the members of a chain of blocks in the chain's place."""
     parts: list[tuple[str, nn.Module]] = []
     for name, child in model.named_children():

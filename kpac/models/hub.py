@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import Tensor, nn
 
+from kpac.models.interface import ImageNetwork
 from kpac.models.weights import load_model, save_model
 
 FILE_NAME = "model.safetensors"
@@ -28,7 +29,7 @@ class HubModel(nn.Module, ModelHubMixin, library_name="kpac", tags=["image-resto
     Shape: that of the network, (N, 3V, H, W) -> (N, 3, H, W) in [0, 1].
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: ImageNetwork):
         super().__init__()
         self.network = network
         self.views = network.views

@@ -50,8 +50,8 @@ class UpConv(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return activation(super().forward(x))
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return activation(super().forward(x, output_size))
 
 
 class ResidualConv(nn.Conv2d):

@@ -32,7 +32,7 @@ def _known_views(views: tuple[View, ...]) -> tuple[View, ...]:
 class ShapePooling(TypedDict):
     """Shape attention pools over windows of this height and width, in pixels of the image."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way
 
     window: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
@@ -103,23 +103,28 @@ class KPACNet(nn.Module):
         self.encoder = nn.ModuleList([nn.Sequential(Conv(3 * len(encoder_views), width, 5), Conv(width, width, 3))])
         for shallow, deeper in pairwise(channels):
             self.encoder.append(nn.Sequential(DownConv(shallow, deeper), Conv(deeper, deeper, 3)))
-        window = tuple(-(-side // self.multiple) for side in shape_pooling["window"]) if shape_pooling else None
-        switches = (share_kernel, scale_attention, shape_attention, window)
+        window = None
+        if shape_pooling:
+            rows, columns = shape_pooling["window"]
+            window = (-(-rows // self.multiple), -(-columns // self.multiple))
 
         def make_block() -> nn.Module:
-            kpac = KPACBlock(deep, deep // 2, kernel_size, dilations, *switches)
+            kpac = KPACBlock(
+                deep, deep // 2, kernel_size, dilations, share_kernel, scale_attention, shape_attention, window
+            )
             if block == "kpac":
                 return kpac
             return PlainBlock(deep, kernel_size, parameters=sum(parameter.numel() for parameter in kpac.parameters()))
 
         self.blocks = nn.ModuleList(make_block() for _ in range(blocks))
-        self.fusion = nn.Sequential(Conv((blocks + 1) * deep, deep, 3), Conv(deep, deep, 3))
+        fusion, residual = Conv((blocks + 1) * deep, deep, 3), ResidualConv(2 * channels[0])
+        self.fusion = nn.Sequential(fusion, Conv(deep, deep, 3))
         self.decoder = nn.ModuleList()
         for level in reversed(range(levels)):
             shallow = channels[level]
-            merge = Conv(2 * shallow, shallow, 3) if level else ResidualConv(2 * shallow)
+            merge = Conv(2 * shallow, shallow, 3) if level else residual
             self.decoder.append(DecoderStage(channels[level + 1], shallow, merge))
-        initialize(self, init, last=self.decoder[-1].merge, fusion=self.fusion[0])
+        initialize(self, init, last=residual, fusion=fusion)
 
     def forward(self, views: Tensor) -> Tensor:
         expected = 3 * len(self.views)

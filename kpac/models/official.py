@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from kpac.errors import UserError
+from kpac.models.interface import ImageNetwork
 from kpac.models.official_file import read_params, write_params
 from kpac.models.registry import create_model
 
@@ -20,7 +20,7 @@ ARRAYS_A_BLOCK = 17  # shared kernel, ten of scale attention, four of shape atte
 DUAL = ("center", "left", "right")
 
 
-def load_official(path: str | Path) -> nn.Module:
+def load_official(path: str | Path) -> ImageNetwork:
     """Makes the network that an authors' checkpoint holds; levels, blocks, width and views follow from its shapes.
 
     Nothing in the file is executed: its pickle may rebuild NumPy arrays and name nothing else.
@@ -55,7 +55,7 @@ def load_official(path: str | Path) -> nn.Module:
     return model.eval()
 
 
-def save_official(model: nn.Module, path: str | Path) -> None:
+def save_official(model: ImageNetwork, path: str | Path) -> None:
     """Writes a network's parameters as the authors' evaluation script reads them; see the module's docstring.
 
     Args:

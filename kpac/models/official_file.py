@@ -174,7 +174,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 _reconstruct = np.ndarray.__reduce__(np.empty(0))[0]
 
 
-class _Python2Pickler(pickle._Pickler):
+_Pickler: Any = getattr(pickle, "_Pickler")  # noqa: B009  # the one in Python, whose methods can be replaced
+
+
+class _Python2Pickler(_Pickler):
     """Calls NumPy's array constructor by the name that it had under Python 2."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
@@ -184,4 +187,4 @@ class _Python2Pickler(pickle._Pickler):
         else:
             super().save_global(obj, name)
 
-    dispatch = {**pickle._Pickler.dispatch, type(_reconstruct): save_global}
+    dispatch = {**_Pickler.dispatch, type(_reconstruct): save_global}

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from kpac.models.interface import ImageNetwork
 from kpac.models.kpac import ShapeAttention
 
 
@@ -59,12 +60,14 @@ def reads(module: nn.Module, outputs: Span, compute: Callable[..., Tensor] | Non
             spans[result] = outputs
         elif node in spans and node.op.startswith("call"):
             read = _reads(node, spans[node], root)
-            for argument in node.all_input_nodes if read is not None else ():
-                spans[argument] = spans.get(argument, read) | read
+            if read is None:
+                continue
+            for argument in node.all_input_nodes:
+                spans[argument] = spans[argument] | read if argument in spans else read
     return tuple(spans[node] for node in graph.nodes if node.op == "placeholder" and node in spans)
 
 
-def encoder_reads(network: nn.Module, outputs: Span) -> Span:
+def encoder_reads(network: ImageNetwork, outputs: Span) -> Span:
     """The pixels from which a KPACNet's encoder computes positions of its deepest features."""
     (pixels,) = reads(network, outputs, lambda x: network.deepest(x))
     return pixels
@@ -76,7 +79,7 @@ def block_reads(block: nn.Module, outputs: Span) -> Span:
     return inputs
 
 
-def decoder_reads(network: nn.Module, outputs: Span) -> tuple[Span, Span]:
+def decoder_reads(network: ImageNetwork, outputs: Span) -> tuple[Span, Span]:
     """What fusion and decoder of a KPACNet compute pixels of the residual from.
 
     Returns:
@@ -87,18 +90,20 @@ def decoder_reads(network: nn.Module, outputs: Span) -> tuple[Span, Span]:
     return features, pixels
 
 
-class _OneInput(nn.Module):
+class _Traced(nn.Module):
     """What the tracer needs: a class whose `forward` has its inputs by name, and a module that has the parameters."""
 
     def __init__(self, module: nn.Module, compute: Callable[..., Tensor]):
         super().__init__()
         self.module, self.compute = module, compute
 
+
+class _OneInput(_Traced):
     def forward(self, x: Tensor) -> Tensor:
         return self.compute(x)
 
 
-class _TwoInputs(_OneInput):
+class _TwoInputs(_Traced):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.compute(x, y)
 
@@ -113,11 +118,11 @@ def _reads(node: fx.Node, outputs: Span, root: nn.Module) -> Span | None:
     if node.op == "call_module":  # shape attention
         return None
     name = getattr(node.target, "__name__", str(node.target))
-    if node.target in _EACH_POSITION or (node.target is operator.getitem and _takes_every_row(node.args[1])):
+    arguments: tuple[Any, ...] = node.args
+    if node.target in _EACH_POSITION or (node.target is operator.getitem and _takes_every_row(arguments[1])):
         return outputs
     if node.target is F.pad:
-        pad = node.args[1]
-        above = pad[2] if len(pad) > 2 else 0
+        above = arguments[1][2] if len(arguments[1]) > 2 else 0
         return Span(outputs.first - above, outputs.last - above)
     if node.target in (torch.conv2d, torch.conv_transpose2d):
         given = _arguments(node)
@@ -132,7 +137,7 @@ def _reads(node: fx.Node, outputs: Span, root: nn.Module) -> Span | None:
 
 _EACH_POSITION = {F.leaky_relu, torch.sigmoid, torch.cat, torch.add, torch.mul, operator.add, operator.mul}
 
-_ARGUMENTS = {  # in the order of PyTorch's signatures
+_ARGUMENTS: dict[Any, tuple[str, ...]] = {  # in the order of PyTorch's signatures
     torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     torch.conv_transpose2d: ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
 }
@@ -140,8 +145,9 @@ _ARGUMENTS = {  # in the order of PyTorch's signatures
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
     """A convolution's arguments by name, those of two dimensions as the number for the rows."""
-    given = {"stride": 1, "padding": 0, "dilation": 1}
-    given |= dict(zip(_ARGUMENTS[node.target], node.args, strict=False)) | node.kwargs
+    given: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1}
+    given |= dict(zip(_ARGUMENTS[node.target], node.args, strict=False))
+    given |= node.kwargs
     return {name: value[0] if isinstance(value, tuple | list) else value for name, value in given.items()}
 
 

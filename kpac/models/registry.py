@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic import create_model as create_schema
@@ -22,6 +22,7 @@ from torch import nn
 
 from kpac.config import Config, ModelConfig, Section, Source, nearest, place, validate
 from kpac.errors import UserError
+from kpac.models.interface import ImageNetwork
 
 NetworkClass = TypeVar("NetworkClass", bound=type[nn.Module])
 
@@ -97,6 +98,8 @@ def _load_plugin(plugin: str) -> None:
     if not path.is_file():
         raise UserError(f"plugins: {plugin}: no such file; expected Python code that registers a network")
     spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec
+    assert spec.loader  # a .py file has one
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[module_name] = module
@@ -152,7 +155,7 @@ def config_schema() -> dict[str, Any]:
     return schema
 
 
-def create_model(name: str, **options: Any) -> nn.Module:
+def create_model(name: str, **options: Any) -> ImageNetwork:
     """Makes a network with fresh weights, drawn from torch's default generator.
 
     Args:
@@ -164,7 +167,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
     """
     network = _find(name)
     resolved = _resolve(name, options)
-    model = network.cls(**resolved, **network.fixed)
+    model = cast(ImageNetwork, network.cls(**resolved, **network.fixed))
     views = tuple(getattr(model, "views", ()))
     if views[:1] != ("center",) or not set(views) <= {"center", "left", "right"}:
         raise ValueError(
@@ -200,7 +203,7 @@ def _resolve(name: str, options: dict[str, Any], sources: Iterable[Source] = ())
 def _schema(cls: type[nn.Module], name: str, defaults: dict[str, Any], fixed: dict[str, Any]) -> type[BaseModel]:
     """The options of a network as a pydantic model, from its constructor's signature."""
     parameters = list(inspect.signature(cls.__init__, eval_str=True).parameters.values())[1:]
-    fields = {}
+    fields: dict[str, Any] = {}
     for parameter in parameters:
         if parameter.name in fixed or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue

@@ -3,24 +3,24 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
 
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.files import whole_file
 from kpac.models import torch_files
+from kpac.models.interface import ImageNetwork
 from kpac.models.registry import create_model, resolve_model, without_retired
 from kpac.weights.store import find_weights
 
 FORMAT = 1  # of the header
 
 
-def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, **facts: Any) -> None:
+def save_model(model: ImageNetwork, path: str | Path, dtype: torch.dtype | None = None, **facts: Any) -> None:
     """Writes the weights as safetensors, with the network's name and options in the header.
 
     Args:
@@ -51,7 +51,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         command = f"kpac convert {path} {path.with_suffix('.safetensors')}"
         raise UserError(f"{path}: expected a .safetensors file; of an authors' checkpoint '{command}' makes one")
     if path.suffix in torch_files.SUFFIXES:
-        return torch_files.read_torch_file(path)[0]
+        return torch_files.read_torch_file(Path(path))[0]
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -73,7 +73,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path) -> ImageNetwork:
     """Makes the network that a weights file describes and fills it; nothing in the file is executed.
 
     Args:
@@ -93,7 +93,7 @@ def load_model(path: str | Path) -> nn.Module:
     except torch_files.UnknownNetwork:
         from kpac.zoo.checkpoints import load_zoo_model  # an extra
 
-        return load_zoo_model(path)
+        return cast(ImageNetwork, load_zoo_model(path))
     name = options.pop("name")
     try:
         model = create_model(name, **without_retired(name, options))
@@ -103,7 +103,7 @@ def load_model(path: str | Path) -> nn.Module:
     return model.eval()
 
 
-def model_of(path: Path, overrides: Sequence[str] = ()) -> nn.Module:
+def model_of(path: Path, overrides: Sequence[str] = ()) -> ImageNetwork:
     """The network of a YAML file, with fresh weights, or of a weights file or run.
 
     Raises:
@@ -117,7 +117,7 @@ def model_of(path: Path, overrides: Sequence[str] = ()) -> nn.Module:
     return load_model(path)
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: ImageNetwork, path: str | Path) -> None:
     """Fills a network from a weights file of the same architecture.
 
     Raises:
@@ -125,7 +125,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     header = read_header(path)  # for its checks
     if Path(path).suffix in torch_files.SUFFIXES:
-        _, found = torch_files.read_torch_file(path)
+        _, found = torch_files.read_torch_file(Path(path))
     else:
         found = safetensors.torch.load_file(path)
     expected = model.state_dict()

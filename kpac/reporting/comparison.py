@@ -290,7 +290,7 @@ def _differences(ours: Sequence[tuple[Row, dict[str, Any]]]) -> None:
     """Our PSNR minus the published one, for the networks that a published row is about."""
     for row, results in ours:
         for entry in published_rows():
-            if results["model"]["name"] in entry.networks and entry.compares_with(results):
+            if entry.psnr and results["model"]["name"] in entry.networks and entry.compares_with(results):
                 row.values[Column(PUBLISHED_SET, "difference")] = results["mean"]["psnr"] - float(entry.psnr)
 
 

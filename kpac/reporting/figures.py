@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +15,11 @@ from kpac.files import whole_file
 BOX_COLORS = ("#ffb000", "#00b4d8", "#e63994", "#7ac74f")
 TITLE_SIZES, NOTE_SIZES = (11, 7), (8, 5)  # points, largest and smallest
 ZOOM_RATIO = 0.62  # height of an enlarged crop to its width
-PAPER = {"pdf.fonttype": 42, "svg.fonttype": "none", "font.size": 8}  # text stays text, in fonts that journals take
+PAPER: Any = {
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "font.size": 8,
+}  # text stays text, in fonts that journals take
 Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
 
 

@@ -5,6 +5,7 @@ import io
 import re
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED
 from kpac.files import dump_json, whole_file
@@ -113,7 +114,7 @@ def json_text(table: Table) -> str:
     """For programs: a list of methods, each with its values by data set and quantity; costs stand under ""."""
     rows = []
     for row in table.rows:
-        values: dict[str, dict[str, float]] = {}
+        values: dict[str, dict[str, Any]] = {}
         for column, value in row.values.items():
             values.setdefault(column.over, {})[column.quantity] = value
             if column in row.deviations:

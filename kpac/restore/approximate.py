@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from kpac.models.interface import ImageNetwork
 from kpac.models.reach import Span
 from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area
@@ -13,7 +14,7 @@ OVERLAP = 32  # pixels that a tile is grown by at each side; half of it fades
 
 
 def restore_approximately(
-    model: nn.Module, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
+    model: ImageNetwork, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
 ) -> Tensor:
     """What `model` gives tile by tile; where tiles meet, one fades into the other.
 

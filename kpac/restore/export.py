@@ -19,6 +19,7 @@ from torch.fx.experimental import _config as size_settings
 
 from kpac.errors import UserError
 from kpac.files import whole_file
+from kpac.models.interface import ImageNetwork
 
 OPSET = 18  # the first that the exporter writes without converting down, in every PyTorch from 2.6 on
 CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # a multiple of 8, and odd ones
@@ -36,7 +37,7 @@ class Exportable(nn.Module):
     Shape: that of the network.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: ImageNetwork):
         super().__init__()
         self.multiple = getattr(network, "multiple", 1)
         # A network from elsewhere extends images around its core.
@@ -52,7 +53,7 @@ class Exportable(nn.Module):
         return restored.index_select(2, rows).index_select(3, columns)
 
 
-def export_model(model: nn.Module, path: str | Path) -> float:
+def export_model(model: ImageNetwork, path: str | Path) -> float:
     """Writes a model and compares the file's outputs with the model's on several sizes; see `checked_sizes`.
 
     Args:
@@ -89,7 +90,7 @@ def export_model(model: nn.Module, path: str | Path) -> float:
     return difference
 
 
-def checked_sizes(model: nn.Module, suffix: str) -> tuple[tuple[int, int], ...]:
+def checked_sizes(model: ImageNetwork, suffix: str) -> tuple[tuple[int, int], ...]:
     """Heights and widths on which a file is compared with its model.
 
     Networks from outside need not take the smallest one, and a .pt2 file of an older PyTorch does not.
@@ -111,11 +112,11 @@ def _mirrored(views: Tensor, size: int, multiple: int) -> Tensor:
     return torch.where(mirrored.min() < 0, repeated, mirrored)
 
 
-def _example(model: nn.Module, height: int, width: int) -> Tensor:
+def _example(model: ImageNetwork, height: int, width: int) -> Tensor:
     return torch.rand(1, 3 * len(model.views), height, width, generator=torch.Generator().manual_seed(height))
 
 
-def _difference(model: nn.Module, run: Callable[[Tensor], Tensor], size: tuple[int, int]) -> float:
+def _difference(model: ImageNetwork, run: Callable[[Tensor], Tensor], size: tuple[int, int]) -> float:
     views = _example(model, *size)
     with torch.no_grad():
         return (run(views) - model(views)).abs().max().item()
@@ -125,7 +126,7 @@ def _dynamic_shapes() -> dict:
     return {"views": {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}}
 
 
-def _write_onnx(network: nn.Module, views: Tensor, path: Path) -> None:
+def _write_onnx(network: ImageNetwork, views: Tensor, path: Path) -> None:
     import onnx  # noqa: F401  (the exporter's, asked for here so that its absence is named)
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
@@ -159,9 +160,10 @@ def _run_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda views: torch.from_numpy(session.run(None, {"views": views.numpy().astype(np.float32)})[0])
 
 
-def _write_pt2(network: nn.Module, views: Tensor, path: Path) -> None:
+def _write_pt2(network: ImageNetwork, views: Tensor, path: Path) -> None:
     settings = {ANY_SIZE: True} if hasattr(size_settings, ANY_SIZE) else {}
-    with torch.no_grad(), size_settings.patch(settings):
+    patch = size_settings.patch  # type: ignore[attr-defined]  # PyTorch adds it when the module is imported
+    with torch.no_grad(), patch(settings):
         program = torch.export.export(network, (views,), dynamic_shapes=_dynamic_shapes(), strict=False)
     torch.export.save(program, path)
 

@@ -5,14 +5,14 @@ import weakref
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kpac import memory
+from kpac.models.interface import ImageNetwork
 
 
-def peak_bytes(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.float32) -> int | None:
+def peak_bytes(model: ImageNetwork, height: int, width: int, dtype: torch.dtype = torch.float32) -> int | None:
     """The most bytes that tensors take at one time during a pass over one image, the image itself included.
 
     Counted on tensors without data, so that any size takes no time and no memory. What libraries take for themselves

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from kpac.cpu import BAND_BYTES, accelerate, pass_bytes, plain_class
 from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.memory import is_exhausted
+from kpac.models.interface import ImageNetwork
 from kpac.models.network import KPACNet
 from kpac.precision import full_float32
 from kpac.restore.approximate import restore_approximately
@@ -65,8 +66,8 @@ class Restorer:
         if isinstance(tile, int) and tile < 1:
             raise ValueError(f"tile: expected a side of 1 pixel or more, found {tile}")
         self.device = choose_device(device)
-        model = model.to(self.device).eval()
-        self.model = accelerate(model) if self.device.type == "cpu" else model
+        network = cast(ImageNetwork, model).to(self.device).eval()
+        self.model = accelerate(network) if self.device.type == "cpu" else network
         self.tile = tile
         self.dtype = getattr(torch, DEFAULT_PRECISION[self.device.type] if precision == "auto" else precision)
         self.approximate = approximate
@@ -75,7 +76,7 @@ class Restorer:
         self._tileable = approximate or plain_class(model) is KPACNet
         if isinstance(tile, int) and not self._tileable:
             raise UserError(
-                f"network '{model.config['name']}' cannot be tiled exactly, only kpac's own can; "
+                f"network '{network.config['name']}' cannot be tiled exactly, only kpac's own can; "
                 "restore whole images, or approximately with approximate=True (--approximate)"
             )
 
@@ -136,7 +137,7 @@ class Restorer:
         whole = self.estimate_bytes(height, width, None)
         if whole is None or whole <= room or not self._tileable:
             return None
-        return next((tile for tile in TILES if self.estimate_bytes(height, width, tile) <= room), TILES[-1])
+        return next((tile for tile in TILES if (self.estimate_bytes(height, width, tile) or 0) <= room), TILES[-1])
 
     def estimate_bytes(self, height: int, width: int, tile: int | None) -> int | None:
         """The memory that restoring will take beside the image and the weights, about.
@@ -187,11 +188,12 @@ class Restorer:
 
     def _check(self, images: dict[str, np.ndarray | None]) -> list[Tensor]:
         """The views that the network reads, as (1, 3, H, W) tensors that share the arrays' memory."""
-        self.check_views([name for name, image in images.items() if image is not None])
+        given = {name: image for name, image in images.items() if image is not None}
+        self.check_views(list(given))
         needed = self.model.views
-        first = images["center"]
+        first = given["center"]
         for name in needed:
-            image = images[name]
+            image = given[name]
             if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.float32:
                 raise ValueError(
                     f"{name} view: expected an H x W x 3 float32 array in [0, 1], found {image.shape} {image.dtype}"
@@ -199,7 +201,7 @@ class Restorer:
             if image.shape != first.shape:
                 sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (first, image)]
                 raise UserError(f"the {name} view is {sizes[1]} pixels, the center view {sizes[0]}; expected the same")
-        return [torch.from_numpy(np.ascontiguousarray(images[name])).permute(2, 0, 1)[None] for name in needed]
+        return [torch.from_numpy(np.ascontiguousarray(given[name])).permute(2, 0, 1)[None] for name in needed]
 
     def _check_finite(self, restored: Tensor) -> None:
         """Refuses an output that is not all numbers: clamped and rounded, it would look like a black or white place."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from kpac.cpu import hand_back_freed
+from kpac.models.interface import ImageNetwork
 from kpac.models.kpac import KPACBlock, ShapeAttention, local_mean
-from kpac.models.network import KPACNet
 from kpac.models.reach import Span, block_reads, decoder_reads, encoder_reads
 from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area, Features
@@ -29,7 +29,7 @@ BLOCK_TILE = 1 / 2  # positions a pixel of the tile's side
 
 
 def restore_in_tiles(
-    network: KPACNet, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
+    network: ImageNetwork, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
 ) -> Tensor:
     """What `network` gives for the views, not clamped.
 
@@ -50,7 +50,7 @@ def restore_in_tiles(
         return tiled.run(done)
 
 
-def kept_values(network: KPACNet, height: int, width: int, tile: int) -> int:
+def kept_values(network: ImageNetwork, height: int, width: int, tile: int) -> int:
     """How many values of features lie in memory between the stages at the end, when they are most."""
     rows, columns = -(-height // network.multiple), -(-width // network.multiple)
     halo = decoder_reads(network, Span(0, network.multiple - 1))[0]
@@ -62,7 +62,7 @@ def kept_values(network: KPACNet, height: int, width: int, tile: int) -> int:
 class _TiledPass:
     """One pass over one image; `whole` and every area count positions of the deepest features."""
 
-    def __init__(self, network: KPACNet, views: Sequence[Tensor], tile: int, device: torch.device):
+    def __init__(self, network: ImageNetwork, views: Sequence[Tensor], tile: int, device: torch.device):
         self.network, self.views, self.device = network, views, device
         self.scale = network.multiple
         self.height, self.width = views[0].shape[-2:]
@@ -74,7 +74,7 @@ class _TiledPass:
         """All stages; `done` is told how many positions a stage has finished."""
         encoder_halo = encoder_reads(self.network, Span(0, 0)).in_blocks(self.scale)
         chain = [self.gather(self.encode, self.whole, encoder_halo, self.side, done)]
-        *inner, last = self.network.blocks or [None]
+        *inner, last = [*self.network.blocks] or [None]
         for block in inner:
             compute = self.block_on_area(block, chain[-1])
             chain.append(self.gather(compute, self.whole, block_reads(block, Span(0, 0)), self.block_side, done))
@@ -85,7 +85,7 @@ class _TiledPass:
         restored = torch.empty((1, 3, self.height, self.width), memory_format=torch.channels_last)
         for band in self.whole.tiles(self.block_side, self.whole.right):
             band_chain = chain
-            if compute_last is not None:
+            if last is not None and compute_last is not None:
                 extent = band.grown(halo, self.whole)
                 given = self.gather(
                     compute_last, extent, block_reads(last, Span(0, 0)), self.block_side, lambda _: None
@@ -105,7 +105,7 @@ class _TiledPass:
         self, compute: Callable[[Area], Tensor], extent: Area, halo: Span, side: int, done: Callable[[int], object]
     ) -> Features:
         """What a stage gives for all of an area, computed tile by tile."""
-        features = None
+        features: Features | None = None
         for area in extent.tiles(side, side):
             grown = area.grown(halo, self.whole)
             part = area.within(grown).of(compute(grown))
@@ -117,6 +117,7 @@ class _TiledPass:
             del part
             self.hand_back_freed()
             done(area.size)
+        assert features is not None  # an area has a tile
         return features
 
     def hand_back_freed(self) -> None:
@@ -155,6 +156,7 @@ class _TiledPass:
 
 def _local_shape(attention: ShapeAttention, x: Features, area: Area) -> Tensor:
     """Shape attention with a window, for the positions of an area: only the windows around them are read."""
+    assert attention.window is not None
     (top, bottom), (left, right) = (
         (_window_start(first, size, side), _window_start(last - 1, size, side) + min(side, size))
         for first, last, size, side in (

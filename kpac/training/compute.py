@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from kpac.errors import UserError
 
 SIZES = 64  # crop sizes that a training may compile
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class Compute:
@@ -42,7 +45,8 @@ class Compute:
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
             torch.use_deterministic_algorithms(True)
-            torch.utils.deterministic.fill_uninitialized_memory = False  # no kernel of ours reads such memory
+            deterministic: Any = torch.utils.deterministic
+            deterministic.fill_uninitialized_memory = False  # no kernel of ours reads such memory
 
     def check_losses(self, names: Iterable[str]) -> None:
         """Refuses a loss without a deterministic gradient where only such are wanted.
@@ -71,14 +75,14 @@ class Compute:
             "prefetch": self.pinned,
         }
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: Model) -> Model:
         """The model on the device, in the chosen memory layout, with the same parameters."""
         model = self.move(model)
         return accelerate(model, training=True) if self.accelerated else model
 
-    def move(self, module: nn.Module) -> nn.Module:
+    def move(self, module: Model) -> Model:
         """Moves a module to the device, in the chosen memory layout."""
-        return module.to(self.device, memory_format=self.memory_format)
+        return module.to(self.device).to(memory_format=self.memory_format)
 
     def compile(self, model: nn.Module) -> nn.Module:
         """A network to call in training steps in place of the model; the parameters are the model's own.
@@ -91,12 +95,12 @@ class Compute:
         limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
         setattr(torch._dynamo.config, limit, max(SIZES, getattr(torch._dynamo.config, limit)))
         if not self.cuda_graphs:
-            return torch.compile(model, dynamic=False)
+            return cast(nn.Module, torch.compile(model, dynamic=False))
         for parameter in model.parameters():
             # A graph's outputs are overwritten by its next replay. A gradient that is there already is added to, and
             # stays in memory of its own; one that is not would be the graph's output itself.
             parameter.grad = torch.zeros_like(parameter)
-        return _NewGraphStep(torch.compile(model, dynamic=False, mode="reduce-overhead"))
+        return _NewGraphStep(cast(nn.Module, torch.compile(model, dynamic=False, mode="reduce-overhead")))
 
     def batches(self, loader: Iterable[PackedBatch]) -> Iterator[Batch]:
         """Each batch, on the device.
@@ -145,9 +149,10 @@ class Compute:
             self.scaler.update()
         elif self.fused:
             # What GradScaler does for fused optimizers: these attributes are PyTorch's way to tell the kernel.
-            optimizer.grad_scale, optimizer.found_inf = None, (~norm.isfinite()).float()
+            told: Any = optimizer
+            told.grad_scale, told.found_inf = None, (~norm.isfinite()).float()
             optimizer.step()
-            del optimizer.grad_scale, optimizer.found_inf
+            del told.grad_scale, told.found_inf
         elif norm.isfinite():
             optimizer.step()
         optimizer.zero_grad(set_to_none=not self.cuda_graphs)

@@ -104,7 +104,8 @@ def describe_scenes(scenes: Sequence[SceneFiles]) -> dict[str, Any]:
     """
     digest = hashlib.sha256()
     for files in scenes:
-        for role, path in [*files.views.items(), ("target", files.target)]:
+        for role, path in {**files.views, "target": files.target}.items():
+            assert path  # training needs targets
             digest.update(
                 f"{files.name}\0{role}\0{path.name}\0{path.stat().st_size}\n".encode(errors="surrogateescape")
             )

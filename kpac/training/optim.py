@@ -27,7 +27,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = Fals
         UserError: a group matches no parameter, or one that another group matches too.
     """
     groups = parameter_groups(model, config)
-    common = {"lr": config.learning_rate, "betas": config.betas, "fused": fused}
+    common: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas, "fused": fused}
     if config.name == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, **common)
     return torch.optim.Adam(groups, **common)

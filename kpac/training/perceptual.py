@@ -30,6 +30,9 @@ class PerceptualLoss(nn.Module):
         UserError: no weights, or a file of something else.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, weights: Path | None = None, dtype: torch.dtype = torch.float32):
         super().__init__()
         from torchvision.models import vgg19

@@ -1,7 +1,7 @@
 """States of the random generators of Python, NumPy, PyTorch and CUDA."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ def seed_all(seed: int, rank: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The state of Python's, NumPy's, PyTorch's and the device's generator, of types that a safe load accepts."""
-    algorithm, keys, *rest = np.random.get_state()  # noqa: NPY002
+    algorithm, keys, *rest = cast(tuple, np.random.get_state())  # noqa: NPY002
     return {
         "python": random.getstate(),
         "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),

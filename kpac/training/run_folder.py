@@ -97,8 +97,8 @@ class RunFolder:
                 self._check_free()
                 for entry in self._entries():
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-            if launch_name():
-                (self.path / LAUNCH).write_text(launch_name(), encoding="utf-8")
+            if name := launch_name():
+                (self.path / LAUNCH).write_text(name, encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
         with whole_file(self.path / "config.yaml") as partial:

@@ -36,9 +36,9 @@ class AgreedStop(StopRequest):
         self.ranks = ranks
         self._pending: tuple[dist.Work, torch.Tensor] | None = None
 
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        super().__exit__(kind, *details)
-        if self._pending and kind is None:
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        if self._pending and details[0] is None:
             self._pending[0].wait()
 
     def agreed(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kpac.config import Config
 from kpac.data.batches import Batch
@@ -24,7 +24,7 @@ from kpac.training.compute import Compute
 from kpac.training.datasets import TrainingData
 from kpac.training.ema import ExponentialMovingAverage
 from kpac.training.guard import DivergenceGuard
-from kpac.training.logging import RunLog, open_log, require_wandb
+from kpac.training.logging import NoLog, RunLog, open_log, require_wandb
 from kpac.training.losses import WeightedLoss
 from kpac.training.meter import Meter
 from kpac.training.optim import load_optimizer, load_schedule, make_optimizer, make_schedule
@@ -93,7 +93,8 @@ class Trainer:
         self.compute.check_losses(config.train.losses)
         loss = WeightedLoss(config.train.losses, config.train.perceptual_weights, self.compute.dtype)
         self.loss = self.compute.move(loss)
-        self.model = self.network = self.compute.place(model)
+        self.model = self.compute.place(model)
+        self.network: nn.Module = self.model
         self.optimizer = make_optimizer(self.model, config.train.optimizer, self.compute.fused)
         self.schedule = make_schedule(self.optimizer, config.train.schedule, config.train.iterations)
         decay = config.train.ema_decay
@@ -102,7 +103,7 @@ class Trainer:
         self.meter = Meter(ranks)
         self.iteration = self.position = 0  # steps done; crops of the stream used
         self.rate = 0.0  # of the last step
-        self.best: dict[str, float] = {"psnr": -math.inf, "iteration": 0}
+        self.best: dict[str, Any] = {"psnr": -math.inf, "iteration": 0}
         seed_all(config.seed, ranks.rank)
 
     def fit(self, folder: RunFolder, state: dict[str, Any] | None = None) -> None:
@@ -118,7 +119,11 @@ class Trainer:
         ranks.broadcast_weights(self.model)
         self.network = self.compute.compile(self.model)
         trace = folder.path / "profile" if train.profile and ranks.is_first else None
-        facts = {"device": device_name(ranks.device), "compute": self.compute.describe(), "data": self.data.facts}
+        facts: dict[str, Any] = {
+            "device": device_name(ranks.device),
+            "compute": self.compute.describe(),
+            "data": self.data.facts,
+        }
         facts["data_workers"] = self.data.workers
         with (
             AgreedStop(ranks) as stop,  # first: Python drops a KeyboardInterrupt that comes while workers are forked
@@ -192,7 +197,7 @@ class Trainer:
         self.meter.add(values, finite, batch.size)
         self.position = batch.start + batch.size
 
-    def report(self, log: RunLog, batch_size: int) -> None:
+    def report(self, log: RunLog | NoLog, batch_size: int) -> None:
         """Logs the means over the steps since the last report."""
         numbers = self.meter.take()
         numbers["learning_rate"] = self.rate
@@ -201,7 +206,7 @@ class Trainer:
             numbers["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.ranks.device) / 1e9
         log.steps(self.iteration, numbers, batch_size)
 
-    def validate(self, folder: RunFolder, log: RunLog) -> None:
+    def validate(self, folder: RunFolder, log: RunLog | NoLog) -> None:
         """Scores the validation split with the averaged weights, if there are such, and saves them as safetensors."""
         with self.average.applied_to(self.model) if self.average else nullcontext():
             validated = validate(
@@ -214,7 +219,11 @@ class Trainer:
             better = validated.scores["psnr"] > self.best["psnr"]
             if better:
                 self.best = {"psnr": validated.scores["psnr"], "iteration": self.iteration}
-            facts = {"iteration": self.iteration, "validation": validated.scores, "protocol": self.data.protocol.name}
+            facts: dict[str, Any] = {
+                "iteration": self.iteration,
+                "validation": validated.scores,
+                "protocol": self.data.protocol.name,
+            }
             for name in ("last", "best") if better else ("last",):
                 self.ranks.on_first(
                     partial(save_model, self.model, folder.checkpoints.folder / f"{name}.safetensors", **facts)
@@ -266,7 +275,7 @@ class Trainer:
         if self.average and state["average"]:
             self.average.load_state_dict(state["average"])
         elif self.average:  # switched on since
-            self.average = ExponentialMovingAverage(self.model, self.config.train.ema_decay)
+            self.average = ExponentialMovingAverage(self.model, self.average.decay)
         load_optimizer(self.optimizer, state["optimizer"])
         load_schedule(self.schedule, state["schedule"])
         if state["scaler"]:

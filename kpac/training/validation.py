@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kpac.data.dataset import SceneDataset
 from kpac.data.read_ahead import read_ahead
@@ -15,6 +15,7 @@ from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import mean_scores
 from kpac.models.health import HEALTH_CROP, BlockHealth, center_crop
+from kpac.models.interface import ImageNetwork
 
 PICTURE = 640  # longest side of a picture in the log, in pixels: a log of a hundred validations stays small
 
@@ -34,7 +35,7 @@ class Validated:
     blocks: list[BlockHealth] = field(default_factory=list)
 
 
-def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks: Ranks, samples: int) -> Validated:
+def validate(model: ImageNetwork, dataset: SceneDataset, protocol: Protocol, ranks: Ranks, samples: int) -> Validated:
     """Scores each scene once. Collective: ranks take turns, and the mean is over the scenes, not over the ranks.
 
     Args:
@@ -57,7 +58,7 @@ def validate(model: nn.Module, dataset: SceneDataset, protocol: Protocol, ranks:
             blocks = model.block_health(center_crop(evaluated.scene.views[None], HEALTH_CROP).to(ranks.device))
         if ranks.is_first and len(records) <= samples:
             name, panels = evaluated.scene.name, (evaluated.input, evaluated.output, evaluated.scene.target)
-            pictures[f"val/{name}"] = torch.cat([small(panel) for panel in panels], dim=2)
+            pictures[f"val/{name}"] = torch.cat([small(panel) for panel in panels if panel is not None], dim=2)
             if len(records) == 1 and hasattr(model, "attention_maps"):
                 maps = model.attention_maps(evaluated.scene.views[None].to(ranks.device))
                 pictures.update({f"attention/{name}": side_by_side(map_.cpu()) for name, map_ in maps.items()})

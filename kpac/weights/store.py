@@ -14,7 +14,7 @@ from kpac.errors import UserError
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.yaml"
-DEFAULTS = {("center",): "kpac_2level-synthetic"}
+DEFAULTS: dict[tuple[str, ...], str] = {("center",): "kpac_2level-synthetic"}
 
 
 @dataclass(frozen=True)

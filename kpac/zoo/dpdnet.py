@@ -48,7 +48,8 @@ class DPDNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, views: Tensor) -> Tensor:
         height, width = views.shape[-2:]

@@ -1,5 +1,7 @@
 """From light on the sensor to the values of an image file: tone curve, noise, compression."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -65,4 +67,5 @@ def compress(image: np.ndarray, quality: int) -> np.ndarray:
     """
     pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+    decoded: Any = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return decoded[..., ::-1].astype(np.float32) / 255

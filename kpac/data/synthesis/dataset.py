@@ -112,12 +112,13 @@ def _make_scene(root: Path, settings: SynthesisSettings, photo: Photo, index: in
     for folder, image in folders.items():
         write_pixels(root / f"{photo.split}_{folder}" / f"{name}.png", from_float(image, 16))
     with whole_file(root / f"{photo.split}_c/blur/{name}.tiff") as partial:
-        partial.write_bytes(cv2.imencode(".tiff", scene.blur_radius)[1])
+        partial.write_bytes(cv2.imencode(".tiff", scene.blur_radius)[1].tobytes())
     return {"name": name, "split": photo.split, "photo": photo.name, **scene.facts}
 
 
 def _fingerprint(photo: Photo) -> dict[str, str | None]:
-    digest, depth = (path and hashlib.sha256(path.read_bytes()).hexdigest() for path in (photo.path, photo.depth_path))
+    files = (photo.path, photo.depth_path)
+    digest, depth = (hashlib.sha256(path.read_bytes()).hexdigest() if path else None for path in files)
     return {"name": photo.name, "split": photo.split, "sha256": digest, "depth_sha256": depth}
 
 

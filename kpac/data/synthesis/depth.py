@@ -107,8 +107,8 @@ def _bars(mask: np.ndarray, generator: np.random.Generator) -> None:
     gap = thickness * generator.uniform(2, 6)
     for index in range(int(generator.integers(1, 9))):
         middle = start + index * gap * across
-        ends = (np.rint(middle + end * along).astype(int) for end in (-2 * size, 2 * size))
-        cv2.line(mask, *(tuple(map(int, end)) for end in ends), 1, thickness)
+        first, last = (np.rint(middle + end * along).astype(int).tolist() for end in (-2 * size, 2 * size))
+        cv2.line(mask, first, last, 1, thickness)
 
 
 _KINDS: dict[DepthKind, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {

@@ -163,11 +163,11 @@ def render_view(photo: np.ndarray, radius: np.ndarray, aperture: Aperture, side:
 
 def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     """The rows and columns of a mask's pixels, and a margin around them as far as the image goes."""
-    found = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return tuple(
+    rows, columns = (
         slice(max(0, at[0] - margin), min(size, at[-1] + margin + 1))
-        for at, size in zip(found, mask.shape, strict=True)
+        for at, size in ((np.flatnonzero(mask.any(axis=1 - axis)), mask.shape[axis]) for axis in (0, 1))
     )
+    return rows, columns
 
 
 def _blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:

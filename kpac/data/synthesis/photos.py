@@ -160,7 +160,7 @@ def _read_depth(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         try:
             with path.open("rb") as file:  # not np.load, which gives other things for other kinds of files
-                depth = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+                depth: np.ndarray = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
         except (ValueError, TypeError, OSError, MemoryError):
             raise UserError(f"{path}: not a NumPy array file; expected depth in metres, H x W") from None
     else:

@@ -76,14 +76,15 @@ def render(
     light = camera.undevelop(photo, contrast, highlights).astype(np.float32)
 
     sides: tuple[Side, ...] = ("left", "right") if settings.views == "dual" else ("whole",)
-    seen = {}
+    seen: dict[str, np.ndarray] = {}
     for side in sides:
         image = _see(light, radius, aperture, side)
         image = cv2.GaussianBlur(image, (0, 0), softness) if softness > 0.05 else image
         image = camera.add_sensor_noise(image, full_well / len(sides), read_noise, sensor)
         seen[side] = np.clip(image, 0, 1)
     # The center view is the mean of the two in linear light, as on a sensor whose pixels are divided in two.
-    views = {"center": sum(seen.values()) / len(seen), **(seen if settings.views == "dual" else {})}
+    views: dict[str, Any] = {"center": sum(seen.values()) / len(seen)}
+    views |= seen if settings.views == "dual" else {}
     developed = {name: camera.develop(view, contrast) for name, view in views.items()}
     if quality:
         developed = {name: camera.compress(view, quality) for name, view in developed.items()}
@@ -118,5 +119,5 @@ def _aperture(settings: SynthesisSettings, generator: np.random.Generator) -> Ap
 def _see(light: np.ndarray, radius: np.ndarray, aperture: Aperture, side: Side) -> np.ndarray:
     """`render_view`, with the halves of the aperture along the sensor's longer side."""
     turns = 1 if light.shape[0] > light.shape[1] else 0
-    turned = (np.ascontiguousarray(np.rot90(array, turns)) for array in (light, radius))
-    return np.ascontiguousarray(np.rot90(render_view(*turned, aperture, side), -turns))
+    light, radius = (np.ascontiguousarray(np.rot90(array, turns)) for array in (light, radius))
+    return np.ascontiguousarray(np.rot90(render_view(light, radius, aperture, side), -turns))

@@ -15,7 +15,10 @@ from kpac.errors import UserError
 DepthKind = Literal["waves", "planes", "objects", "segments"]
 
 
-def _range(limits: str, fits: Callable[[float], bool]) -> Any:
+Range = tuple[float, float]
+
+
+def _range(limits: str, fits: Callable[[float], bool]) -> BeforeValidator:
     """The type of a range whose bounds both fit: [low, high], LOW:HIGH, or one number that stands for both.
 
     Args:
@@ -35,7 +38,7 @@ def _range(limits: str, fits: Callable[[float], bool]) -> Any:
             raise ValueError(f"should have its smaller value first, found {value!r}")
         return bounds[0], bounds[-1]
 
-    return Annotated[tuple[float, float], BeforeValidator(parse)]
+    return BeforeValidator(parse)
 
 
 Positive = _range("above 0", lambda value: 0 < value < math.inf)
@@ -83,44 +86,44 @@ class SynthesisSettings(Section):
     depth_maps: Annotated[dict[DepthKind, Annotated[float, Field(ge=0)]], AfterValidator(_some_weight)] = {"waves": 1.0}
     """Kinds of random depth maps and how often each is drawn: waves (smooth), planes (one slanted plane), objects
     (polygons, discs and bars before a slanted plane), segments (regions of the photograph, each at its own depth)."""
-    near_m: Positive = (1.0, 1.0)
+    near_m: Annotated[Range, Positive] = (1.0, 1.0)
     """Nearest distance of random depth maps."""
-    far_m: Positive = (10.0, 10.0)
+    far_m: Annotated[Range, Positive] = (10.0, 10.0)
     """Farthest distance of random depth maps."""
-    focus_distance_m: Positive | None = None
+    focus_distance_m: Annotated[Range, Positive] | None = None
     """Distance of the plane in focus; by default that of a random pixel."""
     focus_on_scene: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the scenes that are focused on a random pixel; the others anywhere between the nearest and the farthest
     distance."""
 
-    focal_length_mm: Positive = (50.0, 50.0)
+    focal_length_mm: Annotated[Range, Positive] = (50.0, 50.0)
     """Focal length of the lens, in millimetres."""
-    f_number: Positive = (2.0, 2.0)
+    f_number: Annotated[Range, Positive] = (2.0, 2.0)
     """Focal length over the aperture's diameter."""
-    sensor_width_mm: Positive = (36.0, 36.0)
+    sensor_width_mm: Annotated[Range, Positive] = (36.0, 36.0)
     """Width of the sensor, which the image's longest side fills."""
     aperture_blades: Annotated[tuple[int, ...], BeforeValidator(_as_choices), AfterValidator(_shapes)] = (0,)
     """Straight sides of the aperture, 3 or more; 0 for a disc; several to choose from at random."""
-    aperture_rotation: Fraction = (0.0, 0.0)
+    aperture_rotation: Annotated[Range, Fraction] = (0.0, 0.0)
     """Rotation of the aperture's polygon, as a fraction of the angle of one side."""
-    aperture_rim: Signed = (0.0, 0.0)
+    aperture_rim: Annotated[Range, Signed] = (0.0, 0.0)
     """Spherical aberration: 0 for even blur discs; above, discs behind the plane in focus are brighter at the rim and
     those before it in the middle; below 0 the other way round."""
-    cat_eye: Fraction = (0.0, 0.0)
+    cat_eye: Annotated[Range, Fraction] = (0.0, 0.0)
     """Mechanical vignetting: distance between the two circles that bound the pupil, as a fraction of its diameter, in
     a random direction."""
-    lens_blur_px: NonNegative = (0.0, 0.0)
+    lens_blur_px: Annotated[Range, NonNegative] = (0.0, 0.0)
     """Deviation of the Gaussian blur that a lens has in focus, too, in pixels."""
 
-    contrast: Fraction = (0.0, 0.0)
+    contrast: Annotated[Range, Fraction] = (0.0, 0.0)
     """S-shaped tone curve of the camera, from none (sRGB alone) to a full smoothstep."""
-    highlights: Multiple = (1.0, 1.0)
+    highlights: Annotated[Range, Multiple] = (1.0, 1.0)
     """Brightness of what is white in the photograph, in multiples of white: blurred lights stay bright."""
-    full_well_electrons: NonNegative = (60000.0, 60000.0)
+    full_well_electrons: Annotated[Range, NonNegative] = (60000.0, 60000.0)
     """Electrons of a full pixel, which set the photon noise; 0 for no noise at all."""
-    read_noise_electrons: NonNegative = (3.0, 3.0)
+    read_noise_electrons: Annotated[Range, NonNegative] = (3.0, 3.0)
     """Deviation of the read-out."""
-    jpeg_quality: Quality | None = None
+    jpeg_quality: Annotated[Range, Quality] | None = None
     """Compresses the input views as JPEG of this quality; by default not at all."""
     jpeg_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the scenes that are compressed."""

@@ -107,7 +107,8 @@ class Pictures:
                     yield _map(f"attention-{number}-{block}", attention.expected_dilation, image)
         blur = blur_file(files.views["center"])
         if blur and self.gallery.protocol.downsize == 1:
-            radius = np.abs(cv2.imread(str(blur), cv2.IMREAD_UNCHANGED).astype(np.float32))
+            stored: Any = cv2.imread(str(blur), cv2.IMREAD_UNCHANGED)
+            radius = np.abs(stored.astype(np.float32))
             yield _map("blur", np.rot90(radius, files.quarter_turns), image)
 
     def _read(self, files: SceneFiles, path: Path) -> np.ndarray:

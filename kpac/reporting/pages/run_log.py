@@ -50,7 +50,8 @@ class RunLog:
     @property
     def done(self) -> int:
         """The last iteration that was logged."""
-        return int(max([0, *self.columns.get("train", [])[-1:], *self.columns.get("val", [])[-1:]]))
+        last = [*self.columns.get("train", [])[-1:], *self.columns.get("val", [])[-1:]]
+        return int(max((number or 0 for number in last), default=0))
 
     @property
     def is_finished(self) -> bool:

@@ -75,7 +75,7 @@ def _summary(gallery: Gallery, item: DataSet, group: str | None) -> SummaryTable
     names = [name for name in METRICS if any(name in mean for mean in means.values())]
     if not first or not names:
         return None
-    before = {}
+    before: dict[str, float] = {}
     for records in chosen.values():
         before = mean_scores([record["input"] for record in records]) | before
     rows = [("input", [cell(name, before.get(name)) for name in names] + [""])]

@@ -72,13 +72,18 @@ class View:
 
     def refresh(self, folder: Path, seconds: float) -> None:
         """Writes the data of the runs again and again, until all of them are finished."""
+        assert self.runs
         while not all(run.is_finished for run in self.runs.write_data(folder, seconds)):
             time.sleep(seconds)
 
     def serve(self, folder: Path, port: int, ready: Callable[[str], object]) -> None:
         """Serves the folder at a loopback address until Ctrl-C; scenes are made when they are looked at."""
-        results = self.results
-        serve(folder, port, lambda number: results and results.write_scene(folder, number), ready)
+
+        def make_scene(number: int) -> None:
+            if self.results:
+                self.results.write_scene(folder, number)
+
+        serve(folder, port, make_scene, ready)
 
 
 def find(paths: Sequence[Path], restore: bool = False) -> tuple[Found, list[Path]]:
