@@ -52,4 +52,4 @@ docs: install  ## the documentation as a site, in build/site
 	$(BIN)/mkdocs build --quiet
 
 clean:  ## remove the environment and caches; runs and data stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

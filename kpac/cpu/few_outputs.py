@@ -52,23 +52,23 @@ class _FewOutputs(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         images, above = channels_last(x), gradient.contiguous()
         outputs, channels, size, _ = weight.shape
-        of_images, taps = torch.empty_like(images), size**2 * outputs
+        grad_images, taps = torch.empty_like(images), size**2 * outputs
         # A pixel's gradient is the product of its neighbourhood in `above` with the kernel turned around.
         turned = F.pad(weight.flip(2, 3).permute(2, 3, 0, 1).flatten(0, 2), (0, 0, 0, -taps % LANES)).contiguous()
         compute = _gradients(size, outputs)
 
         def gradients(span: tuple[int, int]) -> Tensor:
-            of_turned, room = turned.new_zeros(channels, len(turned)), np.zeros((PIXELS, len(turned)), np.float32)
+            grad_turned, room = turned.new_zeros(channels, len(turned)), np.zeros((PIXELS, len(turned)), np.float32)
             for image in range(*span):
-                places = (tensor.data_ptr() for tensor in (turned, images[image], of_images[image], of_turned))
+                places = (tensor.data_ptr() for tensor in (turned, images[image], grad_images[image], grad_turned))
                 compute(array(above[image].flatten(1)), *places, channels, room, room.ctypes.data)
-            return of_turned
+            return grad_turned
 
-        of_turned = turned.new_zeros(channels, len(turned))
+        grad_turned = turned.new_zeros(channels, len(turned))
         for part in in_threads(gradients, _shares(len(x))):
-            of_turned += part
-        of_weight = of_turned[:, :taps].view(channels, size, size, outputs).permute(3, 0, 1, 2).flip(2, 3)
-        return of_images.permute(0, 3, 1, 2), of_weight, above.sum(dim=(0, 1, 2))
+            grad_turned += part
+        grad_weight = grad_turned[:, :taps].view(channels, size, size, outputs).permute(3, 0, 1, 2).flip(2, 3)
+        return grad_images.permute(0, 3, 1, 2), grad_weight, above.sum(dim=(0, 1, 2))
 
 
 def _shares(images: int) -> list[tuple[int, int]]:
@@ -106,15 +106,15 @@ def _gradients(size: int, outputs: int) -> Callable:
                     target[k] = above[there, first + k] if inside else np.float32(0)
 
     @compiled
-    def compute(above, turned, image, of_image, of_turned, channels, around, found):
+    def compute(above, turned, image, grad_image, grad_turned, channels, around, found):
         height, width = above.shape[0], above.shape[1] // outputs
         step = channels * 4
         for y in range(height):
             for left in range(0, width, pixels):
                 count, place = min(pixels, width - left), (y * width + left) * step
                 gather(above, y, left, count, around)
-                multiply(found, taps * 4, 4, turned, step, of_image + place, step, count, size * line, channels)
-                accumulate(image + place, 4, step, found, taps * 4, of_turned, taps * 4, channels, count, taps)
+                multiply(found, taps * 4, 4, turned, step, grad_image + place, step, count, size * line, channels)
+                accumulate(image + place, 4, step, found, taps * 4, grad_turned, taps * 4, channels, count, taps)
 
     return compute
 

@@ -124,19 +124,19 @@ class Vectors:
     def linear(self, matrix: Matrix, values: Sequence) -> list:
         """The products of constants with the values. Rows that differ in signs alone share their sums."""
         found = [None] * len(matrix)
-        for here, row in enumerate(matrix):
-            if found[here] is not None:
+        for index, row in enumerate(matrix):
+            if found[index] is not None:
                 continue
             twin = next(
-                (i for i in range(here + 1, len(matrix)) if found[i] is None and _mirrored(row, matrix[i])), None
+                (i for i in range(index + 1, len(matrix)) if found[i] is None and _mirrored(row, matrix[i])), None
             )
             if twin is None:
-                found[here] = self._sum(row, values)
+                found[index] = self._sum(row, values)
                 continue
             pairs = list(zip(row, matrix[twin], strict=True))
             even = self._sum([a if a == b else 0 for a, b in pairs], values)
             odd = self._sum([a if a != b else 0 for a, b in pairs], values)
-            found[here], found[twin] = self.builder.fadd(even, odd), self.builder.fsub(even, odd)
+            found[index], found[twin] = self.builder.fadd(even, odd), self.builder.fsub(even, odd)
         return found
 
     def activation(self, value, slope):

@@ -47,8 +47,8 @@ class _SharedKernel(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, kernel = ctx.saved_tensors
-        of_images, of_kernel = _gradients(channels_last(x), kernel, ctx.dilations, gradient.contiguous())
-        return of_images.permute(0, 3, 1, 2), of_kernel, None
+        grad_images, grad_kernel = _gradients(channels_last(x), kernel, ctx.dilations, gradient.contiguous())
+        return grad_images.permute(0, 3, 1, 2), grad_kernel, None
 
 
 def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums: Tensor) -> None:
@@ -78,21 +78,21 @@ def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums
 
 def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: Tensor) -> tuple[Tensor, Tensor]:
     """The reverse of `add_responses`: from the gradient of its sums, those of the images and of the kernel."""
-    taps, of_images = _taps_of(kernel), torch.empty_like(images)
+    taps, grad_images = _taps_of(kernel), torch.empty_like(images)
     turned, shape = taps.transpose(1, 2).contiguous(), (*images.shape[1:], len(kernel))
     collect, plane = _collect(kernel.shape[-1], tuple(dilations)), 4 * above.stride(0)
 
     def compute(piece: tuple[int, int, int]) -> Tensor:
         image, top, bottom = piece
-        of_taps, room = torch.zeros_like(taps), taps.new_empty(images.shape[2] * len(kernel))
-        tensors = (above[0, image], images[image], turned, of_images[image], of_taps, room)
+        grad_taps, room = torch.zeros_like(taps), taps.new_empty(images.shape[2] * len(kernel))
+        tensors = (above[0, image], images[image], turned, grad_images[image], grad_taps, room)
         collect(*(tensor.data_ptr() for tensor in tensors), plane, shape, (top, bottom))
-        return of_taps
+        return grad_taps
 
-    of_taps = torch.zeros_like(taps)
+    grad_taps = torch.zeros_like(taps)
     for part in in_threads(compute, _pieces(*images.shape[:2])):
-        of_taps += part
-    return of_images, of_taps.unflatten(0, kernel.shape[2:]).permute(3, 2, 0, 1)
+        grad_taps += part
+    return grad_images, grad_taps.unflatten(0, kernel.shape[2:]).permute(3, 2, 0, 1)
 
 
 @lru_cache
@@ -167,11 +167,11 @@ def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
     add = linear(((1.0,),), torch.float32, torch.float32, adds=True)
 
     @compiled
-    def collect(sums, image, taps, of_image, of_taps, found, plane, shape, rows):
+    def collect(sums, image, taps, grad_image, grad_taps, found, plane, shape, rows):
         height, width, channels, filters = shape
         value, tap_size = filters * 4, channels * filters * 4
         for row in range(rows[0], rows[1]):
-            pixels, target = image + row * width * channels * 4, of_image + row * width * channels * 4
+            pixels, target = image + row * width * channels * 4, grad_image + row * width * channels * 4
             clear(target, 0, target, 0, width * channels, 0, none)
             for tap in range(side * side):
                 clear(found, 0, found, 0, width * filters, 0, none)
@@ -184,7 +184,7 @@ def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
                         add(source, 0, found + first * value, 0, (last - first) * filters, 0, none)
                 turned = taps + tap * tap_size
                 accumulate(found, value, 4, turned, channels * 4, target, channels * 4, width, filters, channels)
-                gained = of_taps + tap * tap_size
+                gained = grad_taps + tap * tap_size
                 accumulate(pixels, 4, channels * 4, found, value, gained, value, channels, width, filters)
 
     return collect

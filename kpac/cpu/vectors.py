@@ -35,24 +35,24 @@ def linear(
     def make(typing, a, a_step, b, b_step, length, bias, slope):
         def emit(context, builder, signature, values):
             a, a_step, b, b_step, length, bias, slope = values
-            here = Vectors(builder)
-            reads, writes = here.places(a, a_step, len(matrix[0])), here.places(b, b_step, len(matrix))
+            simd = Vectors(builder)
+            reads, writes = simd.places(a, a_step, len(matrix[0])), simd.places(b, b_step, len(matrix))
 
             def go(step, moving):
                 *places, bias = moving
                 sources, targets = places[: len(reads)], places[len(reads) :]
-                values = [here.load(place, source) for place in here.near(sources, a_step, len(matrix[0]))]
-                results = here.linear(matrix, values)
-                for place, value in zip(here.near(targets, b_step, len(matrix)), results, strict=True):
+                values = [simd.load(place, source) for place in simd.near(sources, a_step, len(matrix[0]))]
+                results = simd.linear(matrix, values)
+                for place, value in zip(simd.near(targets, b_step, len(matrix)), results, strict=True):
                     if ends:
-                        value = here.activation(builder.fadd(value, here.load(bias, torch.float32)), slope)
+                        value = simd.activation(builder.fadd(value, simd.load(bias, torch.float32)), slope)
                     if adds:
-                        value = builder.fadd(here.load(place, target), value)
-                    here.store(value, place, target)
+                        value = builder.fadd(simd.load(place, target), value)
+                    simd.store(value, place, target)
                 sizes = [source.itemsize] * len(sources) + [target.itemsize] * len(targets) + [4]
-                return [builder.add(p, here.integer(here.lanes * n)) for p, n in zip(moving, sizes, strict=True)]
+                return [builder.add(p, simd.integer(simd.lanes * n)) for p, n in zip(moving, sizes, strict=True)]
 
-            here.loop(builder.udiv(length, here.integer(here.lanes)), [*reads, *writes, bias], go)
+            simd.loop(builder.udiv(length, simd.integer(simd.lanes)), [*reads, *writes, bias], go)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 6, types.float32), emit
@@ -121,30 +121,30 @@ def _block(rows: int, vectors: int, dtype: torch.dtype, adds: bool) -> Callable:
     def make(typing, a, a_row, a_column, b, b_row, c, c_row, depth):
         def emit(context, builder, signature, values):
             a, a_row, a_column, b, b_row, c, c_row, depth = values
-            here = Vectors(builder)
-            lefts = [builder.add(a, builder.mul(a_row, here.integer(row))) for row in range(rows)]
+            simd = Vectors(builder)
+            lefts = [builder.add(a, builder.mul(a_row, simd.integer(row))) for row in range(rows)]
             places = [
-                builder.add(c, builder.add(builder.mul(c_row, here.integer(row)), here.integer(vector * here.bytes)))
+                builder.add(c, builder.add(builder.mul(c_row, simd.integer(row)), simd.integer(vector * simd.bytes)))
                 for row in range(rows)
                 for vector in range(vectors)
             ]
-            begin = [here.load(place, torch.float32) if adds else here.zero for place in places]
+            begin = [simd.load(place, torch.float32) if adds else simd.zero for place in places]
 
             def add(step, sums):
                 below = builder.add(b, builder.mul(step, b_row))
                 across = builder.mul(step, a_column)
                 rights = [
-                    here.load_pairs(builder.add(below, here.integer(v * here.bytes)), dtype) for v in range(vectors)
+                    simd.load_pairs(builder.add(below, simd.integer(v * simd.bytes)), dtype) for v in range(vectors)
                 ]
                 found = []
                 for row, left in enumerate(lefts):
-                    value = here.spread(builder.add(left, across), dtype)
+                    value = simd.spread(builder.add(left, across), dtype)
                     for vector, right in enumerate(rights):
-                        found.append(here.multiply_add(value, right, sums[row * vectors + vector], dtype))
+                        found.append(simd.multiply_add(value, right, sums[row * vectors + vector], dtype))
                 return found
 
-            for place, value in zip(places, here.loop(depth, begin, add), strict=True):
-                here.store(value, place, torch.float32)
+            for place, value in zip(places, simd.loop(depth, begin, add), strict=True):
+                simd.store(value, place, torch.float32)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 8), emit

@@ -84,7 +84,7 @@ class _Convolve(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight, output = ctx.saved_tensors
-        of_images, of_weight = torch.empty_like(images), weight.new_zeros(weight.shape)
+        grad_images, grad_weight = torch.empty_like(images), weight.new_zeros(weight.shape)
         wanted, tiling = ctx.needs_input_grad, ctx.tiling
         above = torch.ops.aten.leaky_relu_backward(gradient.contiguous(), output, float(ctx.slope), True)
         with torch.autocast("cpu", enabled=False):
@@ -93,16 +93,16 @@ class _Convolve(torch.autograd.Function):
         def compute(shares: tuple[tuple[int, int] | None, ...]) -> Tensor | None:
             of_above, of_target = shares
             if back is not None and of_target is not None:
-                back([above], of_images, span=of_target)
+                back([above], grad_images, span=of_target)
             return tiling.weight_gradient(images, above, of_above) if of_above is not None else None
 
-        shares = zip_longest(tiling.shares(above) if wanted[1] else (), back.tiling.shares(of_images) if back else ())
+        shares = zip_longest(tiling.shares(above) if wanted[1] else (), back.tiling.shares(grad_images) if back else ())
         for part in in_threads(compute, shares):
             if part is not None:
-                of_weight += part
+                grad_weight += part
         return (
-            of_images.permute(0, 3, 1, 2) if wanted[0] else None,
-            of_weight if wanted[1] else None,
+            grad_images.permute(0, 3, 1, 2) if wanted[0] else None,
+            grad_weight if wanted[1] else None,
             above.sum(dim=(0, 1, 2)) if wanted[2] else None,
             None,
             None,
