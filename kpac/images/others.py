@@ -36,8 +36,9 @@ def read(path: Path, file_format: str) -> Photograph:
     """
     encoded = path.read_bytes()
     with PLUGINS[file_format](io.BytesIO(encoded)) as file:
-        if getattr(file, "n_frames", 1) > 1:
-            raise UserError(f"{path}: is an animation of {file.n_frames} images; expected one image")
+        frames = getattr(file, "n_frames", 1)
+        if frames > 1:
+            raise UserError(f"{path}: is an animation of {frames} images; expected one image")
         mode = _mode(path, file)
         channels = np.asarray(file if file.mode == mode else file.convert(mode))
         info = file.info
