@@ -17,9 +17,9 @@ class PartCost:
     """Cost of one part of a network.
 
     Args:
-        name: of the part, such as "blocks.0.branches".
+        name: name of the part, such as "blocks.0.branches".
         parameters: number of trained values.
-        macs: multiply-accumulates of one image.
+        macs: multiply-accumulates for one image.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Cost:
 
     Args:
         height, width: size of the image, in pixels.
-        parts: in the order of the network; they add up to the whole.
+        parts: cost of each part, in the order of the network; they add up to the whole.
     """
 
     height: int
@@ -42,7 +42,7 @@ class Cost:
 
     @property
     def parameters(self) -> int:
-        """Number of trained values of the whole network."""
+        """Number of trained values in the whole network."""
         return sum(part.parameters for part in self.parts)
 
     @property
@@ -51,7 +51,7 @@ class Cost:
         return sum(part.macs for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Sizes in pixels, counts exact."""
+        """The cost as a JSON object, with the size in pixels and exact counts."""
         return {
             "height": self.height,
             "width": self.width,
@@ -62,14 +62,16 @@ class Cost:
 
 
 def count_cost(model: ImageNetwork, height: int, width: int) -> Cost:
-    """Counts with PyTorch's own counter, on tensors without data, so that any size takes no time and no memory.
+    """Counts the parameters and multiply-accumulates of a network, part by part.
 
-    The parts are the network's children; those of KPACNet's chain are taken apart once more, into branches, scale
-    attention, shape attention and fusion. What a module computes outside of its children counts as its "branches" in a
-    KPAC block.
+    Uses PyTorch's own counter on meta tensors, so that any image size takes no time and no memory.
+
+    The parts are the network's children. The blocks of KPACNet's chain are split further, into branches, scale
+    attention, shape attention and fusion. In a KPAC block, everything computed outside of its child modules counts as
+    "branches".
 
     Args:
-        model: a registered network; left as it is.
+        model: a registered network; not modified.
         height, width: size of the image, in pixels.
     """
     ghost = copy.deepcopy(model).to("meta").eval()
@@ -106,7 +108,7 @@ def count_cost(model: ImageNetwork, height: int, width: int) -> Cost:
 
 
 def _parts(model: ImageNetwork) -> list[tuple[str, nn.Module]]:
-    """The network's children, with the members of a chain of blocks in the chain's place."""
+    """The network's children by name; a chain of blocks is replaced by its blocks."""
     parts: list[tuple[str, nn.Module]] = []
     for name, child in model.named_children():
         if name == "blocks" and isinstance(child, nn.ModuleList):

@@ -1,4 +1,4 @@
-"""Whether the blocks of a network work: what each contributes, and whether its attention can still move."""
+"""Whether the blocks of a network work: how much each contributes, and whether its attention can still learn."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kpac.models.kpac import KPACBlock
 
 DEAD_BELOW = 1e-3  # blocks contribute a hundredth of the residual soon after the start, and more later
-HEALTH_CROP = 256  # pixels: a crop of this side is enough to look at, and cheap
+HEALTH_CROP = 256  # pixels: a square crop of this side is large enough to judge by, and cheap
 SATURATED_WITHIN = 0.02  # of 0 or 1; the gradient of the sigmoid is below 8 % of its largest value there
 
 
@@ -20,10 +20,11 @@ class BlockHealth:
 
     Args:
         contribution: change of the network's residual when the block's branches are set to zero, as a fraction of the
-            residual: root mean squares over the image. NaN where the residual is zero, as before the first step.
+            residual (both as root mean square over the image). NaN where the residual is zero, as before the first
+            step.
         mean_weight: mean weight of scale attention; None without it.
-        saturated: share of the weights within `SATURATED_WITHIN` of 0 or 1, which hardly have a gradient: of scale
-            attention or of shape attention, whichever is larger; None without both.
+        saturated: share of the attention weights within `SATURATED_WITHIN` of 0 or 1, where the gradient almost
+            vanishes. The larger of the shares of scale and shape attention; None where the block has neither.
     """
 
     contribution: float
@@ -32,23 +33,25 @@ class BlockHealth:
 
     @property
     def dead(self) -> bool:
-        """Whether the block contributes nothing, and cannot recover since its gates have no gradient.
+        """Whether the block contributes nothing and cannot recover, because its attention has no gradient.
 
-        A small mean weight alone is not death: other weights can grow against it.
+        A small mean weight alone does not make a block dead: its other weights can grow to compensate.
         """
         return self.contribution < DEAD_BELOW and (self.saturated or 0) > 0.5
 
     def numbers(self) -> dict[str, float]:
-        """The numbers that there are, by name."""
+        """The measured numbers by name, without those that are None."""
         numbers = {"contribution": self.contribution, "mean_weight": self.mean_weight, "saturated": self.saturated}
         return {name: value for name, value in numbers.items() if value is not None}
 
 
 def block_health(network: nn.Module, views: Tensor) -> list[BlockHealth]:
-    """The health of every KPAC block, first to last, in one image: a pass of the network for each, and one more.
+    """Measures the health of every KPAC block, first to last, on one image.
+
+    Takes one forward pass per block, and one more.
 
     Args:
-        network: in the mode to look at.
+        network: in the mode (training or evaluation) to measure it in.
         views: (1, 3V, H, W) in [0, 1].
     """
     blocks = [module for module in network.modules() if isinstance(module, KPACBlock)]
@@ -73,7 +76,7 @@ def _saturated(weights: Tensor) -> float:
 
 @contextmanager
 def _gates(blocks: list[KPACBlock]) -> Iterator[dict[nn.Module | None, Tensor]]:
-    """Collects what the attentions of blocks give in the passes inside."""
+    """Context that collects the attention weights of the blocks' forward passes."""
     gates: dict[nn.Module | None, Tensor] = {}
 
     def keep(module: nn.Module, _inputs: object, weights: Tensor) -> None:
@@ -89,7 +92,7 @@ def _gates(blocks: list[KPACBlock]) -> Iterator[dict[nn.Module | None, Tensor]]:
 
 
 def center_crop(image: Tensor, size: int) -> Tensor:
-    """The middle of an image (..., H, W), no side longer than `size`."""
+    """The center of an image (..., H, W), with no side longer than `size`."""
     top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
     return image[..., top : top + size, left : left + size]
 

@@ -16,17 +16,17 @@ FILE_NAME = "model.safetensors"
 
 
 class HubModel(nn.Module, ModelHubMixin, library_name="kpac", tags=["image-restoration", "defocus-deblurring"]):
-    """Any registered network, with `save_pretrained`, `from_pretrained` and `push_to_hub`.
+    """Wraps any registered network with `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
         HubModel(kpac.load_model("runs/quickstart")).save_pretrained("my_model")
         model = HubModel.from_pretrained("my_model")   # or "user/repository"
 
-    The folder holds model.safetensors, which `kpac.load_model` reads without this class, and a model card.
+    The saved folder holds a model card and model.safetensors, which `kpac.load_model` can also read directly.
 
     Args:
         network: made by `create_model` or `load_model`.
 
-    Shape: that of the network, (N, 3V, H, W) -> (N, 3, H, W) in [0, 1].
+    Shape: as the network, (N, 3V, H, W) -> (N, 3, H, W), both in [0, 1].
     """
 
     def __init__(self, network: ImageNetwork):

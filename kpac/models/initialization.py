@@ -13,17 +13,21 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d, fusion: nn.Conv
     """Draws the initial weights of `network` from torch's default generator; every bias is zero.
 
     Args:
-        network: its convolutions and bare kernels are initialised in place.
-        scheme: "authors": normal with deviation 0.04 everywhere, as the published config says.
-            "he": normal with deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which keeps
-            the signal's size at any width, and three kinds of zeros, so that no block dies (docs/training.md):
-            `last`, so that training starts from the identity; the last convolution of each attention, so that every
-            weight starts at one half, where the sigmoid is steepest; and what `fusion` makes of the blocks, so that a
-            block is drawn in as far as it helps. Otherwise the blocks start as noise, and their gates learn to shut it
-            out before their kernels have learned anything. A block's own fusion reads what two attentions have halved,
-            and is drawn larger by as much.
+        network: its convolutions and bare kernels are initialized in place.
+        scheme: "authors": normal with standard deviation 0.04 everywhere, as in the published config.
+            "he": normal with standard deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which
+            keeps the scale of the signal at any width. Three sets of weights start at zero instead, so that no block
+            dies (docs/training.md):
+            `last`, so that training starts from the identity;
+            the last convolution of each attention, so that every attention weight starts at one half, where the
+            sigmoid is steepest;
+            the weights of `fusion` that read the blocks, so that each block comes in only as far as it helps.
+            Otherwise the blocks start as noise, and their attention learns to suppress it before their kernels have
+            learned anything. The fusion inside a block reads features that each attention has halved, so its weights
+            are drawn larger by the same factor.
         last: the convolution that produces the residual.
-        fusion: the convolution that reads the encoder's features and then each block's, as many channels as it gives.
+        fusion: the convolution that reads the encoder's features, then those of each block. Each of these has as many
+            channels as the output of `fusion`.
     """
     for parameter in network.parameters():
         if parameter.dim() == 1:
@@ -34,7 +38,7 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d, fusion: nn.Conv
             nn.init.kaiming_normal_(parameter, a=LEAKY_SLOPE)
     if scheme == "he":
         for module in network.modules():
-            if isinstance(module, UpConv):  # each output sums kernel / stride taps a side of every input channel
+            if isinstance(module, UpConv):  # each output sums kernel / stride taps per axis and input channel
                 taps = math.prod(module.kernel_size) / math.prod(module.stride)
                 nn.init.normal_(module.weight, std=math.sqrt(2 / ((1 + LEAKY_SLOPE**2) * module.in_channels * taps)))
             elif isinstance(module, KPACBlock):

@@ -1,4 +1,4 @@
-"""What every network of the registry has, for type checkers."""
+"""The interface that every registered network has, for type checkers."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,11 +6,13 @@ from torch import nn
 
 
 class ImageNetwork(nn.Module):
-    """A network that `create_model` or `load_model` made; only annotations use this class, no network derives from it.
+    """The type of the networks that `create_model` and `load_model` return.
+
+    Used in annotations only: no network derives from it.
 
     Attributes:
-        views: names of the views that it reads, "center" first.
-        config: its registered name and its options, JSON.
+        views: names of the views that the network reads, "center" first.
+        config: its registered name and its options, as JSON values.
 
     Shape: (N, 3 * len(views), H, W) -> (N, 3, H, W), both in [0, 1].
     """
@@ -21,4 +23,4 @@ class ImageNetwork(nn.Module):
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Other attributes are the network's own business; PyTorch calls them all `Tensor | Module`."""
+            """Gives all other attributes the type `Any`; PyTorch types them all as `Tensor | Module`."""

@@ -38,13 +38,14 @@ class ScaleAttention(nn.Module):
 
 
 class ShapeAttention(nn.Module):
-    """Weights of the shared kernel's filters, one vector an image (paper, Sec. 3.2).
+    """Weights of the shared kernel's filters, one vector per image (paper, Sec. 3.2).
 
-    The mean over the whole image passes a bottleneck of a quarter of the filters. Training on crops and testing on
-    full frames therefore see different statistics, in the published network as here. With a `window`, each position
-    gets the mean over the window around it instead, and so a vector of its own: with the size of the training crops,
-    the statistics of both times agree (test-time local converter, Chu et al., arXiv 2112.04491). Features no larger
-    than the window, such as the training crops themselves, are still averaged whole.
+    The features are averaged over the whole image; the mean passes a bottleneck with a quarter of the filters. Training
+    on crops and testing on full frames therefore see different statistics, in the published network too.
+
+    With a `window`, each position gets the mean over the window around it instead, and so its own vector of weights. A
+    window of the size of the training crops makes the statistics agree (test-time local converter, Chu et al., arXiv
+    2112.04491). Features no larger than the window, such as the training crops themselves, are still averaged whole.
 
     Args:
         channels: channels of the input features.
@@ -64,7 +65,7 @@ class ShapeAttention(nn.Module):
         return self.from_mean(local_mean(x, self.window) if self.window else x.mean(dim=(2, 3), keepdim=True))
 
     def from_mean(self, mean: Tensor) -> Tensor:
-        """The weights for a mean of the features, (N, channels, H, W) -> (N, filters, H, W); H and W may be 1."""
+        """Weights from averaged features: (N, channels, H, W) -> (N, filters, H, W); H and W may be 1."""
         return torch.sigmoid(self.weigh(self.squeeze(mean)))
 
 
@@ -79,14 +80,14 @@ class KPACBlock(nn.Module):
         channels: channels of the input and the output.
         filters: filters of the shared kernel; the paper has half of `channels`.
         kernel_size: side of the shared kernel, odd.
-        dilations: one parallel branch each.
-        share_kernel: False gives each branch a kernel of its own.
+        dilations: dilations of the parallel branches, one branch each.
+        share_kernel: False gives each branch its own kernel.
         scale_attention: False weighs every branch by one everywhere.
         shape_attention: False weighs every filter by one.
         shape_window: see `ShapeAttention`.
 
-    Shape: (N, channels, H, W) -> (N, channels, H, W). A tile of larger features needs the shape attention of them all,
-    (N, filters, 1, 1) or (N, filters, H, W), as a second argument.
+    Shape: (N, channels, H, W) -> (N, channels, H, W). When the input is a tile of larger features, pass the shape
+    attention of the whole features, (N, filters, 1, 1) or (N, filters, H, W), as the second argument.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class KPACBlock(nn.Module):
 
 
 def scale_attention_maps(network: nn.Module, views: Tensor) -> dict[str, Tensor]:
-    """The scale attention of every block in one pass.
+    """Returns the scale attention of every block, from one forward pass.
 
     Args:
         network: has `ScaleAttention` modules.
@@ -160,12 +161,12 @@ def scale_attention_maps(network: nn.Module, views: Tensor) -> dict[str, Tensor]
 
 
 class PlainBlock(nn.Sequential):
-    """What a KPAC block has to beat: ordinary convolutions, one after the other, with about as many parameters.
+    """Baseline for a KPAC block: a chain of ordinary convolutions with about as many parameters.
 
     Args:
         channels: channels of the input and the output.
         kernel_size: side of every convolution, odd.
-        parameters: of the block to match; the number of convolutions comes closest to it, and is at least one.
+        parameters: number of parameters to match, as closely as a whole number of convolutions (at least one) can.
 
     Shape: (N, channels, H, W) -> (N, channels, H, W).
     """
@@ -177,10 +178,10 @@ class PlainBlock(nn.Sequential):
 
 
 def local_mean(x: Tensor, window: tuple[int, int]) -> Tensor:
-    """The mean over a window around each position; near a border, over the nearest window that fits.
+    """Mean over a window around each position; near a border, over the nearest window that fits inside.
 
     A window as large as the features gives one mean for all positions. Computed from running sums in float64, so that
-    its time does not depend on the window.
+    the time does not depend on the window size.
 
     Shape: (N, C, H, W) -> (N, C, H, W), or (N, C, 1, 1) if the window covers everything.
     """

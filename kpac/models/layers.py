@@ -28,8 +28,8 @@ class Conv(nn.Conv2d):
 class DownConv(nn.Conv2d):
     """3x3 convolution with stride 2, leaky ReLU; halves an even size.
 
-    TensorFlow's "SAME" padding puts the odd row of zeros below and the odd column at the right, where a symmetric
-    padding of 1 would put them above and at the left: the same kernel would see a grid moved by one pixel.
+    Pads one row of zeros at the bottom and one column at the right, as TensorFlow's "SAME" padding does. With PyTorch's
+    symmetric padding of 1, the same kernel would see a grid shifted by one pixel.
 
     Shape: (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), H and W even.
     """
@@ -55,7 +55,7 @@ class UpConv(nn.ConvTranspose2d):
 
 
 class ResidualConv(nn.Conv2d):
-    """The 5x5 convolution at the end, to three colors, without an activation.
+    """The network's last layer: a 5x5 convolution to three colors, without an activation.
 
     Args:
         in_channels: channels of the input.
@@ -68,10 +68,10 @@ class ResidualConv(nn.Conv2d):
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Extends an image at the bottom and the right until both sizes are multiples of `multiple`.
+    """Pads an image at the bottom and the right until height and width are multiples of `multiple`.
 
-    Mirrors the image (without repeating the border); an image too small to be mirrored repeats its last row or column.
-    A size that is a multiple already is returned as it is.
+    Pads by reflection (without repeating the border); where the image is too small for that, by repeating its last row
+    or column. An image whose size fits already is returned as it is.
 
     Shape: (N, C, H, W) -> (N, C, H', W').
     """

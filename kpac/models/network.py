@@ -30,7 +30,7 @@ def _known_views(views: tuple[View, ...]) -> tuple[View, ...]:
 
 
 class ShapePooling(TypedDict):
-    """Shape attention pools over windows of this height and width, in pixels of the image."""
+    """Window of shape attention's local pooling: height and width, in image pixels."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way
 
@@ -38,12 +38,12 @@ class ShapePooling(TypedDict):
 
 
 class DecoderStage(nn.Module):
-    """Doubles the size, then merges the encoder's features of that size.
+    """Upsamples features by two, then merges them with the encoder's features of that size.
 
     Args:
         in_channels: channels of the features to upsample.
         out_channels: channels of the upsampled features and of the skip.
-        merge: the convolution that reads both, 2 * out_channels.
+        merge: the convolution that reads both, with 2 * out_channels input channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, merge: nn.Module):
@@ -58,20 +58,21 @@ class DecoderStage(nn.Module):
 class KPACNet(nn.Module):
     """The network of the paper (Sec. 3.3), for one center view or for dual-pixel views.
 
-    `forward` takes and gives images in [0, 1]; the scaling to [-1, 1], in which the published network works, is inside.
-    The output is not clamped. Any height and width: an image whose size is no multiple of 2 ** levels is extended
-    by reflection and cropped back.
+    `forward` takes and returns images in [0, 1]; it scales them to the published network's range [-1, 1] inside. The
+    output is not clamped. Any height and width will do: an image whose size is not a multiple of 2 ** levels is padded
+    by reflection, and the output is cropped back.
 
     Args:
-        levels: times the encoder halves the size, 2 or 3.
+        levels: how many times the encoder halves the size, 2 or 3.
         width: channels of the first level, 48 in the paper; the blocks have twice as many.
         blocks: KPAC blocks in the chain, 2 in the paper's models.
         kernel_size: side of the blocks' shared kernel, odd.
-        dilations: one parallel branch each.
-        block: "kpac", or "plain" for the paper's natural opponent: ordinary convolutions with about as many parameters.
-        share_kernel, scale_attention, shape_attention: the parts of a KPAC block; see `KPACBlock`.
-        shape_pooling: None pools over the whole image, as published; {"window": (height, width)} over windows of the
-            training crops' size, in pixels; see `ShapeAttention`.
+        dilations: dilations of a block's parallel branches, one branch each.
+        block: "kpac", or "plain" for a baseline of ordinary convolutions with about as many parameters.
+        share_kernel, scale_attention, shape_attention: False switches off that part of the KPAC blocks; see
+            `KPACBlock`.
+        shape_pooling: None pools over the whole image, as published; {"window": (height, width)} pools over local
+            windows, usually of the training crops' size, in pixels; see `ShapeAttention`.
         views: ("center",), or ("center", "left", "right"): the encoder then reads the two dual-pixel views, and the
             residual is added to the center view.
         init: initial weights, "authors" (normal, deviation 0.04) or "he"; see `kpac.models.initialization.initialize`.
@@ -139,15 +140,17 @@ class KPACNet(nn.Module):
         return (output[..., :height, :width] + 1) / 2
 
     def prepare(self, views: Tensor) -> Tensor:
-        """The views in [-1, 1], extended to a height and width that are multiples of 2 ** levels."""
+        """Scales the views to [-1, 1] and pads height and width to multiples of 2 ** levels."""
         return pad_to_multiple(views, self.multiple) * 2 - 1
 
     def encoder_input(self, views: Tensor) -> Tensor:
-        """The channels that the encoder reads: the center view, or the two dual-pixel views beside it."""
+        """Selects the channels that the encoder reads: the center view, or the left and right dual-pixel views."""
         return views[:, 3:] if len(self.views) > 1 else views
 
     def residual(self, x: Tensor) -> Tensor:
-        """What the network adds to the center view, in [-1, 1] units; H and W are multiples of 2 ** levels.
+        """The residual that the network adds to the center view, on the [-1, 1] scale.
+
+        H and W must be multiples of 2 ** levels.
 
         Shape: (N, 3 or 6, H, W) -> (N, 3, H, W).
         """
@@ -158,15 +161,15 @@ class KPACNet(nn.Module):
         return self.decode(chain, skips)
 
     def attention_maps(self, views: Tensor) -> dict[str, Tensor]:
-        """What each block's scale attention weighs in an image; see `scale_attention_maps`."""
+        """Scale attention of each block in an image; see `scale_attention_maps`."""
         return scale_attention_maps(self, views)
 
     def block_health(self, views: Tensor) -> list[BlockHealth]:
-        """Whether each block works, and its attention; see `kpac.models.health.block_health`."""
+        """Health of each block and its attention; see `kpac.models.health.block_health`."""
         return block_health(self, views)
 
     def encode(self, x: Tensor, levels: int | None = None) -> list[Tensor]:
-        """The features of every level, or of the first few: (N, channels, H, W), then H / 2, and so on."""
+        """Encoder features of every level, or of the first `levels`: (N, channels, H, W), then H / 2, and so on."""
         features = []
         for stage in self.encoder[:levels]:
             x = stage(x)
@@ -174,12 +177,12 @@ class KPACNet(nn.Module):
         return features
 
     def decode(self, chain: list[Tensor], skips: list[Tensor]) -> Tensor:
-        """The residual.
+        """Computes the residual from the chain's features and the encoder's skips.
 
         Args:
-            chain: what the first block reads and every block gives, (N, channels, H, W) each.
-            skips: the encoder's features of the levels above, at full size first; the list is emptied, so that each
-                is freed once it is merged.
+            chain: the input of the first block, then the output of every block, (N, channels, H, W) each.
+            skips: the encoder's features of the levels above, full size first. The list is emptied, so that each
+                tensor is freed once it is merged.
         """
         x = self.fusion(torch.cat(chain, dim=1))
         for stage in self.decoder:
@@ -187,9 +190,9 @@ class KPACNet(nn.Module):
         return x
 
     def deepest(self, x: Tensor) -> Tensor:
-        """The encoder's last features, for passes that go stage by stage, such as `kpac.restore.tiling`."""
+        """The encoder's deepest features, for callers that run the network in stages, such as `kpac.restore.tiling`."""
         return self.encode(x)[-1]
 
     def complete(self, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
-        """The residual from the chain of the blocks, with the skips computed anew."""
+        """The residual from the chain's features; recomputes the encoder's skips from `x`."""
         return self.decode(list(chain), self.encode(x, levels=len(self.encoder) - 1))

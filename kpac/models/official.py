@@ -1,8 +1,8 @@
-"""The authors' checkpoints become our networks, and our networks their checkpoints.
+"""Converts the authors' checkpoints to our networks, and our networks to their checkpoints.
 
-Such a file, see `official_file`, holds float32 arrays: convolution weights as [height, width, in, out], transposed
-ones as [height, width, out, in], each followed by its bias, in the order in which our networks register their
-parameters.
+An authors' checkpoint (see `official_file`) holds float32 arrays: the weights of convolutions as [height, width, in,
+out], those of transposed convolutions as [height, width, out, in], each followed by its bias. Their order is the one in
+which our networks register their parameters.
 """
 
 from pathlib import Path
@@ -21,21 +21,21 @@ DUAL = ("center", "left", "right")
 
 
 def load_official(path: str | Path) -> ImageNetwork:
-    """Makes the network that an authors' checkpoint holds; levels, blocks, width and views follow from its shapes.
+    """Loads an authors' checkpoint; infers levels, blocks, width and views from the shapes of its arrays.
 
-    Nothing in the file is executed: its pickle may rebuild NumPy arrays and name nothing else.
+    Nothing in the file is executed: its pickle may build NumPy arrays and nothing else.
 
     Returns:
         The network on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the file is missing, truncated or of another kind, names something to execute, or holds another
-            architecture; then the first parameter that differs is named, with both shapes.
+        UserError: the file is missing, truncated or of another kind, or its pickle names something to execute. Or the
+            file holds another architecture; the message names the first parameter that differs, with both shapes.
     """
     path = Path(path)
     arrays = read_params(path)
     name, options = _architecture(path, arrays)
-    with torch.device("meta"):  # shapes alone: a strange file can ask for any width
+    with torch.device("meta"):  # shapes only, no memory: an untrusted file can ask for any width
         expected = list(create_model(name, **options).named_parameters())
     for index in range(max(len(expected), len(arrays))):
         key, wanted = (
@@ -56,14 +56,14 @@ def load_official(path: str | Path) -> ImageNetwork:
 
 
 def save_official(model: ImageNetwork, path: str | Path) -> None:
-    """Writes a network's parameters as the authors' evaluation script reads them; see the module's docstring.
+    """Saves a network in the form that the authors' evaluation script reads; see the module's docstring.
 
     Args:
         model: a network of a published architecture, any width and number of blocks.
-        path: an .npz file, readable by NumPy under Python 2 and 3.
+        path: the .npz file to write, readable by NumPy under Python 2 and 3.
 
     Raises:
-        UserError: the network has a part switched off or exchanged, which the authors' graph cannot hold.
+        UserError: the network has a part switched off or replaced; the authors' graph cannot represent that.
     """
     options = model.config
     for option, published in PUBLISHED.items():
@@ -91,7 +91,7 @@ PUBLISHED = {
 
 
 def _architecture(path: Path, arrays: list[np.ndarray]) -> tuple[str, dict[str, Any]]:
-    """The name and options of the published network whose shapes come closest."""
+    """Name and options of the published network whose shapes come closest to the arrays'."""
     first = arrays[0].shape
     if len(first) != 4 or first[2] not in (3, 6) or first[3] < 4:
         raise UserError(f"{path}: the first parameter should be (5, 5, 3 or 6, width of 4 or more), found {first}")

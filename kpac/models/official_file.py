@@ -1,9 +1,9 @@
-"""The file of an authors' checkpoint, read as data alone and written as Python 2 reads it.
+"""Reads an authors' checkpoint file without executing anything in it, and writes one that Python 2 can read.
 
-It is an .npz with one entry, `params`: an object array of float arrays, as a pickle. A pickle calls what it names, and
-NumPy's own constructors trust their caller with memory: `ndarray((1,), "O", b"AAAAAAAA")` is an object at an address
-that the file has chosen. So the names of NumPy stand for stubs here, which keep what they are given; arrays are made
-of it afterwards, from checked bytes.
+The file is an .npz with one entry, `params`: a pickled object array of float arrays. A pickle can call anything that it
+names, and even NumPy's own constructors are unsafe with untrusted arguments: `ndarray((1,), "O", b"AAAAAAAA")` is an
+object at an address that the file has chosen. The unpickler therefore replaces NumPy's names by stubs, which only store
+their arguments. The arrays are built from them afterwards, from checked bytes.
 """
 
 import io
@@ -26,10 +26,10 @@ ENTRY = "params.npy"
 
 
 def read_params(path: Path) -> list[np.ndarray]:
-    """The arrays of an authors' checkpoint, in its order; nothing in the file is executed.
+    """Reads the arrays of an authors' checkpoint, in file order; nothing in the file is executed.
 
     Raises:
-        UserError: the file is missing, truncated or of another kind, or its pickle names something else than arrays.
+        UserError: the file is missing, truncated or of another kind, or its pickle names anything but arrays.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected an authors' checkpoint, an .npz file")
@@ -49,7 +49,7 @@ def read_params(path: Path) -> list[np.ndarray]:
         return _arrays(content)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: {_one_line(error)}") from None
-    except Exception as error:  # what a damaged pickle raises is open, says the documentation of `pickle`
+    except Exception as error:  # a damaged pickle may raise any exception, says the documentation of `pickle`
         raise UserError(f"{path}: 'params' cannot be read as a pickled array of arrays ({_one_line(error)})") from None
 
 
@@ -87,9 +87,9 @@ def _one_line(error: Exception) -> str:
 
 
 class _Stub:
-    """What a name in the file stands for. It keeps what the file gives it and does nothing.
+    """Replaces a NumPy name in the pickle; stores its arguments and state and does nothing else.
 
-    `__setstate__` is more than a convenience: without it a pickle could set attributes of the class itself.
+    `__setstate__` is needed for safety: without it a pickle could set attributes of the class itself.
     """
 
     arguments: tuple[Any, ...] = ()
@@ -103,7 +103,7 @@ class _Stub:
 
 
 class _Text(_Stub):
-    """Python 3 spells bytes as the encoding of a text, `_codecs.encode`, in the pickles that Python 2 reads."""
+    """`_codecs.encode`: bytes, which Python 3 writes as an encoded text in pickles of protocol 2 and below."""
 
     def content(self) -> bytes:
         text, encoding = self.arguments
@@ -113,7 +113,7 @@ class _Text(_Stub):
 
 
 class _Dtype(_Stub):
-    """`numpy.dtype`: arguments ("f4", False, True), state (3, "<", ...) with the order of the bytes."""
+    """`numpy.dtype`: arguments ("f4", False, True), state (3, "<", ...) with the byte order."""
 
     def is_object(self) -> bool:
         return self.arguments[0] in ("O", "O4", "O8")
@@ -129,7 +129,7 @@ class _Array(_Stub):
     """`_reconstruct`: an empty array, whose state is (version, shape, dtype, Fortran order, list or bytes)."""
 
     def items(self) -> list[Any]:
-        """Of an object array of one dimension."""
+        """The elements of a one-dimensional object array."""
         _, shape, dtype, _, items = self.state
         if not dtype.is_object() or shape != (len(items),):
             raise ValueError("expected a one-dimensional array of arrays")
@@ -140,7 +140,7 @@ class _Array(_Stub):
         dtype = dtype.numpy()
         if isinstance(content, _Text):
             content = content.content()
-        elif isinstance(content, str):  # bytes of Python 2
+        elif isinstance(content, str):  # bytes pickled by Python 2
             content = content.encode("latin1")
         if len(shape) > 4 or not all(isinstance(size, int) and size >= 0 for size in shape):
             raise ValueError("an array has a shape that no parameter has")
@@ -150,12 +150,12 @@ class _Array(_Stub):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads what a pickle says about arrays; any other name in the file is refused before it is looked up."""
+    """Unpickles arrays as stubs; refuses any other name in the file before looking it up."""
 
     ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"): _Array,
         ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy", "ndarray"): _Stub,  # an argument of _reconstruct, which no array calls
+        ("numpy", "ndarray"): _Stub,  # only an argument of _reconstruct, never called
         ("numpy", "dtype"): _Dtype,
         ("_codecs", "encode"): _Text,
     }
@@ -174,11 +174,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 _reconstruct = np.ndarray.__reduce__(np.empty(0))[0]
 
 
-_Pickler: Any = getattr(pickle, "_Pickler")  # noqa: B009  # the one in Python, whose methods can be replaced
+_Pickler: Any = getattr(pickle, "_Pickler")  # noqa: B009  # the pure-Python pickler: its methods can be overridden
 
 
 class _Python2Pickler(_Pickler):
-    """Calls NumPy's array constructor by the name that it had under Python 2."""
+    """Writes the name of NumPy's array constructor as it was under Python 2."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         if obj is _reconstruct:

@@ -1,8 +1,8 @@
-"""How far a network looks: which positions of its input an output is computed from, along one axis.
+"""Receptive fields: the input positions from which given outputs are computed, along one axis.
 
-The network's own `forward` is traced (`torch.fx`), and its operations are followed from the output back to the input;
-so nothing of the network's structure is repeated. Positions count from 0 and may lie outside of the features, where a
-layer reads its padding. Shape attention is left out: it reads everything.
+Traces the network's own `forward` (`torch.fx`) and follows its operations from the output back to the input, so that
+the network's structure is not repeated here. Positions count from 0 and may lie outside of the features, where a layer
+reads its padding. Shape attention is left out: it reads everything.
 """
 
 import inspect
@@ -30,7 +30,7 @@ class Span:
         return Span(min(self.first, other.first), max(self.last, other.last))
 
     def in_blocks(self, size: int) -> "Span":
-        """The blocks of `size` positions that these lie in."""
+        """Indices of the blocks of `size` positions that contain this span."""
         return Span(self.first // size, self.last // size)
 
 
@@ -38,16 +38,16 @@ def reads(module: nn.Module, outputs: Span, compute: Callable[..., Tensor] | Non
     """The positions of each input from which `outputs` are computed.
 
     Args:
-        module: a layer, block or network whose sizes are no part of the computation.
+        module: a layer, block or network whose computation does not depend on the input's size.
         outputs: positions of the output.
-        compute: a part of the module's computation of one or two inputs, such as its method `residual`; by default
+        compute: the part of the module to trace, with one or two inputs, such as its method `residual`; by default
             its `forward`.
 
     Returns:
-        One span an input of `compute`, in its order.
+        One span per input of `compute`, in the order of the inputs.
 
     Raises:
-        TypeError: an operation whose reach is not known here.
+        TypeError: an operation that this module does not know.
     """
     compute = compute or module.forward
     required = [p for p in inspect.signature(compute).parameters.values() if p.default is p.empty]
@@ -80,10 +80,10 @@ def block_reads(block: nn.Module, outputs: Span) -> Span:
 
 
 def decoder_reads(network: ImageNetwork, outputs: Span) -> tuple[Span, Span]:
-    """What fusion and decoder of a KPACNet compute pixels of the residual from.
+    """Positions from which the fusion and the decoder of a KPACNet compute pixels of the residual.
 
     Returns:
-        Positions of the chain's features, and the pixels that the encoder's skips are computed from.
+        Positions of the chain's features, and the pixels from which the encoder's skips are computed.
     """
     length = len(network.blocks) + 1
     features, pixels = reads(network, outputs, lambda features, x: network.complete(x, [features] * length))
@@ -91,7 +91,7 @@ def decoder_reads(network: ImageNetwork, outputs: Span) -> tuple[Span, Span]:
 
 
 class _Traced(nn.Module):
-    """What the tracer needs: a class whose `forward` has its inputs by name, and a module that has the parameters."""
+    """Module for the tracer: its `forward` names the inputs, and its child module holds the parameters."""
 
     def __init__(self, module: nn.Module, compute: Callable[..., Tensor]):
         super().__init__()
@@ -114,7 +114,7 @@ class _Tracer(fx.Tracer):
 
 
 def _reads(node: fx.Node, outputs: Span, root: nn.Module) -> Span | None:
-    """The positions that one operation reads of each of its inputs; None for none that count."""
+    """Positions that one operation reads of each of its inputs; None for shape attention, which is left out."""
     if node.op == "call_module":  # shape attention
         return None
     name = getattr(node.target, "__name__", str(node.target))
@@ -144,7 +144,7 @@ _ARGUMENTS: dict[Any, tuple[str, ...]] = {  # in the order of PyTorch's signatur
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
-    """A convolution's arguments by name, those of two dimensions as the number for the rows."""
+    """A convolution's arguments by name; of each pair (rows, columns), the number for the rows."""
     given: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1}
     given |= dict(zip(_ARGUMENTS[node.target], node.args, strict=False))
     given |= node.kwargs

@@ -1,7 +1,7 @@
-"""Names -> networks.
+"""The registry of networks: creates a network from its name and options.
 
-Any `torch.nn.Module` takes part that reads views as (N, 3V, H, W), gives (N, 3, H, W), both in [0, 1], and has an
-attribute `views` with the V names. One decorator registers it; its constructor's typed arguments are its options.
+The decorator `register` adds any `torch.nn.Module` that reads views as (N, 3V, H, W), returns (N, 3, H, W), both in
+[0, 1], and has an attribute `views` with the V names. The typed arguments of its constructor are its options.
 """
 
 import importlib
@@ -29,7 +29,7 @@ NetworkClass = TypeVar("NetworkClass", bound=type[nn.Module])
 
 @dataclass(frozen=True)
 class Network:
-    """A registered name: a class, the arguments that the name fixes, and the schema of the remaining ones."""
+    """Entry of the registry: a class, the arguments that the name fixes, and the schema of the others."""
 
     cls: type[nn.Module]
     fixed: dict[str, Any]
@@ -37,20 +37,20 @@ class Network:
 
 
 _networks: dict[str, Network] = {}
-# Networks of other papers, in modules that are imported when one is asked for.
+# Networks of other papers; their modules are imported on first use.
 _BASELINES = {"dpdnet": "kpac.zoo.dpdnet", "dpdnet_dual": "kpac.zoo.dpdnet", "nafnet": "kpac.zoo.nafnet"}
 
 RETIRED = {"fast": "write 'train.compute.accelerate' instead"}
-"""Options of earlier versions that said how to compute, not what, and what to do instead."""
+"""Options of earlier versions that changed how to compute but no result, each with what to do instead."""
 
 
 def register(name: str, defaults: dict[str, Any] | None = None, **fixed: Any) -> Callable[[NetworkClass], NetworkClass]:
-    """Class decorator: makes a network known under a name.
+    """Class decorator that registers a network under a name.
 
     Args:
-        name: what `model.name` says in a config.
-        defaults: other defaults than the constructor's, for some of its arguments.
-        fixed: arguments that this name fixes; they are no options of it.
+        name: the value of `model.name` in a config.
+        defaults: defaults that replace those of the constructor.
+        fixed: arguments that this name fixes; they are not options.
 
     Raises:
         ValueError: the name is taken.
@@ -66,14 +66,14 @@ def register(name: str, defaults: dict[str, Any] | None = None, **fixed: Any) ->
 
 
 def load_plugins(plugins: Iterable[str]) -> None:
-    """Runs Python code that registers networks.
+    """Imports the user's Python files or modules that register networks.
 
     Args:
         plugins: files (`my_network.py`, relative to the working directory) or importable modules
             (`my_package.networks`). Each runs once.
 
     Raises:
-        UserError: no such file or module, or an error in it.
+        UserError: no such file or module, or it raised an error.
     """
     for plugin in plugins:
         try:
@@ -82,7 +82,7 @@ def load_plugins(plugins: Iterable[str]) -> None:
             raise
         except ModuleNotFoundError as error:
             raise UserError(f"plugins: no module '{error.name}', which '{plugin}' needs; is it installed?") from None
-        except Exception as error:  # the code is the user's, and so is any mistake in it
+        except Exception as error:  # user code may raise anything; report it as the user's error
             what = " ".join(str(error).split())
             raise UserError(f"plugins: {plugin}: {_line_of(error, plugin)}{type(error).__name__}: {what}") from error
 
@@ -106,9 +106,9 @@ def _load_plugin(plugin: str) -> None:
 
 
 def _line_of(error: Exception, plugin: str) -> str:
-    """Where in a plugin's file an error arose, "line 3: "."""
+    """The line of a plugin's file where an error was raised, as "line 3: "."""
     if isinstance(error, SyntaxError):
-        return ""  # says it itself
+        return ""  # its message has the line already
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(Path(plugin).resolve())]
     return f"line {lines[-1]}: " if lines else ""
@@ -120,10 +120,11 @@ def model_names() -> list[str]:
 
 
 def resolve_model(config: Config) -> Config:
-    """Checks a configuration's `model` section against the network that it names, and fills in that network's defaults.
+    """Checks the `model` section of a configuration and fills in the network's defaults.
 
     Raises:
-        UserError: unknown name or option (the nearest valid one is named), or a value of the wrong type or range.
+        UserError: unknown name or option (the message suggests the nearest valid one), or a value of the wrong type or
+            range.
     """
     load_plugins(config.plugins)
     name = config.model.name
@@ -134,7 +135,7 @@ def resolve_model(config: Config) -> Config:
 def config_schema() -> dict[str, Any]:
     """The JSON schema of a YAML file, with the options of every registered network.
 
-    No key is required: what a file leaves out may come from the file that it extends.
+    No key is required: a file may inherit any of them from the file that it extends.
     """
     for name in [*_BASELINES, *(entry_point.name for entry_point in entry_points(group="kpac.networks"))]:
         _find(name)
@@ -156,11 +157,11 @@ def config_schema() -> dict[str, Any]:
 
 
 def create_model(name: str, **options: Any) -> ImageNetwork:
-    """Makes a network with fresh weights, drawn from torch's default generator.
+    """Creates a network with initial weights, drawn from torch's default generator.
 
     Args:
         name: a registered name: "kpac_2level", "kpac_3level", "kpac_dual", or your own.
-        options: see the network's class, `kpac.KPACNet` for ours.
+        options: arguments of the network's class, such as `kpac.KPACNet`.
 
     Raises:
         UserError: unknown name or option, or a value of the wrong type or range.
@@ -189,7 +190,7 @@ def _find(name: str) -> Network:
 
 
 def without_retired(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a network, as a file of an earlier version has them, without those that changed no result."""
+    """Drops options that earlier versions wrote and that changed no result (`RETIRED`)."""
     known = _find(name).schema.model_fields
     return {option: value for option, value in options.items() if option not in RETIRED or option in known}
 
@@ -201,7 +202,7 @@ def _resolve(name: str, options: dict[str, Any], sources: Iterable[Source] = ())
 
 
 def _schema(cls: type[nn.Module], name: str, defaults: dict[str, Any], fixed: dict[str, Any]) -> type[BaseModel]:
-    """The options of a network as a pydantic model, from its constructor's signature."""
+    """Builds a pydantic model of a network's options from its constructor's signature."""
     parameters = list(inspect.signature(cls.__init__, eval_str=True).parameters.values())[1:]
     fields: dict[str, Any] = {}
     for parameter in parameters:

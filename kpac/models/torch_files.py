@@ -1,4 +1,4 @@
-"""Weights in files that `torch.save` wrote: training checkpoints of kpac, and state dicts of its networks."""
+"""Reads weights from `torch.save` files: training checkpoints of kpac, and state dicts of its networks."""
 
 import logging
 import pickle
@@ -16,27 +16,28 @@ from kpac.errors import UserError
 
 SUFFIXES = (".pt", ".pth", ".ckpt")
 NESTED = ("model", "state_dict", "params_ema", "params", "network")  # where other programs keep the state dict
-PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
+PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # added by DistributedDataParallel and torch.compile
 log = logging.getLogger(__name__)
 
 
 class UnknownNetwork(UserError):
-    """The tensors are of no network of ours; they may be another project's."""
+    """The tensors fit none of our networks; they may belong to another project's."""
 
 
 def read_torch_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Network and weights of a file; nothing in it is executed.
+    """Reads the network's description and weights from a `torch.save` file; executes nothing in it.
 
     Args:
-        path: a training checkpoint (`iteration_*.pt`), of which the averaged weights are taken where the run averages;
-            or a state dict, alone or inside a dictionary. `module.` before names is removed.
+        path: a training checkpoint (`iteration_*.pt`), or a state dict, alone or inside a dictionary. Of a checkpoint,
+            the averaged weights are taken if the run keeps an average. The prefixes `module.` and `_orig_mod.` are
+            removed from names.
 
     Returns:
-        A header as a .safetensors file of ours has it, with the network's name and options under "model"; and the
-        tensors. A state dict does not say its network: it is told from the names and shapes of the tensors.
+        A header as in our .safetensors files, with the network's name and options under "model"; and the tensors. A
+        state dict does not name its network: it is inferred from the names and shapes of the tensors.
 
     Raises:
-        UserError: damaged, foreign, or the weights of an unknown network.
+        UserError: the file is damaged or of another kind, or holds the weights of an unknown network.
     """
     content = load_content(path)
     if isinstance(content, dict) and {"iteration", "config", "model", "average"} <= content.keys():
@@ -55,15 +56,15 @@ def read_torch_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def load_content(path: Path) -> Any:
-    """What `torch.save` put into a file: tensors and plain values; nothing in it is executed.
+    """Loads the tensors and plain values of a `torch.save` file; executes nothing in it.
 
     Raises:
-        UserError: damaged, or something that would execute code.
+        UserError: the file is damaged, or holds something that would execute code.
     """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if archive.testzip():  # torch.load compares no checksums
+                if archive.testzip():  # torch.load does not verify checksums
                     raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -80,7 +81,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _network_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Name and options of the network of ours that has such tensors; dilations are taken to be the published ones."""
+    """Name and options of our network that has these tensors; assumes the published dilations."""
 
     def count(pattern: str) -> int:
         return len({found[1] for name in tensors if (found := re.match(pattern, name))})

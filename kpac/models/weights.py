@@ -1,4 +1,4 @@
-"""Networks as files: safetensors whose header holds the name and options, so that a file needs nothing else."""
+"""Saves and loads networks as self-contained safetensors files: the header holds the network's name and options."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from kpac.models.interface import ImageNetwork
 from kpac.models.registry import create_model, resolve_model, without_retired
 from kpac.weights.store import find_weights
 
-FORMAT = 1  # of the header
+FORMAT = 1  # version of the header
 
 
 def save_model(model: ImageNetwork, path: str | Path, dtype: torch.dtype | None = None, **facts: Any) -> None:
@@ -25,9 +25,9 @@ def save_model(model: ImageNetwork, path: str | Path, dtype: torch.dtype | None 
 
     Args:
         model: made by `create_model` or `load_model`.
-        path: a .safetensors file; replaced at once, never half-written.
-        dtype: of the numbers in the file, such as torch.float16 for half the size; None keeps the model's.
-        facts: what else the header shall say, such as the iteration; must be JSON.
+        path: a .safetensors file; written atomically.
+        dtype: type of the numbers in the file, such as torch.float16 for half the size; None keeps the model's.
+        facts: further entries for the header, such as the iteration; JSON values.
     """
     if not hasattr(model, "config"):
         raise ValueError("save_model needs a model that create_model or load_model made: it holds the name and options")
@@ -39,7 +39,7 @@ def save_model(model: ImageNetwork, path: str | Path, dtype: torch.dtype | None 
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of a weights file: `model` (name and options) and whatever facts were saved.
+    """Reads the header of a weights file: `model` (name and options), and the facts saved with it.
 
     Raises:
         UserError: no such file, or not one that `save_model` wrote.
@@ -74,24 +74,24 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> ImageNetwork:
-    """Makes the network that a weights file describes and fills it; nothing in the file is executed.
+    """Loads a network from a weights file; executes nothing in the file.
 
     Args:
-        path: a .safetensors file, the folder of a run, whose best weights are taken, a folder with a
-            model.safetensors, a file of `kpac.models.torch_files`, or a name that `kpac weights` lists; or a checkpoint
-            of another project's network, see `kpac.zoo.checkpoints`.
+        path: a .safetensors file; the folder of a run (its best weights are taken); a folder with a model.safetensors;
+            a `torch.save` file (see `kpac.models.torch_files`); a name that `kpac weights` lists; or a checkpoint of
+            another project's network (see `kpac.zoo.checkpoints`).
 
     Returns:
         The network on the CPU, in evaluation mode.
 
     Raises:
-        UserError: missing, damaged or foreign file; an unknown network; tensors that do not fit.
+        UserError: the file is missing, damaged or of another kind; the network is unknown; or the tensors do not fit.
     """
     path = weights_file(path)
     try:
         options = dict(read_header(path)["model"])
     except torch_files.UnknownNetwork:
-        from kpac.zoo.checkpoints import load_zoo_model  # an extra
+        from kpac.zoo.checkpoints import load_zoo_model  # needs an extra
 
         return cast(ImageNetwork, load_zoo_model(path))
     name = options.pop("name")
@@ -104,10 +104,10 @@ def load_model(path: str | Path) -> ImageNetwork:
 
 
 def model_of(path: Path, overrides: Sequence[str] = ()) -> ImageNetwork:
-    """The network of a YAML file, with fresh weights, or of a weights file or run.
+    """Creates the network of a YAML file with initial weights, or loads that of a weights file or run.
 
     Raises:
-        UserError: see `load_config` and `load_model`; or overrides given to something other than a YAML file.
+        UserError: see `load_config` and `load_model`; or there are overrides and `path` is not a YAML file.
     """
     if path.suffix in (".yaml", ".yml"):
         config = resolve_model(load_config(path, overrides))
@@ -118,10 +118,10 @@ def model_of(path: Path, overrides: Sequence[str] = ()) -> ImageNetwork:
 
 
 def load_weights(model: ImageNetwork, path: str | Path) -> None:
-    """Fills a network from a weights file of the same architecture.
+    """Loads the weights of a file into a network of the same architecture.
 
     Raises:
-        UserError: the first tensor that is missing, superfluous or of another shape, with both shapes.
+        UserError: names the first tensor that is missing, unexpected or of another shape, with both shapes.
     """
     header = read_header(path)  # for its checks
     if Path(path).suffix in torch_files.SUFFIXES:
@@ -140,10 +140,10 @@ def load_weights(model: ImageNetwork, path: str | Path) -> None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The weights file that a path means: itself, the best weights of a run's folder, or weights known by this name.
+    """Finds the weights file for a path: the file itself, the best weights of a run's folder, or weights by name.
 
     Raises:
-        UserError: nothing there.
+        UserError: there is no such file.
     """
     path = Path(path)
     if not path.exists() and path.name == str(path) and not path.suffix:
