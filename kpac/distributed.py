@@ -1,4 +1,4 @@
-"""Ranks of a torchrun launch: which one this is, its device, and collective operations."""
+"""Ranks of a torchrun launch: this process's rank, its device, and collective operations."""
 
 import logging
 import os
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-SHARED = "KPAC_SHARE_GPU"  # 1: ranks may share a GPU, and average gradients through gloo; NCCL refuses. For tests.
-_groups = count()  # process groups that this process has joined; every rank joins as many
+SHARED = "KPAC_SHARE_GPU"  # 1: ranks may share a GPU; gradients then go through gloo, since NCCL refuses. For tests.
+_groups = count()  # counts the process groups that this process has joined; the same on every rank
 
 
 @dataclass
 class Ranks:
-    """This rank, and the way to the others.
+    """This process's rank and device, and the collective operations over all ranks.
 
     Args:
-        rank: number of this process; rank 0 writes and prints.
+        rank: rank of this process; rank 0 writes and prints.
         world_size: number of ranks.
         device: where this rank computes.
         control: gloo group for everything but gradients, so that no GPU has to wait; None without torchrun.
@@ -42,22 +42,22 @@ class Ranks:
     world_size: int
     device: torch.device
     control: dist.ProcessGroup | None = None
-    leaving: bool = field(default=False, init=False)  # every rank has agreed to end
+    leaving: bool = field(default=False, init=False)  # all ranks have agreed to exit
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     def check_batch(self, batch_size: int, accumulate: int = 1, key: str = "train.batch_size") -> None:
-        """Refuses a global batch that ranks and gradient accumulation do not divide.
+        """Checks that the global batch is divisible by the ranks and the gradient-accumulation steps.
 
         Args:
-            batch_size: crops a step, over all ranks.
+            batch_size: crops per step, over all ranks.
             accumulate: gradient-accumulation steps per rank.
-            key: of the batch size in the configuration.
+            key: configuration key of the batch size, for the message.
 
         Raises:
-            UserError: the batch does not divide.
+            UserError: the batch is not divisible.
         """
         if batch_size % (self.world_size * accumulate):
             steps = f" times {accumulate} steps (train.accumulate)" if accumulate > 1 else ""
@@ -75,7 +75,7 @@ class Ranks:
         return values
 
     def all_gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, in their order. Collective: call it on every rank."""
+        """Gathers the values of all ranks, in rank order. Collective: call it on every rank."""
         if not self.control:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -83,11 +83,11 @@ class Ranks:
         return values
 
     def on_all(self, work: Callable[[], Result]) -> Result:
-        """Runs `work` on every rank. Collective; a UserError on one rank ends all of them.
+        """Runs `work` on every rank. Collective: a UserError on one rank ends all of them.
 
         Raises:
-            UserError: on the first rank that met one.
-            SystemExit: on the other ranks then.
+            UserError: on the lowest rank where `work` raised one.
+            SystemExit: on the other ranks.
         """
         result: Any = None
         mistake: UserError | None = None
@@ -126,10 +126,10 @@ class Ranks:
     def average_gradients(self, model: nn.Module) -> None:
         """Replaces each gradient by its mean over ranks, and buffers by those of rank 0. Collective.
 
-        One all-reduce of all gradients, always in the order of the parameters. DistributedDataParallel changes that
-        order after its first step, so that with three ranks or more a resumed run adds gradients in another order than
-        an uninterrupted one, and ends with other bits. Its overlap of the all-reduce with the backward pass would gain
-        little here: the paper's 2-level network has 8 MB of gradients.
+        Does one all-reduce of all gradients, always in the order of the parameters. DistributedDataParallel changes the
+        order after its first step. With three ranks or more, a resumed run would then sum gradients in another order
+        than an uninterrupted one, and would not be bit-identical. Overlapping the all-reduce with the backward pass, as
+        DistributedDataParallel does, would gain little: the paper's 2-level network has 8 MB of gradients.
         """
         if not self.control:
             return
@@ -148,17 +148,17 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: str) -> Iterator[Ranks]:
-    """Joins the ranks that torchrun started; without torchrun there is one.
+    """Context that joins the process group of a torchrun launch; without torchrun there is a single rank.
 
-    The process group is destroyed where all ranks leave together. A rank that fails alone exits at once instead:
-    destroying the group waits for collectives that the other ranks are in, with NCCL for its timeout of ten minutes.
-    torchrun then ends the others.
+    The process group is destroyed if all ranks leave together. If one rank fails alone, it exits at once instead, and
+    torchrun ends the others. Destroying the group would wait for the collectives that the other ranks are in; with
+    NCCL, until its timeout of ten minutes.
 
     Args:
         device: "auto", "cpu" or "cuda". Each rank takes the CUDA device of its local rank.
 
     Raises:
-        UserError: no CUDA device for this rank, or it cannot be used.
+        UserError: there is no CUDA device for this rank, or it cannot be used.
     """
     chosen = choose_device(device)
     shared = os.environ.get(SHARED) == "1"
@@ -194,7 +194,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
 
 
 def _exit_at_once(error: BaseException) -> NoReturn:
-    """Reports an error as the command line does, and ends this process without running anything else."""
+    """Reports an error as the command line does, and ends this process without any clean-up."""
     if isinstance(error, UserError | Stopped):
         status: object = error.status
         print(f"kpac: {error}", file=sys.stderr)
@@ -211,16 +211,17 @@ def _exit_at_once(error: BaseException) -> NoReturn:
 
 
 def _flat_view(tensor: Tensor) -> Tensor:
-    """A dense tensor's values in the order of memory, as a view."""
+    """A one-dimensional view of a dense tensor's values, in memory order."""
     return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).view(-1)
 
 
 def _rendezvous() -> tuple[dist.Store, int, int]:
-    """The store through which ranks find each other, the rank, and the world size.
+    """The rendezvous store, the rank and the world size.
 
-    torchrun keeps one store over its restarts, in which a rank may read the address of one that died (PyTorch issue
-    135712), so each attempt, and each process group of an attempt, gets a prefix. Over several machines the attempts
-    are not counted alike, and torchrun has to make a store for each: `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
+    torchrun reuses one store over its restarts, in which a rank may read the address of a rank that died (PyTorch issue
+    135712). So each attempt, and each process group of an attempt, gets its own key prefix. On several machines, the
+    machines may count the attempts differently, and torchrun has to create a store for each attempt:
+    `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
     """
     store, rank, world_size = next(dist.rendezvous("env://"))
     machines, shared = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("TORCHELASTIC_USE_AGENT_STORE")
@@ -232,9 +233,10 @@ def _rendezvous() -> tuple[dist.Store, int, int]:
 
 
 def launch_name() -> str | None:
-    """A name that all restarts of one torchrun launch share, and no other launch has; None without torchrun.
+    """A unique name of this torchrun launch, the same over its restarts; None without torchrun.
 
-    torchrun's --rdzv-id, where one was given (--standalone draws one); else the machine and the launching process.
+    It is torchrun's --rdzv-id if one was given (--standalone draws one), otherwise the machine and the launching
+    process.
     """
     given = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"{platform.node()}:{os.getppid()}" if given == "none" else given

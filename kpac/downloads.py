@@ -1,4 +1,4 @@
-"""Files that are downloaded once in a machine's life."""
+"""Downloads files once per machine."""
 
 import logging
 import os
@@ -14,29 +14,30 @@ from kpac.errors import UserError
 from kpac.files import make_folder
 from kpac.locks import take_lock
 
-OFFLINE = "KPAC_OFFLINE"  # an environment variable; anything but nothing and 0 forbids downloads
+OFFLINE = "KPAC_OFFLINE"  # environment variable; any value but "" and "0" forbids downloads
 TIMEOUT = 20  # seconds without an answer
 log = logging.getLogger(__name__)
 
 
 def download(url: str, path: Path, hash_prefix: str) -> None:
-    """Downloads a file unless it is there; with a progress bar on a terminal. It appears whole or not at all.
+    """Downloads a file, unless it exists already; the write is atomic.
 
-    Of several processes that ask, one downloads and the others wait.
+    Shows a progress bar on a terminal. If several processes ask for the same file, one downloads it and the others
+    wait.
 
     Args:
-        url: of the file.
-        path: where to put it.
+        url: address of the file.
+        path: where to save it.
         hash_prefix: the beginning of its SHA-256, in hexadecimal.
 
     Raises:
-        UserError: no network, another content, or a folder that cannot be written.
+        UserError: there is no network, the content has another hash, or the folder cannot be written.
     """
     if path.is_file():
         return
     if os.environ.get(OFFLINE, "0") not in ("", "0"):
         raise UserError(f"{path}: no such file, and {OFFLINE} forbids to download it from {url}")
-    if str(path).startswith("~"):  # what PyTorch names where there is no home
+    if str(path).startswith("~"):  # PyTorch leaves "~" in the path if there is no home folder
         raise UserError(f"{path}: there is no home folder to download {url} to; set TORCH_HOME or HOME")
     make_folder(path.parent, path)
     try:
@@ -49,9 +50,9 @@ def download(url: str, path: Path, hash_prefix: str) -> None:
         finally:
             if lock:
                 lock.release()
-    except RuntimeError:  # of another hash
+    except RuntimeError:  # the hash differs
         raise UserError(f"{url}: gave another file than expected (SHA-256 {hash_prefix}...); try again") from None
-    except OSError as error:  # URLError among them
+    except OSError as error:  # includes URLError
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url}: cannot be downloaded ({reason}); put it there by hand as {path}") from None
 

@@ -1,4 +1,4 @@
-"""Device, versions and code revision."""
+"""The device, the versions of packages and the revision of the code."""
 
 import logging
 import os
@@ -26,9 +26,9 @@ PACKAGES = ("kpac", "torch", "torchvision", "numpy", "opencv-python-headless", "
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name: "cpu", "cuda", "cuda:1", "mps", or "auto" for a CUDA device when there is one.
+    """Returns the device for a name: "cpu", "cuda", "cuda:1", "mps", or "auto" for a CUDA device if there is one.
 
-    Warns where "auto" takes the CPU although the machine has an NVIDIA driver.
+    Warns if "auto" falls back to the CPU although the machine has an NVIDIA driver.
 
     Raises:
         UserError: no such name, or PyTorch cannot use the device.
@@ -63,10 +63,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def check_usable(device: torch.device) -> None:
-    """Starts CUDA on a device.
+    """Initializes CUDA on a device, to check that it can be used.
 
     Raises:
-        UserError: it cannot be used, for instance since other programs have all of its memory.
+        UserError: the device cannot be used, for instance because other programs hold all of its memory.
     """
     problem = _cuda_problem(device) if device.type == "cuda" else None
     if problem:
@@ -75,7 +75,7 @@ def check_usable(device: torch.device) -> None:
 
 @contextmanager
 def out_of_memory_explained(device: torch.device) -> Iterator[None]:
-    """Inside, a training that finds no memory ends with a UserError that says who has it, and what to do."""
+    """Context that turns out-of-memory errors into a UserError that says what holds the memory and what to do."""
     try:
         yield
     except (RuntimeError, MemoryError, OutOfMemory) as error:
@@ -87,7 +87,7 @@ def out_of_memory_explained(device: torch.device) -> Iterator[None]:
             ours = torch.cuda.memory_reserved(device)
             gib = [amount / 2**30 for amount in (total, ours, total - free - ours)]
             use = f" ({gib[0]:.1f} GiB in all, {gib[1]:.1f} taken by this run, {gib[2]:.1f} by others)"
-        if isinstance(error, OutOfMemory):  # in a validation: whole images, whatever the crops are
+        if isinstance(error, OutOfMemory):  # in validation, which takes whole images: smaller crops would not help
             raise UserError(f"validation: {error.what}{use}; cut the images of the val split into parts") from None
         raise UserError(
             f"{device_name(device)}: out of memory{use}; raise train.accumulate, or lower train.batch_size or data.crop"
@@ -95,7 +95,7 @@ def out_of_memory_explained(device: torch.device) -> Iterator[None]:
 
 
 def _cuda_problem(device: torch.device | None = None) -> str | None:
-    """Why CUDA does not start, in PyTorch's words; None where it does."""
+    """PyTorch's error message if CUDA cannot be initialized; None if it can."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -106,13 +106,13 @@ def _cuda_problem(device: torch.device | None = None) -> str | None:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use, divided by the ranks that torchrun started on this machine."""
+    """Number of CPU cores that this process may use, divided by torchrun's ranks on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def device_name(device: torch.device) -> str:
-    """The device in words, such as the GPU's product name or the number of CPU threads."""
+    """Describes a device: the GPU's product name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -120,7 +120,7 @@ def device_name(device: torch.device) -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Versions of the packages, and the revision of the code: {"python", "packages", "git"}."""
+    """Versions of Python and of packages, and the revision of the code: {"python", "packages", "git"}."""
     return {
         "python": platform.python_version(),
         "packages": {**{name: _version(name) for name in PACKAGES}, "torch": torch.__version__},
@@ -129,9 +129,9 @@ def describe() -> dict[str, Any]:
 
 
 def report() -> dict[str, str | None]:
-    """What a bug report needs, line by line: system, Python, packages, devices, code revision, this package's folder.
+    """The lines of a bug report: system, Python, packages, devices, code revision, this package's folder.
 
-    A package that is not installed has the value None.
+    The value is None for a package that is not installed.
     """
     git = _git_revision()
     revision = git["revision"] + (" with local changes" if git["dirty"] else "") if git else None
@@ -149,7 +149,7 @@ def report() -> dict[str, str | None]:
 
 
 def _processor() -> str:
-    """The processor's product name, where Linux tells it."""
+    """The processor's product name; on Linux from /proc/cpuinfo."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -170,7 +170,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> dict[str, Any] | None:
-    """The commit that this code comes from, and whether tracked files differ from it; None outside of a checkout."""
+    """The commit of this code, and whether tracked files differ from it; None outside of a git checkout."""
     folder = Path(__file__).parent
     try:
         _git(

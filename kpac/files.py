@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes, JSON, folders and paths."""
 
 import errno
 import hashlib
@@ -16,20 +16,20 @@ from kpac.errors import UserError
 
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 LONGEST_NAME = 255  # bytes of a file's name, on most file systems
-NAMED = ("Infinity", "-Infinity", "NaN")  # as strings in our JSON, which has no such numbers
+NAMED = ("Infinity", "-Infinity", "NaN")  # written as strings, since JSON has no such numbers
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and moves it into place at the end.
+    """Atomic write: yields a temporary path beside `path`, and moves it into place at the end.
 
-    A reader sees the old file or the new one, whole. When the body fails or is interrupted, nothing is left behind and
-    an earlier file stays.
+    Readers see either the old file or the complete new one. If the body fails or is interrupted, the temporary file is
+    removed and an existing file is kept.
 
     Args:
-        path: the file to make; its folder is made when needed.
+        path: the file to write; its folder is created if needed.
 
     Raises:
         UserError: the folder or the file cannot be written, or the disk is full.
@@ -50,11 +50,12 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def flush(descriptor: int, folder: Path) -> None:
-    """Makes a file, or the entries of a folder, last through a power failure, where the file system can.
+    """Flushes a file, or a folder's entries, to disk (fsync), if the file system supports it.
 
     Args:
-        descriptor: of it, open.
-        folder: it, or the one it is in, for a notice, once a folder, that the file system cannot.
+        descriptor: open descriptor of the file or folder.
+        folder: the folder itself, or the one that holds the file. If its file system does not support fsync, that is
+            logged once per folder.
 
     Raises:
         OSError: the disk is full or broken.
@@ -73,7 +74,7 @@ def _say_once(text: str) -> None:
 
 
 def _partial(path: Path) -> Path:
-    """The file to write to before it becomes `path`. A name has room for 255 bytes; a long one is shortened."""
+    """The temporary file to write before it is renamed to `path`; long names are shortened to 255 bytes."""
     ending = f".{os.getpid()}.partial{path.suffix}"
     if len(os.fsencode(f".{path.stem}{ending}")) <= LONGEST_NAME:
         return path.with_name(f".{path.stem}{ending}")
@@ -83,7 +84,7 @@ def _partial(path: Path) -> Path:
 
 
 def from_home(path: str | Path) -> Path:
-    """A path with a leading "~" replaced by the user's home, as shells do; unchanged where there is no such home."""
+    """Expands a leading "~" to the user's home, as shells do; returns the path unchanged if there is no such home."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -91,11 +92,11 @@ def from_home(path: str | Path) -> Path:
 
 
 def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:
-    """Makes a folder, and those that it lies in, unless it is there.
+    """Creates a folder and its parents, if missing.
 
     Args:
-        folder: to make.
-        wanted: what the message names, such as the file to write there; by default the folder.
+        folder: the folder to create.
+        wanted: the path that an error message names, such as the file to write there; by default the folder.
 
     Raises:
         UserError: a file is in the way, or the folder cannot be written.
@@ -114,27 +115,27 @@ def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:
 
 
 def short_path(path: str | Path) -> str:
-    """A path as people read it: from the working directory on, where it lies inside."""
+    """A path for messages: relative to the working directory if it lies inside."""
     path, here = Path(path), Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes readable JSON, whole; see `whole_file` and `dump_json`."""
+    """Writes indented JSON atomically; see `whole_file` and `dump_json`."""
     with whole_file(path) as partial:
         partial.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
-    """JSON that any parser takes: the numbers that it has not are the strings of `NAMED`.
+    """Strict JSON: NaN and infinities become the strings of `NAMED`.
 
-    `float` reads them back.
+    `float` converts the strings back.
     """
     return json.dumps(_named(value), indent=indent, ensure_ascii=False, default=str, allow_nan=False)
 
 
 def _named(value: Any) -> Any:
-    """The same with strings for the numbers that JSON has not."""
+    """The same value, with strings for NaN and infinities."""
     if isinstance(value, dict):
         return {key: _named(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Memory that a program can take now, within the limits of a container."""
+"""Available and peak memory, within the limits of a container."""
 
 import os
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def available_bytes() -> int:
-    """Bytes that can be allocated now: the machine's, or what the container still allows if that is less."""
+    """Bytes that can be allocated now: the machine's free memory, or the container's remaining limit if smaller."""
     try:
-        import psutil  # which needs the module resource on Linux
+        import psutil  # imported late: on Linux it needs the module resource
 
         free = psutil.virtual_memory().available
     except ImportError:
@@ -17,7 +17,7 @@ def available_bytes() -> int:
 
 
 def peak_bytes_held() -> int:
-    """The most memory that this process has held so far; what it holds now where the system keeps no such record."""
+    """Peak memory of this process so far, in bytes; the current memory where the system does not record the peak."""
     try:
         import resource  # not on Windows
     except ImportError:
@@ -30,19 +30,19 @@ def peak_bytes_held() -> int:
 
 def is_exhausted(error: BaseException) -> bool:
     """Whether an error says that memory could not be allocated, on a CPU or a GPU."""
-    # PyTorch's CPU allocator has no exception of its own; this module does not wait for PyTorch.
+    # PyTorch's CPU allocator has no exception class of its own. Compared by name, to avoid importing PyTorch.
     of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
     return of_torch or isinstance(error, MemoryError)
 
 
 def _container_bytes() -> list[int]:
-    """What the control group of this process (cgroup v2) still allows, if it has a limit."""
+    """Remaining bytes under the memory limit of this process's control group (cgroup v2), if it has one."""
     folder = Path("/sys/fs/cgroup")
     try:
         folder = folder / Path("/proc/self/cgroup").read_text().split("::", 1)[1].splitlines()[0].lstrip("/")
-        limit = int((folder / "memory.max").read_text())  # "max" where there is none
+        limit = int((folder / "memory.max").read_text())  # "max" if there is no limit
         used = int((folder / "memory.current").read_text())
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError, IndexError):
         return []
-    return [limit - used + int(statistics.get("inactive_file", 0))]  # cached files give way
+    return [limit - used + int(statistics.get("inactive_file", 0))]  # cached files can be evicted
