@@ -1,6 +1,6 @@
-"""Training checkpoints: everything that a run needs to continue to the same bits.
+"""Training checkpoints: everything that a run needs to resume bit-identically.
 
-The file is a `torch.save` archive, followed by a line with its SHA-256; `torch.load` alone reads it.
+The file is a `torch.save` archive, followed by a line with its SHA-256. Plain `torch.load` reads it, too.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from kpac.files import flush, whole_file
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the state
+FORMAT = 1  # version of the state dictionary
 SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
 SEAL_BYTES = len("\nsha256 \n") + 64
 
 
 class Checkpoints:
-    """The training checkpoints of one run, `iteration_0005000.pt` in a folder: the last few, and the best one.
+    """The training checkpoints of one run, named like `iteration_0005000.pt`: the newest few, and the best one.
 
     Args:
-        folder: made when needed.
-        keep: number of the newest checkpoints that stay.
+        folder: holds the checkpoints; created when needed.
+        keep: number of newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int):
@@ -40,14 +40,14 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, state: dict[str, Any], best: int | None = None) -> Path:
-        """Writes a checkpoint, whole or not at all, then removes those that are neither new nor the best.
+        """Writes a checkpoint atomically, then removes those that are neither among the newest nor the best.
 
         Args:
-            state: of tensors, numbers, strings and containers of these; "iteration" names the file.
+            state: tensors, numbers, strings and containers of these; its "iteration" names the file.
             best: iteration of the checkpoint to keep besides the newest.
 
         Raises:
-            UserError: the file cannot be written; the earlier checkpoints are as they were, and the message says so.
+            UserError: the file cannot be written. The earlier checkpoints are unchanged, and the message says so.
         """
         path = self._path(state["iteration"])
         buffer = io.BytesIO()
@@ -70,10 +70,10 @@ class Checkpoints:
         return path
 
     def newest(self) -> dict[str, Any]:
-        """The state of the newest checkpoint that is whole; those that are not are named in a warning.
+        """State of the newest intact checkpoint; a warning names newer ones that are damaged.
 
         Raises:
-            UserError: there is no checkpoint, or none is whole.
+            UserError: there is no checkpoint, or all are damaged.
         """
         problem = None
         for iteration in reversed(self._iterations()):
@@ -91,7 +91,7 @@ class Checkpoints:
         )
 
     def newest_path(self) -> Path | None:
-        """The file of the newest checkpoint, whole or not; None when there is none."""
+        """File of the newest checkpoint, intact or not; None when there is none."""
         iterations = self._iterations()
         return self._path(iterations[-1]) if iterations else None
 
@@ -109,10 +109,10 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, its tensors on the CPU. Nothing in the file is executed.
+    """Reads the state from a checkpoint, with tensors on the CPU. No code in the file is executed.
 
     Raises:
-        UserError: damaged, cut short, foreign, or of a later version.
+        UserError: the file is damaged, truncated, not a checkpoint of kpac, or of a later version.
     """
     try:
         content = path.read_bytes()
@@ -140,10 +140,10 @@ def resume_command(folder: Path) -> str:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a renaming last through a power failure, where the system can flush folders."""
+    """Flushes a folder to disk, so that a rename survives a power failure; does nothing where this is not supported."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders
+    except PermissionError:  # Windows cannot open folders
         return
     try:
         flush(descriptor, folder)

@@ -12,17 +12,17 @@ from kpac.cpu import accelerate
 from kpac.data.batches import Batch, PackedBatch
 from kpac.errors import UserError
 
-SIZES = 64  # crop sizes that a training may compile
+SIZES = 64  # limit on the number of crop sizes compiled in one run
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 class Compute:
-    """The choices of `train.compute`, made for one device.
+    """Settings of `train.compute`, resolved for one device.
 
     Args:
-        config: a value of null, or "auto", follows the device.
+        config: the section; null or "auto" means the default of the device.
         device: where the network trains.
     """
 
@@ -49,10 +49,10 @@ class Compute:
             deterministic.fill_uninitialized_memory = False  # no kernel of ours reads such memory
 
     def check_losses(self, names: Iterable[str]) -> None:
-        """Refuses a loss without a deterministic gradient where only such are wanted.
+        """Refuses losses without a deterministic gradient if `deterministic` is set.
 
         Raises:
-            UserError: the perceptual loss; on a GPU, VGG's max-pooling adds its gradients in no fixed order.
+            UserError: the perceptual loss on a GPU: VGG's max-pooling adds its gradients in no fixed order.
         """
         if self.deterministic and self.device.type == "cuda" and "perceptual" in names:
             raise UserError(
@@ -61,7 +61,7 @@ class Compute:
             )
 
     def describe(self) -> dict[str, object]:
-        """The choices, for run.json."""
+        """The resolved settings, for run.json."""
         return {
             "precision": str(self.dtype).removeprefix("torch."),
             "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
@@ -76,7 +76,7 @@ class Compute:
         }
 
     def place(self, model: Model) -> Model:
-        """The model on the device, in the chosen memory layout, with the same parameters."""
+        """Moves the model to the device and, if so configured, accelerates it for the CPU; parameters are shared."""
         model = self.move(model)
         return accelerate(model, training=True) if self.accelerated else model
 
@@ -85,10 +85,10 @@ class Compute:
         return module.to(self.device).to(memory_format=self.memory_format)
 
     def compile(self, model: nn.Module) -> nn.Module:
-        """A network to call in training steps in place of the model; the parameters are the model's own.
+        """Compiles the model for training steps; the result shares the model's parameters.
 
-        Each crop size is compiled for itself: after a second size, PyTorch would go over to code for any size, which is
-        slower, and after the eighth to no compilation at all.
+        Each crop size is compiled separately. By default PyTorch would switch to slower code for dynamic sizes at the
+        second size, and would stop compiling after the eighth.
         """
         if not self.compiled:
             return model
@@ -97,19 +97,19 @@ class Compute:
         if not self.cuda_graphs:
             return cast(nn.Module, torch.compile(model, dynamic=False))
         for parameter in model.parameters():
-            # A graph's outputs are overwritten by its next replay. A gradient that is there already is added to, and
-            # stays in memory of its own; one that is not would be the graph's output itself.
+            # A CUDA graph overwrites its outputs at the next replay. A missing gradient would become such an output;
+            # an existing one is accumulated into, in memory outside the graph.
             parameter.grad = torch.zeros_like(parameter)
         return _NewGraphStep(cast(nn.Module, torch.compile(model, dynamic=False, mode="reduce-overhead")))
 
     def batches(self, loader: Iterable[PackedBatch]) -> Iterator[Batch]:
-        """Each batch, on the device.
+        """Yields each batch on the device.
 
-        From pinned memory, a stream of its own copies and unpacks it while the last step still computes.
+        With pinned memory, a separate CUDA stream copies and unpacks the next batch while the last step still runs.
         """
         stream = torch.cuda.Stream(self.device) if self.pinned else None
         for packed in loader:
-            with torch.cuda.stream(stream):  # a stream of None is the current one
+            with torch.cuda.stream(stream):  # None means the current stream
                 batch = packed.unpack(self.device, self.memory_format)
             if stream:
                 current = torch.cuda.current_stream(self.device)
@@ -119,24 +119,25 @@ class Compute:
             yield batch
 
     def autocast(self) -> torch.autocast:
-        """Inside, convolutions compute in the chosen precision."""
+        """Context in which convolutions use the chosen precision."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds a loss's gradients to the parameters'.
+        """Backpropagates a loss, adding to the gradients of the parameters.
 
-        Where the loss is not finite, every gradient becomes NaN: averaged over ranks, it tells all of them.
+        A loss that is not finite makes every gradient NaN. Averaging over ranks then spreads the NaN to all ranks, so
+        that all of them skip the step.
         """
         self.scaler.scale(loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)).backward()
 
     def update(self, optimizer: torch.optim.Optimizer, longest: float) -> Tensor:
-        """Clips the gradient and makes the optimizer's step, unless the gradient is not finite; clears the gradient.
+        """Clips the gradient, makes the optimizer's step unless the gradient is not finite, and clears the gradient.
 
-        With a fused optimizer, or with a scaler and one, the device decides and the host does not wait.
+        With a fused optimizer the device itself skips the step, so the host does not synchronise.
 
         Args:
             optimizer: its parameters hold the gradients.
-            longest: norm that longer gradients are scaled down to.
+            longest: maximum norm of the gradient; longer gradients are scaled down to it.
 
         Returns:
             (), the gradient's norm before clipping; not finite if the step was skipped.
@@ -148,7 +149,7 @@ class Compute:
             self.scaler.step(optimizer)
             self.scaler.update()
         elif self.fused:
-            # What GradScaler does for fused optimizers: these attributes are PyTorch's way to tell the kernel.
+            # As GradScaler does: a fused optimizer reads these attributes, and skips the step if found_inf is 1.
             told: Any = optimizer
             told.grad_scale, told.found_inf = None, (~norm.isfinite()).float()
             optimizer.step()
@@ -160,7 +161,7 @@ class Compute:
 
 
 class _NewGraphStep(nn.Module):
-    """Tells PyTorch before each pass that the outputs of the pass before may be overwritten."""
+    """Marks each forward pass as a new CUDA-graph step: outputs of the last one may be overwritten."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Data of a run: the stream of training crops, the validation scenes, and a fingerprint of both."""
+"""Data of a run: batches of training crops, the validation scenes, and a fingerprint of both."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ CPU_WORKERS = 2
 
 
 class TrainingData:
-    """The training and the validation split of a configuration, decoded and checked.
+    """The training and validation splits of a configuration, decoded and checked.
 
     Args:
-        config: resolved.
-        ranks: this rank, and the way to the others.
-        views: that the network reads.
+        config: resolved configuration.
+        ranks: this rank, and communication with the others.
+        views: views that the network reads.
 
     Raises:
         UserError: a split is missing or empty, an image cannot be used or is smaller than the largest crop, a batch
-            does not divide among the ranks, a validation image is too small to be scored.
+            size is not divisible by the number of ranks, or a validation image is too small to be scored.
     """
 
     def __init__(self, config: Config, ranks: Ranks, views: Sequence[str]):
@@ -71,12 +71,12 @@ class TrainingData:
         return stage_of(self.stages, iteration - 1)
 
     def batches(self, done: int, position: int, pinned: bool) -> Batches:
-        """This rank's share of the batches after an iteration; its workers start now, and end with its context.
+        """This rank's share of the remaining batches. Starts the data workers; they end with the returned context.
 
         Args:
-            done: iterations done.
-            position: crops of the stream used by them.
-            pinned: places batches in memory that a GPU copies from quickly.
+            done: number of finished iterations.
+            position: number of crops that they used.
+            pinned: puts batches in pinned memory, from which a GPU copies faster.
         """
         return training_loader(
             self.crops,
@@ -90,17 +90,17 @@ class TrainingData:
         )
 
     def scenes_of(self, start: int, size: int) -> str:
-        """Names of the scenes of a batch, for a message; see `kpac.data.batches.Batch`."""
+        """Names of the scenes in a batch, for error messages; see `kpac.data.batches.Batch`."""
         names = sorted({self.crops.scene(position).name for position in range(start, start + size)})
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         return ", ".join(names[:8]) + more
 
 
 def describe_scenes(scenes: Sequence[SceneFiles]) -> dict[str, Any]:
-    """Number of scenes, and a hash of their names and of their files' names and sizes.
+    """Number of scenes, and a hash of their names and of the names and sizes of their files.
 
-    It does not depend on where the data set lies, and reads no image: a file of the same size with other pixels goes
-    unnoticed.
+    The hash does not depend on the location of the data set. It reads no pixels, so it does not notice an image that is
+    replaced by another of the same file size.
     """
     digest = hashlib.sha256()
     for files in scenes:
@@ -113,7 +113,7 @@ def describe_scenes(scenes: Sequence[SceneFiles]) -> dict[str, Any]:
 
 
 def default_workers(device: torch.device, cores: int) -> int:
-    """Data workers for one rank with so many cores; steps on a CPU take the cores themselves, and much longer."""
+    """Number of data workers for one rank; few on a CPU, where training steps are slow and need the cores."""
     return max(1, min(MOST_WORKERS, cores - 1)) if device.type == "cuda" else CPU_WORKERS
 
 

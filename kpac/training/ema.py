@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """Weights averaged over the iterations, the latest ones most (Polyak averaging with forgetting).
+    """Exponential moving average of a model's parameters, kept on the model's device.
 
-    It starts at the model's weights. Buffers, such as a batch normalisation's, stay the model's own.
+    It starts at the model's weights. Buffers, such as those of batch normalisation, are not averaged.
 
     Args:
-        model: whose parameters to average, on its device.
+        model: its parameters are averaged.
         decay: share of the old average that an update keeps, in (0, 1).
     """
 
@@ -29,7 +29,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
+        """Context in which the model has the averaged weights."""
         own = {name: value.data for name, value in model.named_parameters()}
         try:
             for name, value in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Steps whose gradient is not finite: counted on the device, and the end of a run that has too many in a row."""
+"""Counts, on the device, the steps skipped for a gradient that is not finite."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Skipped:
-    """How many steps were skipped.
+    """Numbers of skipped steps.
 
     Args:
-        streak: in a row until now; 0 after a good step.
-        longest: the longest row.
-        total: altogether.
-        latest: iteration of the last one, 0 for none.
-        start: position in the stream of that step's first crop.
+        streak: consecutive skipped steps up to now; 0 after a good step.
+        longest: the longest such streak.
+        total: all skipped steps.
+        latest: iteration of the last skipped step, 0 for none.
+        start: position in the training data of that step's first crop.
     """
 
     streak: int
@@ -26,7 +26,7 @@ class Skipped:
 
 
 class DivergenceGuard:
-    """Counts skipped steps where they happen; nothing waits for the device until `read`.
+    """Counts skipped steps on the device; only `read` synchronises.
 
     Args:
         device: where the gradients are.
@@ -37,16 +37,16 @@ class DivergenceGuard:
         self._streak, self._longest, self._total, self._latest, self._start = zeros
 
     def resume(self, total: int) -> None:
-        """Continues the count of a checkpoint."""
+        """Sets the total to that of a checkpoint."""
         self._total.fill_(total)
 
     def count(self, finite: Tensor, iteration: int, start: int) -> None:
-        """Takes note of one step.
+        """Records one step.
 
         Args:
-            finite: (), whether the step was made.
-            iteration: of the step, from 1.
-            start: position in the stream of its first crop.
+            finite: (), False if the step was skipped.
+            iteration: number of the step, from 1.
+            start: position in the training data of its first crop.
         """
         self._streak = torch.where(finite, 0, self._streak + 1)
         self._longest = torch.maximum(self._longest, self._streak)
@@ -55,5 +55,5 @@ class DivergenceGuard:
         self._start = torch.where(finite, self._start, start)
 
     def read(self) -> Skipped:
-        """The counts so far; waits for the device."""
+        """The counts so far; synchronises with the device."""
         return Skipped(*torch.stack((self._streak, self._longest, self._total, self._latest, self._start)).tolist())

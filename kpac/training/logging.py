@@ -24,7 +24,7 @@ from kpac.models.health import DEAD_BELOW, BlockHealth
 
 @contextmanager
 def open_log(config: Config, ranks: Ranks, start: int, facts: dict[str, Any]) -> Iterator["RunLog | NoLog"]:
-    """A `RunLog` on rank 0, and one that writes nothing on the other ranks."""
+    """Opens a `RunLog` on rank 0, and a `NoLog` on all other ranks."""
     if not ranks.is_first:
         yield NoLog()
         return
@@ -39,9 +39,9 @@ class RunLog:
     """Writes one run's numbers and pictures into its folder.
 
     Args:
-        config: of the run; its folder exists.
-        start: iterations done. Lines that an interrupted run has logged for later ones are dropped.
-        facts: for run.json, such as the device and the data.
+        config: configuration of the run, whose folder exists.
+        start: number of finished iterations. Lines of an interrupted run about later iterations are removed.
+        facts: content of run.json, such as the device and the data.
     """
 
     def __init__(self, config: Config, start: int, facts: dict[str, Any]):
@@ -62,12 +62,12 @@ class RunLog:
         self._bar.update()
 
     def steps(self, iteration: int, values: dict[str, float], batch_size: int) -> None:
-        """Records means over the steps since the last line; shows them in the bar on a terminal, else as a line.
+        """Records means over the steps since the last report; shows them in the bar on a terminal, else as a line.
 
         Args:
-            iteration: steps done.
+            iteration: number of finished steps.
             values: from `kpac.training.meter.Meter`, "learning_rate", and "gpu_memory_gb" on a GPU.
-            batch_size: of the steps to come, for the remaining time.
+            batch_size: crops per step from now on, to estimate the remaining time.
         """
         self._record("train", iteration, values)
         text = (
@@ -93,7 +93,7 @@ class RunLog:
             self._events.add_image(name, picture, iteration)
 
     def blocks(self, iteration: int, blocks: Sequence[BlockHealth]) -> None:
-        """Records the health of each block, and names those that contribute nothing."""
+        """Records the health of each block, and warns of blocks that contribute nothing."""
         if not blocks:
             return
         numbers = {f"{n}/{name}": value for n, b in enumerate(blocks, 1) for name, value in b.numbers().items()}
@@ -136,7 +136,7 @@ class RunLog:
 
 
 class NoLog:
-    """A `RunLog` that writes nothing, for the ranks but the first."""
+    """Stands in for `RunLog` on all ranks but rank 0; writes nothing."""
 
     def advance(self) -> None: ...
 
@@ -157,7 +157,7 @@ def require_wandb() -> None:
     """Checks that the optional package wandb is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not installed.
     """
     if importlib.util.find_spec("wandb") is None:
         raise UserError("train.wandb: the package wandb is not installed; pip install 'kpac[wandb]', or remove the key")
@@ -173,7 +173,7 @@ def _open_wandb(config: Config) -> Any:
 
 
 def _write_run(path: Path, start: int, facts: dict[str, Any]) -> None:
-    """Writes run.json: the facts of the start, and those of each resumption under "resumed"."""
+    """Writes run.json: facts about the first start, and about each resumption under "resumed"."""
     now = {**facts, **describe()}
     if start:
         try:
@@ -187,7 +187,7 @@ def _write_run(path: Path, start: int, facts: dict[str, Any]) -> None:
 
 
 def _drop_after(metrics: Path, iteration: int) -> None:
-    """Removes the lines of later iterations, and one that was cut short."""
+    """Removes the lines of later iterations, and a truncated last line."""
     kept = []
     for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
         try:

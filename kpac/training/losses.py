@@ -27,7 +27,7 @@ class CharbonnierLoss(nn.Module):
 
 
 class SSIMLoss(nn.Module):
-    """One minus the mean structural similarity, with the 7x7 window that the field evaluates with.
+    """One minus the mean structural similarity, with the usual 7x7 window of evaluations.
 
     Shape: (N, 3, H, W) in [0, 1], twice, H and W at least 7 -> ().
     """
@@ -39,7 +39,7 @@ class SSIMLoss(nn.Module):
 class FrequencyLoss(nn.Module):
     """L1 between the 2-D Fourier transforms, over real and imaginary parts (MIMO-UNet, Cho et al., arXiv 2108.05054).
 
-    The transform is not normalised, so values are large: MIMO-UNet weighs this term by 0.1.
+    The transform is not normalised, so values are large; MIMO-UNet gives this term the weight 0.1.
 
     Shape: (N, 3, H, W), twice -> ().
     """
@@ -59,10 +59,10 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
 
 
 def check_losses(names: Iterable[str]) -> None:
-    """Refuses names of losses that there are not.
+    """Refuses unknown names of losses.
 
     Raises:
-        UserError: such a name; the nearest one is given.
+        UserError: an unknown name; the message suggests the nearest one.
     """
     for name in names:
         if name not in LOSSES:
@@ -74,13 +74,13 @@ class WeightedLoss(nn.Module):
 
     Args:
         weights: loss name -> weight.
-        perceptual_weights: VGG-19's file, for the perceptual loss; None looks where torchvision keeps its own.
+        perceptual_weights: file of VGG-19's weights for the perceptual loss; None uses torchvision's cache.
         perceptual_dtype: number format of VGG-19's convolutions; everything else is float32.
 
-    Shape: (N, 3, H, W) in [0, 1], twice -> (), and each term before weighting, detached, for the log.
+    Shape: (N, 3, H, W) in [0, 1], twice -> (); also returns each term before weighting, detached, for the log.
 
     Raises:
-        UserError: an unknown loss (the nearest name is given), or no weights for the perceptual one.
+        UserError: an unknown loss (the message suggests the nearest name), or no weights for the perceptual loss.
     """
 
     def __init__(

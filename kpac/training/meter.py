@@ -1,4 +1,4 @@
-"""Means of losses and other values over the steps between two log lines, and their speed."""
+"""Means of losses and other values over the steps between two log lines, and the training speed."""
 
 import time
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from kpac.distributed import Ranks
 
 
 class Meter:
-    """Sums values on the device, without synchronising; only `take` and `state_dict` wait for it.
+    """Sums values on the device; only `take` and `state_dict` synchronise with it.
 
     Args:
-        ranks: this rank, and the way to the others.
+        ranks: this rank, and communication with the others.
     """
 
     def __init__(self, ranks: Ranks):
@@ -37,7 +37,7 @@ class Meter:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves the time inside out of the speed: validations and checkpoints are no steps."""
+        """Excludes the time inside from the speed, for validations and checkpoints."""
         start = time.perf_counter()
         yield
         self.paused += time.perf_counter() - start
@@ -46,9 +46,9 @@ class Meter:
         """Adds one step's values.
 
         Args:
-            values: name -> (), on the device; nothing of a skipped step counts.
-            finite: (), whether the step was made.
-            images: crops of the step, over all ranks.
+            values: name -> (), on the device; values of a skipped step are ignored.
+            finite: (), False if the step was skipped.
+            images: number of crops in the step, over all ranks.
         """
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + torch.where(finite, value.detach(), 0.0)
@@ -56,27 +56,27 @@ class Meter:
         self.images += images
 
     def take(self) -> dict[str, float]:
-        """The means over steps and ranks, then "images_per_second" and "data_wait" (0 to 1); starts anew.
+        """Returns the means over steps and ranks, "images_per_second" and "data_wait" (0 to 1), and resets all sums.
 
-        The means are NaN where every step was skipped.
+        The means are NaN if every step was skipped. Collective: call it on every rank.
         """
         state = self.state_dict()
         good = state.pop("good").item()
         means = {name: total.item() / good if good else float("nan") for name, total in state.items()}
-        seconds = time.perf_counter() - self.started - self.paused  # the device has caught up
+        seconds = time.perf_counter() - self.started - self.paused  # `item` above has synchronised the device
         means |= {"images_per_second": self.images / seconds, "data_wait": self.waited / seconds}
         self.sums, self.good = {}, torch.zeros_like(self.good)
         self._start_clocks()
         return means
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The sums so far, as means over ranks, and "good", the number of steps that were made."""
+        """The sums so far, averaged over ranks, and "good", the number of steps not skipped. Collective."""
         names = [*self.sums]
         values = self.ranks.mean(torch.stack([*self.sums.values(), self.good]))
         return dict(zip([*names, "good"], values.cpu(), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continues from what `state_dict` returned: the next line is the one of an uninterrupted run."""
+        """Loads what `state_dict` returned, so that the next log line equals that of an uninterrupted run."""
         state = {name: value.to(self.ranks.device) for name, value in state.items()}
         self.good = state.pop("good")
         self.sums = state

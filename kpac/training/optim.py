@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate's schedule."""
+"""The optimizer and the learning-rate schedule."""
 
 import math
 from bisect import bisect_right
@@ -16,12 +16,12 @@ from kpac.errors import UserError
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = False) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba, arXiv 1412.6980) or AdamW (Loshchilov and Hutter, arXiv 1711.05101).
+    """Makes Adam (Kingma and Ba, arXiv 1412.6980) or AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
     Args:
         model: all its parameters are optimised.
-        config: which one, its rates, and the groups of parameters with rates of their own.
-        fused: makes a step one kernel.
+        config: the optimizer, its learning rate, and parameter groups with settings of their own.
+        fused: computes a step in one fused kernel.
 
     Raises:
         UserError: a group matches no parameter, or one that another group matches too.
@@ -34,7 +34,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = Fals
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """The groups of a configuration, as `torch.optim` takes them: first the parameters that no group matches.
+    """Parameter groups for `torch.optim`: first the parameters that match no configured group, then each group.
 
     Raises:
         UserError: a group matches no parameter, or one that another group matches too.
@@ -72,21 +72,21 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 @torch.no_grad()
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Continues from what `state_dict` returned, with the rates that the optimizer was made with.
+    """Loads an optimizer's state, but keeps the learning rates that the optimizer was made with.
 
-    A checkpoint keeps the memory layout of the moments. Where that of the parameters is another one now, since the
-    device or `channels_last` changed, the moments have to follow: fused kernels pair values by their place in memory.
-    Moments find their parameters by name, so that the groups may have changed, too.
+    Moments are converted to the memory layout of their parameters, which may have changed with the device or
+    `channels_last`: fused kernels pair values by their position in memory. Moments are matched to parameters by name,
+    so the parameter groups may have changed, too.
     """
     groups = optimizer.state_dict()["param_groups"]
     moments = state["state"]
-    if saved := _names(state["param_groups"]):  # absent in checkpoints from before there were groups
+    if saved := _names(state["param_groups"]):  # older checkpoints have no names
         by_name = {saved[index]: values for index, values in moments.items()}
         moments = {index: by_name[name] for index, name in enumerate(_names(groups)) if name in by_name}
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            if value.dim() and value.shape == parameter.shape:  # the count of steps has no dimensions
+            if value.dim() and value.shape == parameter.shape:  # the step count is a scalar
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
@@ -95,7 +95,7 @@ def _names(groups: list[dict[str, Any]]) -> list[str]:
 
 
 def load_schedule(schedule: LambdaLR, state: dict[str, Any]) -> None:
-    """Continues from what `state_dict` returned, with the shape and the rates that the schedule was made with."""
+    """Loads a schedule's position, but keeps the shape and the rates that the schedule was made with."""
     schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs})
     for group, rate, factor in zip(
         schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
@@ -104,14 +104,14 @@ def load_schedule(schedule: LambdaLR, state: dict[str, Any]) -> None:
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, iterations: int) -> LambdaLR:
-    """A schedule to step once an iteration; see `rate_factor`."""
+    """Learning-rate schedule, to be stepped once per iteration; see `rate_factor`."""
     return LambdaLR(optimizer, rate_factor(config, iterations))
 
 
 def rate_factor(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
-    """The learning rate at an iteration, counted from 0, as a fraction of the configured one.
+    """Function from an iteration, counted from 0, to the learning rate as a fraction of the configured one.
 
-    A function of the iteration alone, so that a resumed run has the rates of an uninterrupted one.
+    It depends on the iteration alone, so a resumed run has the same rates as an uninterrupted one.
     """
     shapes = {"constant": _constant, "step": _step, "cosine": _cosine, "cyclic": _cyclic}
     shape = shapes[config.name](config, iterations)
@@ -152,5 +152,5 @@ def _cyclic(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
 
 
 def _between(first: float, last: float, progress: float) -> float:
-    """From first to last along half a cosine."""
+    """Half-cosine interpolation from `first` to `last`, for a progress of 0 to 1."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

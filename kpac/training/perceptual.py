@@ -10,24 +10,24 @@ from torch import Tensor, nn
 
 from kpac.errors import UserError
 
-LAYERS = 27  # of torchvision's VGG-19: conv4_4 and its ReLU are the last two
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights were trained
+LAYERS = 27  # the first layers of torchvision's VGG-19, up to conv4_4 and its ReLU
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as for torchvision's weights
 
 
 class PerceptualLoss(nn.Module):
     """Mean squared distance between VGG-19's features after conv4_4 (Johnson et al., arXiv 1603.08155).
 
-    The authors of KPAC define such a feature network beside their model, and say neither its distance nor its weight.
-    The features of the target carry no gradient, and the network is never trained.
+    The authors' code of KPAC defines this feature network, but gives neither the distance nor the weight of the loss.
+    The features of the target carry no gradient, and VGG-19 is not trained.
 
     Args:
-        weights: a file with torchvision's VGG-19; None takes torchvision's own copy, which is downloaded once.
-        dtype: number format of VGG's convolutions (autocast); their distance is always computed in float32 or more.
+        weights: a file with torchvision's VGG-19; None uses torchvision's cache, downloading the file once.
+        dtype: number format of VGG's convolutions (autocast); the distance is always computed in float32 or more.
 
     Shape: (N, 3, H, W) in [0, 1], twice, H and W at least 16 -> ().
 
     Raises:
-        UserError: no weights, or a file of something else.
+        UserError: the weights are missing, or the file holds something else.
     """
 
     mean: Tensor
@@ -48,7 +48,7 @@ class PerceptualLoss(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> "PerceptualLoss":
-        """Stays in evaluation mode."""
+        """Keeps the network in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class PerceptualLoss(nn.Module):
         return (self.describe(output) - expected).square().mean()
 
     def describe(self, image: Tensor) -> Tensor:
-        """The features, (N, 3, H, W) -> (N, 512, H / 8, W / 8)."""
+        """Features of images, (N, 3, H, W) -> (N, 512, H / 8, W / 8)."""
         image = (image - self.mean) / self.deviation
         with torch.autocast(image.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             features = self.features(image)

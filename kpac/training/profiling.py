@@ -12,10 +12,10 @@ from kpac.files import whole_file
 
 @contextmanager
 def profiler(folder: Path | None) -> Iterator[Callable[[], None]]:
-    """Records five steps, after the first five, to `trace.json`. Yields a function to call after each step.
+    """Records steps 6 to 10 to `trace.json`. Yields a function to call after each step.
 
     Args:
-        folder: made when needed; None for no trace.
+        folder: gets the trace, created when needed; None for no trace.
     """
     if folder is None:
         yield lambda: None

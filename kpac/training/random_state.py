@@ -1,4 +1,4 @@
-"""States of the random generators of Python, NumPy, PyTorch and CUDA."""
+"""Seeds, saves and restores the random generators of Python, NumPy, PyTorch and CUDA."""
 
 import random
 from typing import Any, cast
@@ -8,7 +8,7 @@ import torch
 
 
 def seed_all(seed: int, rank: int) -> None:
-    """Seeds every generator, differently on each rank, so that dropout and the like differ between ranks."""
+    """Seeds every generator, differently on each rank, so that dropout, for example, differs between ranks."""
     words = np.random.SeedSequence((seed, rank)).generate_state(3).tolist()
     torch.manual_seed(words[0])  # and all CUDA devices
     np.random.seed(words[1])  # noqa: NPY002
@@ -16,7 +16,7 @@ def seed_all(seed: int, rank: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of Python's, NumPy's, PyTorch's and the device's generator, of types that a safe load accepts."""
+    """States of the generators of Python, NumPy, PyTorch and the device, in types that a safe load accepts."""
     algorithm, keys, *rest = cast(tuple, np.random.get_state())  # noqa: NPY002
     return {
         "python": random.getstate(),
@@ -27,7 +27,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restores what `random_state` returned; a state of a CPU run leaves the generator of a GPU as it is."""
+    """Restores what `random_state` returned; the state of a CPU run does not change the generator of a GPU."""
     algorithm, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its earlier content, and resuming."""
+"""The folder of a run: locking it, checking its earlier content, and resuming."""
 
 import os
 import platform
@@ -21,13 +21,13 @@ LAUNCH = ".launch"
 
 
 class RunFolder:
-    """One run's folder, `runs/NAME`, locked by one process at a time; leaving the context releases it.
+    """The folder of one run, `runs/NAME`, locked for one process at a time; leaving the context releases the lock.
 
     Args:
-        config: of the run, resolved.
+        config: resolved configuration of the run.
         overwrite: replaces an earlier run.
         resume: continues an earlier run.
-        allow_changes: continues it with another configuration.
+        allow_changes: continues it even if the configuration or the data changed.
     """
 
     def __init__(self, config: Config, overwrite: bool = False, resume: bool = False, allow_changes: bool = False):
@@ -38,7 +38,7 @@ class RunFolder:
         self.allow_changes = allow_changes
         self.checkpoints = Checkpoints(self.path / "checkpoints", config.train.checkpoint.keep)
         self._lock: BaseFileLock | None = None
-        self._holds = False  # without a lock, too, where the file system has none
+        self._holds = False  # True also without a lock, on a file system that has none
         self._data: dict[str, Any] | None = None  # of the checkpoint
 
     def __enter__(self) -> Self:
@@ -54,12 +54,13 @@ class RunFolder:
         """Checks whether the run can start or resume, without changing anything.
 
         Returns:
-            The checkpoint's state; None for a run from its beginning.
+            The checkpoint's state to resume from; None to start from the beginning.
 
         Raises:
-            UserError: the folder is taken, in use or no run; the run to continue is finished, or differs.
+            UserError: the folder holds another run, is in use, or holds no run to resume; or the run to resume is
+                finished, or has another configuration.
         """
-        if self._is_of_this_launch():  # torchrun has started its processes again
+        if self._is_of_this_launch():  # torchrun has restarted its processes
             self.resume = self.allow_changes = self.checkpoints.newest_path() is not None
             self.overwrite = not self.resume
         elif self.resume and not (self.path / "config.yaml").is_file():
@@ -76,13 +77,13 @@ class RunFolder:
         return state
 
     def prepare(self, data: dict[str, Any]) -> None:
-        """Makes or empties the folder, unless the run continues, and writes the configuration.
+        """Creates or empties the folder, unless the run is resumed, and writes the configuration.
 
         Args:
-            data: facts about it, to compare with those of the checkpoint to continue from.
+            data: facts about the data set, to compare with those in the checkpoint.
 
         Raises:
-            UserError: the folder cannot be written, or was taken meanwhile; the data are not the run's.
+            UserError: the folder cannot be written, another process took it meanwhile, or the data have changed.
         """
         changes = differences(self._data, data) if self._data else []
         if changes and not self.allow_changes:
@@ -121,7 +122,7 @@ class RunFolder:
             raise UserError(f"{self.path}: --overwrite replaces runs only, and this folder holds no config.yaml")
 
     def finish(self) -> None:
-        """The run is complete: a later launch, even one of the same name, does not belong to it."""
+        """Marks the run as complete, so that no later launch resumes it automatically, even one of the same name."""
         (self.path / LAUNCH).unlink(missing_ok=True)
 
     def _is_of_this_launch(self) -> bool:
@@ -154,7 +155,7 @@ class RunFolder:
             )
 
     def _hold(self) -> None:
-        """Takes the folder's lock; the system releases it when this process ends, however it ends."""
+        """Locks the folder; the system releases the lock when this process ends, even if it is killed."""
         if self._holds:
             return
         holder = self.path / HOLDER
@@ -170,14 +171,14 @@ class RunFolder:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is training in a run's folder now; False where the file system has no locks."""
+    """Whether a process is training in a run's folder now; False on a file system without locks."""
     if not (folder / LOCK).is_file():
         return False
     try:
         lock = take_lock(folder / LOCK)
     except Held:
         return True
-    except OSError:  # a folder of somebody else
+    except OSError:  # a folder of another user
         return False
     if lock:
         lock.release()
@@ -188,7 +189,7 @@ def resumed_config(folder: Path, config: Path | None, overrides: list[str]) -> C
     """The configuration to continue a run with.
 
     Args:
-        folder: of the run, wherever it lies now.
+        folder: the run's folder; it may have been moved.
         config: a YAML file; by default the run's own.
         overrides: dotted assignments; see `kpac.config.load_config`.
 
@@ -205,7 +206,7 @@ def resumed_config(folder: Path, config: Path | None, overrides: list[str]) -> C
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], under: str = "") -> list[str]:
-    """Where two configurations differ, as "key old -> new"; where a run lies is no difference."""
+    """Lists the differences of two configurations as "key old -> new"; the run's location is not compared."""
     found = []
     for key in [*old, *(key for key in new if key not in old)]:
         dotted = f"{under}{key}"

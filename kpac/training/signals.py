@@ -1,4 +1,4 @@
-"""Stop requests that all ranks of a training answer after the same step."""
+"""Stop requests by signal, handled by all ranks of a run after the same step."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from kpac.training.checkpoint import resume_command
 
 
 def training_stopped(number: int, iteration: int, folder: Path, saved: bool) -> Stopped:
-    """The exception that ends a training after a signal.
+    """The exception that ends a training run after a signal.
 
     Args:
-        number: of the signal.
-        iteration: steps done.
-        folder: of the run.
+        number: the signal's number.
+        iteration: number of finished steps.
+        folder: folder of the run.
         saved: whether a checkpoint was written after the last step.
     """
     kept = "the run is saved" if saved else "its last steps were skipped and are not saved"
@@ -25,10 +25,10 @@ def training_stopped(number: int, iteration: int, folder: Path, saved: bool) -> 
 
 
 class AgreedStop(StopRequest):
-    """A stop request that every rank learns of at the same step.
+    """A stop request that reaches every rank at the same step.
 
     Args:
-        ranks: this rank, and the way to the others.
+        ranks: this rank, and communication with the others.
     """
 
     def __init__(self, ranks: Ranks):
@@ -42,7 +42,7 @@ class AgreedStop(StopRequest):
             self._pending[0].wait()
 
     def agreed(self) -> int:
-        """The number of a signal that any rank received, 0 for none. Collective: call it on every rank at every step.
+        """Number of a signal that any rank received, 0 for none. Collective: call it on every rank at every step.
 
         The all-reduce runs in the background and is read one step later, so no rank waits for it.
         """

@@ -1,4 +1,4 @@
-"""The training loop, and nothing but the loop."""
+"""The training loop."""
 
 import logging
 import math
@@ -38,24 +38,24 @@ log = logging.getLogger(__name__)
 
 
 def train(config: Config, overwrite: bool = False, resume: bool = False, allow_changes: bool = False) -> Path:
-    """Trains a network as a configuration says, and leaves a folder that explains itself.
+    """Trains a network from a configuration, and writes everything about the run into its folder.
 
     `runs/NAME` gets config.yaml (resolved), run.json (versions, revision, device, data), metrics.jsonl, TensorBoard
-    events, checkpoints/last.safetensors and best.safetensors (the weights, by validation PSNR), and training
-    checkpoints beside them. After torchrun has restarted its processes, a run continues by itself.
+    events, checkpoints/last.safetensors and best.safetensors (last weights, and best by validation PSNR), and training
+    checkpoints beside them. When torchrun restarts its processes, the run resumes automatically.
 
     Args:
         config: from `kpac.load_config`.
         overwrite: replaces an earlier run of this name.
         resume: continues the run of this name from its newest checkpoint.
-        allow_changes: continues it although the configuration or the data changed.
+        allow_changes: continues it even if the configuration or the data changed.
 
     Returns:
         The run's folder.
 
     Raises:
-        UserError: something in the configuration, the data or the folder is not as expected, or a GPU has too little
-            memory. Everything, the content of the images included, is checked before the folder is touched.
+        UserError: a problem with the configuration, the data or the folder, or too little GPU memory. Everything,
+            including the content of the images, is checked before the folder is changed.
         Stopped: Ctrl-C or SIGTERM; the run is saved.
     """
     config = resolve_model(config)
@@ -73,11 +73,11 @@ def train(config: Config, overwrite: bool = False, resume: bool = False, allow_c
 
 
 class Trainer:
-    """One training: network, data, optimizer and counters; `fit` runs it.
+    """The state of one training run: network, data, optimizer and counters. `fit` runs the loop.
 
     Args:
-        config: resolved.
-        ranks: this rank, and the way to the others.
+        config: resolved configuration.
+        ranks: this rank, and communication with the others.
     """
 
     def __init__(self, config: Config, ranks: Ranks):
@@ -101,8 +101,8 @@ class Trainer:
         self.average = ExponentialMovingAverage(self.model, decay) if decay else None
         self.guard = DivergenceGuard(ranks.device)
         self.meter = Meter(ranks)
-        self.iteration = self.position = 0  # steps done; crops of the stream used
-        self.rate = 0.0  # of the last step
+        self.iteration = self.position = 0  # finished steps; crops used so far
+        self.rate = 0.0  # learning rate of the last step
         self.best: dict[str, Any] = {"psnr": -math.inf, "iteration": 0}
         seed_all(config.seed, ranks.rank)
 
@@ -110,8 +110,8 @@ class Trainer:
         """Trains to the last iteration.
 
         Args:
-            folder: of the run, prepared.
-            state: of the checkpoint to continue from; None for the beginning.
+            folder: folder of the run, prepared.
+            state: state of the checkpoint to resume from; None to start from the beginning.
         """
         config, ranks, train = self.config, self.ranks, self.config.train
         if state:
@@ -140,7 +140,7 @@ class Trainer:
                 log.advance()
                 last = self.iteration == train.iterations
                 report = last or self.iteration % train.log_every == 0
-                if report or ranks.device.type == "cpu":  # where reading the counts stops no GPU
+                if report or ranks.device.type == "cpu":  # reading the counts would synchronise a GPU
                     self.check_divergence(folder)
                 if report:
                     self.report(log, batch.size)
@@ -150,7 +150,7 @@ class Trainer:
                     save = True
                 number = stop.agreed()
                 save |= bool(number) or self.iteration % train.checkpoint.every == 0
-                if save and (last or not self.guard.read().streak):  # after skipped steps the weights are in doubt
+                if save and (last or not self.guard.read().streak):  # in a streak of skipped steps, weights may be bad
                     with self.meter.pause():
                         self.save(folder)
                     save = False
@@ -159,10 +159,10 @@ class Trainer:
 
     @contextmanager
     def batches(self, folder: RunFolder) -> Iterator[Iterator[Batch]]:
-        """This rank's share of the batches that are left, on the device; the data workers end with the context.
+        """This rank's share of the remaining batches, on the device; the data workers end with the context.
 
         Raises:
-            UserError: an image cannot be read any more, or a worker was killed; says how to continue.
+            UserError: an image can no longer be read, or a worker was killed; the message says how to resume.
         """
         try:
             with self.data.batches(self.iteration, self.position, self.compute.pinned) as loaded:
@@ -207,7 +207,7 @@ class Trainer:
         log.steps(self.iteration, numbers, batch_size)
 
     def validate(self, folder: RunFolder, log: RunLog | NoLog) -> None:
-        """Scores the validation split with the averaged weights, if there are such, and saves them as safetensors."""
+        """Scores the validation split with the averaged weights, if there are any, and saves the weights."""
         with self.average.applied_to(self.model) if self.average else nullcontext():
             validated = validate(
                 self.model, self.data.val, self.data.protocol, self.ranks, self.config.validation.samples
@@ -235,9 +235,9 @@ class Trainer:
         self.ranks.on_first(lambda: folder.checkpoints.save(state, best=self.best["iteration"]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the coming steps depend on. Collective, since each rank has random states of its own.
+        """Everything that later steps depend on. Collective: gathers the random states of all ranks.
 
-        The batches are not in it: they follow from the configuration's seed and the position in the stream.
+        It holds no batches: they follow from the configuration's seed and the number of crops used so far.
         """
         return {
             "iteration": self.iteration,
@@ -257,14 +257,14 @@ class Trainer:
 
     @property
     def config_json(self) -> dict[str, Any]:
-        """The configuration, as checkpoints hold it."""
+        """The configuration in the form that checkpoints hold."""
         return self.config.model_dump(mode="json")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what `state_dict` returned, on any device and in any memory layout.
+        """Loads what `state_dict` returned, on any device and in any memory layout.
 
-        Learning rate, betas and the like come from the configuration: where the user changed them, the changed ones
-        hold. Ranks that the earlier training did not have keep their fresh random states.
+        Learning rate, betas and other hyperparameters are taken from the current configuration, so changes by the user
+        take effect. If there are more ranks than before, the additional ones keep their fresh random states.
         """
         self.iteration, self.position, self.best = state["iteration"], state["position"], state["best"]
         changes = differences(criterion(state["config"], state["data"]), criterion(self.config_json, self.data.facts))
@@ -274,7 +274,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.average and state["average"]:
             self.average.load_state_dict(state["average"])
-        elif self.average:  # switched on since
+        elif self.average:  # switched on since the checkpoint
             self.average = ExponentialMovingAverage(self.model, self.average.decay)
         load_optimizer(self.optimizer, state["optimizer"])
         load_schedule(self.schedule, state["schedule"])
@@ -307,10 +307,10 @@ class Trainer:
 
 
 def criterion(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What the best weights of a run are best by: PSNR compares only where all of this is the same.
+    """Settings that validation PSNR depends on: two values compare only if all of these are equal.
 
     Args:
-        config: of the run, as JSON.
+        config: configuration of the run, as JSON.
         data: facts about its data; see `kpac.training.fingerprint`.
     """
     protocol = {"validation": {"protocol": config["validation"]["protocol"]}}

@@ -1,4 +1,4 @@
-"""Scores of the validation split, shared by all ranks, and pictures of a few of its scenes."""
+"""Validation: scores of the validation split, computed by all ranks, and pictures of a few scenes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from kpac.evaluation.statistics import mean_scores
 from kpac.models.health import HEALTH_CROP, BlockHealth, center_crop
 from kpac.models.interface import ImageNetwork
 
-PICTURE = 640  # longest side of a picture in the log, in pixels: a log of a hundred validations stays small
+PICTURE = 640  # longest side of a picture in the log, in pixels; keeps the log small over a hundred validations
 
 
 @dataclass
@@ -27,7 +27,8 @@ class Validated:
     Args:
         scores: metric -> mean over all scenes, the same on every rank.
         pictures: name -> (1 or 3, H, W) in [0, 1], of scenes that this rank scored.
-        blocks: on rank 0, the health of the network's blocks in its first scene; empty for networks that do not say.
+        blocks: on rank 0, the health of the network's blocks in its first scene; empty for networks without
+            `block_health`.
     """
 
     scores: dict[str, float]
@@ -36,16 +37,16 @@ class Validated:
 
 
 def validate(model: ImageNetwork, dataset: SceneDataset, protocol: Protocol, ranks: Ranks, samples: int) -> Validated:
-    """Scores each scene once. Collective: ranks take turns, and the mean is over the scenes, not over the ranks.
+    """Scores each scene once, the scenes divided among the ranks. Collective; means are over scenes, not over ranks.
 
     Args:
-        model: on the device of this rank. A method `attention_maps(views)`, where it has one, gives maps to draw: views
-            (1, 3V, H, W) -> name -> (maps, h, w) in [0, 1]; a method `block_health(views)` the health of its blocks.
+        model: on the device of this rank. Two methods are optional: `attention_maps(views)` gives maps to draw, views
+            (1, 3V, H, W) -> name -> (maps, h, w) in [0, 1]; `block_health(views)` gives the health of its blocks.
         dataset: the whole split, the same on every rank, read at the protocol's bit depth.
-        protocol: fixes the numbers.
-        ranks: this rank, and the way to the others.
-        samples: how many of rank 0's first scenes to draw: input, output and target side by side, and the attention
-            maps of the first one.
+        protocol: defines the metrics.
+        ranks: this rank, and communication with the others.
+        samples: number of rank 0's first scenes to draw: input, output and target side by side, and the attention maps
+            of the first one.
     """
     mine = range(ranks.rank, len(dataset), ranks.world_size)
     records: dict[int, dict[str, Any]] = {}
@@ -67,12 +68,12 @@ def validate(model: ImageNetwork, dataset: SceneDataset, protocol: Protocol, ran
 
 
 def side_by_side(weights: Tensor) -> Tensor:
-    """Maps (branches, H, W) in [0, 1] as one gray picture (1, h, branches * w), the first dilation at the left."""
+    """Maps (branches, H, W) in [0, 1], side by side as one gray picture (1, h, branches * w), first dilation left."""
     return torch.cat([small(weight[None]) for weight in weights], dim=2)
 
 
 def small(image: Tensor) -> Tensor:
-    """An image (C, H, W), in [0, 1], no side longer than `PICTURE`."""
+    """Reduces an image (C, H, W) in [0, 1], so that no side is longer than `PICTURE`."""
     image = image.clamp(0, 1)
     scale = PICTURE / max(image.shape[-2:])
     if scale >= 1:
