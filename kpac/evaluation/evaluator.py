@@ -1,4 +1,4 @@
-"""Model x scenes x protocol -> scores of every image, of the restored output and of the blurred input beside it."""
+"""Restores and scores scenes under a protocol; scores the blurred input as well."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,13 +23,13 @@ from kpac.restore.tiling import restore_in_tiles
 
 @dataclass(frozen=True)
 class Restored:
-    """What a method made of a scene.
+    """A method's output for one scene.
 
     Args:
         output: (3, H, W), of any range, on any device.
-        file: of a saved output, for messages.
-        seconds: time of the network's pass, the copy to the device included; None where no network ran.
-        memory_gb: peak of what a GPU held for it, or, on a CPU, of what the process has held so far.
+        file: file of a saved output, for messages.
+        seconds: time of the network's pass, including the copy to the device; None if no network ran.
+        memory_gb: peak GPU memory of the pass; on a CPU, peak memory of the process so far.
     """
 
     output: Tensor
@@ -43,10 +43,10 @@ class Evaluated:
     """One evaluated scene.
 
     Args:
-        scene: what was read, at the protocol's size.
-        output: the restored image, (3, H, W), on the CPU, as it was scored.
-        scores: metric -> value, of the output.
-        input_scores: metric -> value, of the blurred center view.
+        scene: the scene at the protocol's size.
+        output: the restored image as it was scored, (3, H, W), on the CPU.
+        scores: metric -> value, for the output.
+        input_scores: metric -> value, for the blurred center view.
         seconds, memory_gb: see `Restored`.
     """
 
@@ -72,12 +72,12 @@ class Evaluated:
 def evaluate(
     model: ImageNetwork, scenes: Iterable[Scene], device: torch.device, scorer: Scorer | None = None
 ) -> Iterator[Evaluated]:
-    """Restores and scores scenes one after the other; the model's mode is put back afterwards.
+    """Restores and scores scenes one by one; afterwards the model is back in its earlier mode (train or eval).
 
     Args:
-        model: on `device`.
-        scenes: read at the protocol's bit depth, as `kpac.data.dataset.SceneDataset` does.
-        device: where the model is.
+        model: a network on `device`.
+        scenes: scenes read at the protocol's bit depth, as `kpac.data.dataset.SceneDataset` does.
+        device: device of the model.
         scorer: by default PSNR, SSIM and MAE of the protocol dpdd-8bit.
 
     Raises:
@@ -95,16 +95,16 @@ def evaluate(
 
 
 def restore(model: ImageNetwork, views: Tensor, device: torch.device, tile: int | None = None) -> Restored:
-    """One pass of a network in evaluation mode, timed.
+    """Restores one image with a network in evaluation mode, and measures time and memory.
 
     Args:
-        model: on `device`.
+        model: a network on `device`.
         views: (3V, H, W) in [0, 1].
-        device: where the model is.
-        tile: side of tiles in pixels, which bound the memory; the result is the same up to rounding.
+        device: device of the model.
+        tile: side of the tiles in pixels, to bound the memory; the result is the same up to rounding.
 
     Raises:
-        OutOfMemory: with the size of the image and the tile to try.
+        OutOfMemory: the message gives the size of the image and a tile to try.
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -128,7 +128,7 @@ def restore(model: ImageNetwork, views: Tensor, device: torch.device, tile: int 
         ) from None
     if on_gpu:
         torch.cuda.synchronize(device)
-    if device.type == "mps":  # which has no float64, in which metrics compute
+    if device.type == "mps":  # MPS has no float64, which metrics need
         output = output.cpu()
     seconds = time.perf_counter() - start
     return Restored(
@@ -137,12 +137,12 @@ def restore(model: ImageNetwork, views: Tensor, device: torch.device, tile: int 
 
 
 def score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scorer) -> Evaluated:
-    """Brings a scene to the protocol's size, restores it, and scores input and output; see `full_float32`.
+    """Brings a scene to the protocol's size, restores it, and scores input and output, all in full float32.
 
-    An output of the scene's own size, as other programs save them, is brought to the protocol's size, too.
+    An output of the scene's original size, as other programs save it, is brought to the protocol's size, too.
 
     Raises:
-        UserError: the output is of another size than the target, or too small for a metric.
+        UserError: the output's size differs from the target's, or is too small for a metric.
     """
     with full_float32():
         return _score_scene(scene, restore, scorer)
@@ -180,5 +180,5 @@ def _wrong_size(
 
 
 def to_array(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> H x W x 3."""
+    """Converts a tensor (3, H, W) in [0, 1] to an array H x W x 3."""
     return image.permute(1, 2, 0).clamp(0, 1).numpy()

@@ -1,4 +1,4 @@
-"""Output folders of evaluations: chosen, and checked for results of something else."""
+"""Chooses output folders of evaluations, and protects results of other evaluations in them."""
 
 import logging
 from pathlib import Path
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 class ResultFolders:
     """Chooses output folders; refuses one that holds other results, or that was chosen before.
 
-    A model is its weights file: one that was trained further replaces its own results. A copy of a file is the same
-    model, too.
+    Results of the same weights file may be replaced, even if the file was trained further since. A copy of a file
+    counts as the same model.
 
     Args:
-        output: given by the user; None for each method's own.
+        output: folder given by the user; None for each method's default folder.
         several: gives each evaluation a folder inside `output`.
-        overwrite: takes folders with the results of another model, protocol or data set, too.
+        overwrite: also accepts folders with results of another model, protocol or data set.
     """
 
     def __init__(self, output: Path | None = None, several: bool = False, overwrite: bool = False):
@@ -33,14 +33,14 @@ class ResultFolders:
         self._taken: dict[Path, str] = {}
 
     def take(self, method: Method, evaluation: Evaluation, folder: Path | None = None) -> Path:
-        """The folder for an evaluation; nothing is written.
+        """Chooses the folder for an evaluation; writes nothing.
 
         Args:
-            method, evaluation: whose results will be there.
-            folder: the only one to take; by default as said above.
+            method, evaluation: what the results will be of.
+            folder: use this folder; by default chosen from the arguments of the class.
 
         Raises:
-            UserError: an evaluation of this command or of an earlier one has it.
+            UserError: the folder belongs to another evaluation, of this command or of an earlier one.
         """
         chosen = folder
         folder = chosen or self.output or default_folder(method, evaluation)
@@ -64,16 +64,15 @@ class ResultFolders:
 
 
 def default_folder(method: Method, evaluation: Evaluation) -> Path:
-    """Where results go: `results/DATA-SPLIT-PROTOCOL` in a run's folder, or below the method's name."""
+    """Default folder of results: `results/DATA-SPLIT-PROTOCOL` in the run's folder, else below the method's name."""
     name = f"{evaluation.data.resolve().name}-{evaluation.split}-{find_protocol(evaluation.protocol).name}"
     return (method.home / "results" if method.home else Path("results") / method.label) / name
 
 
 def clear_replaced(method: Method, evaluation: Evaluation, folder: Path) -> None:
-    """Removes results that an evaluation will replace, with the images that were kept: they would be taken for its own.
+    """Removes earlier results of other weights, another protocol or other data, and their images.
 
-    Only what belongs to other weights, another protocol or other data goes; an evaluation that is repeated takes what
-    is there.
+    Otherwise the new evaluation would take old images for its own. Results of the same evaluation stay and are reused.
     """
     earlier, subject = _earlier(folder), _subject(method, evaluation)
     if not earlier or (_is_same(earlier, subject) and earlier["model"].get("sha256") == subject["model"].get("sha256")):
@@ -89,7 +88,7 @@ def clear_replaced(method: Method, evaluation: Evaluation, folder: Path) -> None
 
 
 def _subject(method: Method, evaluation: Evaluation) -> dict[str, Any]:
-    """What results are of, in the form of results.json."""
+    """The entries of results.json that identify model, data and protocol."""
     protocol = find_protocol(evaluation.protocol)
     return {
         "label": method.label,
@@ -102,7 +101,7 @@ def _subject(method: Method, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _earlier(folder: Path) -> dict[str, Any] | None:
-    """The results that are in a folder, if this version of kpac can do anything with them."""
+    """The results in a folder; None if there are none that this version of kpac can read."""
     try:
         return read_results(folder) if (folder / FILE).is_file() else None
     except UnusableResults:

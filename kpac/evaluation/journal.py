@@ -1,4 +1,4 @@
-"""Finished images of an evaluation, so that one that was interrupted goes on where it stopped."""
+"""Journal of the finished images of an evaluation, so that it can resume after an interruption."""
 
 import hashlib
 import json
@@ -12,15 +12,17 @@ from kpac.errors import UserError
 from kpac.evaluation.metrics import METRICS
 from kpac.files import NAMED, dump_json, make_folder
 
-FORMAT = 2  # of a record; those of another one are made again
+FORMAT = 2  # version of a record; images with records of other versions are evaluated again
 
 
 class Journal:
-    """One JSON line an image, in a file for each process; what was written last may be cut off and is then redone.
+    """JSON Lines journal: one line per finished image, one file per rank.
+
+    A truncated last line is ignored, and its image is evaluated again.
 
     Args:
-        folder: of the journal, made when needed.
-        rank: of this process.
+        folder: holds the files, created when needed.
+        rank: rank of this process.
     """
 
     def __init__(self, folder: Path, rank: int = 0):
@@ -28,7 +30,7 @@ class Journal:
         self.path = folder / f"rank{rank}.jsonl"
 
     def finished(self) -> dict[str, dict[str, Any]]:
-        """Fingerprint -> record, of every process."""
+        """Fingerprint -> record, over all ranks."""
         found = {}
         for path in sorted(self.folder.glob("rank*.jsonl")):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -54,25 +56,25 @@ class Journal:
 
 
 def with_numbers(entry: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object with metrics as numbers where it has them as text, as `kpac.files.dump_json` writes infinity."""
+    """Converts metrics stored as text back to numbers: `kpac.files.dump_json` writes infinity as text."""
     named = {key for key, value in entry.items() if key in METRICS and isinstance(value, str) and value in NAMED}
     return {key: float(value) if key in named else value for key, value in entry.items()}
 
 
 def remove_journals(folder: Path) -> None:
-    """Forgets all finished images."""
+    """Deletes the journals of all ranks."""
     for path in folder.glob("rank*.jsonl"):
         path.unlink()
 
 
 def fingerprint(scene: SceneFiles, method: Sequence[Any], protocol: dict[str, Any], metrics: Sequence[Any]) -> str:
-    """What a record depends on, in a few characters: the method, the protocol, the metrics, the scene's files.
+    """Short hash of everything that a record depends on: method, protocol, metrics and the scene's files.
 
     Args:
-        scene: its files' names, sizes and times of change count, not what they hold.
+        scene: names, sizes and modification times of its files are hashed, not their content.
         method: see `kpac.evaluation.methods.Method.identity`.
-        protocol: its settings.
-        metrics: their names, and the versions and hashes of learned ones.
+        protocol: settings of the protocol.
+        metrics: names of the metrics, and versions and hashes of learned ones.
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in scene.paths]
     parts = [

@@ -1,4 +1,4 @@
-"""What is evaluated: a network, or images that any other method made."""
+"""Methods to evaluate: a network, or a folder of images that another program made."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -23,47 +23,48 @@ from kpac.models.weights import load_model, weights_file
 
 
 class Method(ABC):
-    """Something that turns a scene into an output."""
+    """Base class of everything that gives an output for a scene."""
 
     label: str
-    """Its name in tables."""
+    """Name in tables."""
     views: tuple[str, ...]
-    """The views that it needs to be given."""
+    """Views that the method reads."""
     home: Path | None = None
-    """Where its results belong, unless the user says otherwise."""
+    """Folder below which results go by default; None for the working directory."""
 
     @abstractmethod
     def check(self, scenes: Sequence[SceneFiles]) -> None:
-        """Refuses scenes that it has no output for, before any is scored."""
+        """Refuses scenes without an output, before any scene is scored."""
 
     @abstractmethod
     def restore(self, scene: Scene) -> Restored:
-        """The output for a scene at the protocol's size."""
+        """Gives the output for a scene at the protocol's size."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Its entry in results.json."""
+        """Entry of the method in results.json."""
 
     @abstractmethod
     def identity(self, scene: SceneFiles) -> list[Any]:
-        """What its output for a scene depends on besides the scene: JSON that changes when the output may."""
+        """Everything besides the scene that the output depends on, as JSON; it changes when the output may change."""
 
     def cost(self, height: int, width: int) -> Cost | None:
-        """Parameters and multiply-accumulates for an image, where they are known."""
+        """Parameters, and multiply-accumulates for an image of this size; None if not known."""
         return None
 
 
 class Network(Method):
-    """A network from its weights.
+    """A network, loaded from its weights.
 
     Args:
-        weights: a .safetensors file or the folder of a run, or a checkpoint that `kpac.zoo` knows.
-        device: where it computes.
-        label: by default the name of the run, for its best weights; that and the file's, for its others; or the file's.
-        tile: restores in tiles with sides of so many pixels, for large images; None: in one pass.
+        weights: a .safetensors file, the folder of a run, or a checkpoint that `kpac.zoo` can load.
+        device: device to compute on.
+        label: name in tables. By default the run's name for its best weights, the run's and the file's name for its
+            other weights, and the file's name for weights outside of a run.
+        tile: side of tiles in pixels, for large images; None restores in one pass.
 
     Raises:
-        UserError: no such weights; tiles of a network that cannot be tiled exactly.
+        UserError: no such weights, or tiles for a network that cannot be tiled exactly.
     """
 
     def __init__(self, weights: Path, device: torch.device, label: str | None = None, tile: int | None = None):
@@ -105,11 +106,11 @@ class Network(Method):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights file."""
+        """SHA-256 of the weights file."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     def cost(self, height: int, width: int) -> Cost | None:
-        """The cost, or None for a network that cannot run without data."""
+        """Cost for an image of this size; None for a network that cannot run on tensors without data."""
         try:
             return count_cost(self.model, height, width)
         except (RuntimeError, NotImplementedError):
@@ -117,14 +118,14 @@ class Network(Method):
 
 
 class SavedImages(Method):
-    """A folder of outputs: one image a scene, with the name of the scene or of its target.
+    """A folder of saved outputs: one image per scene, with the name of the scene or of its target.
 
     PNG, TIFF and JPEG files are read at their own bit depth; .npy files hold floats in [0, 1], H x W x 3.
 
     Args:
-        folder: where they lie.
-        device: where they are scored.
-        label: by default the folder's name.
+        folder: holds the images.
+        device: device to score on.
+        label: name in tables; by default the folder's name.
     """
 
     views = ("center",)
@@ -173,7 +174,7 @@ class SavedImages(Method):
         return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
 
     def _by_words(self, scenes: Sequence[SceneFiles]) -> dict[str, Path] | None:
-        """Scene -> output, where their names pair as those of inputs and targets do: `12_restored` and `12`."""
+        """Pairs scenes and outputs by parts of their names, such as `12` and `12_restored`; None if one has no pair."""
         try:
             pairs = pair([scene.views["center"] for scene in scenes], list(self.by_stem.values()))
         except UserError:
@@ -189,10 +190,10 @@ class SavedImages(Method):
 
 
 def read_array(path: Path) -> np.ndarray:
-    """An image from a .npy file: floats, H x W x 3.
+    """Reads an image from a .npy file: floats, H x W x 3.
 
     Raises:
-        UserError: something else.
+        UserError: the file holds something else.
     """
     try:
         image = np.load(path, allow_pickle=False)
@@ -204,7 +205,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def run_folder(weights: Path) -> Path | None:
-    """The folder of the run that a path means: the folder itself, or the one that a weights file lies in."""
+    """The run's folder, from the folder itself or from a weights file in it; None if there is no run."""
     return weights if (weights / "config.yaml").is_file() else _run_of(weights)
 
 

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MAE, as the field's evaluation scripts compute them: one value an image, float64 inside."""
+"""PSNR, SSIM and MAE, as the field's evaluation scripts compute them: one value per image, computed in float64."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from torch import Tensor
 
 METRICS = ("psnr", "ssim", "mae", "lpips", "niqe", "musiq")  # all that results can hold, in the order of tables
 WINDOW = 7  # side of SSIM's uniform window
-# Values that a CPU works on at a time: what lies between two passes stays in its cache, and PyTorch does not divide so
-# few among threads, which would wait for each other. See benchmarks/metrics.py.
+# Number of values that a CPU processes at a time. Intermediate results then stay in its cache, and PyTorch does not
+# split so few values among threads, which would only add waiting. Measured by benchmarks/metrics.py.
 BAND = 2**15
 
 
 @dataclass(frozen=True)
 class SSIMSettings:
-    """What SSIM leaves open; the defaults are those of scikit-image's `structural_similarity`.
+    """Settings of SSIM; the defaults are those of scikit-image's `structural_similarity`.
 
     Args:
-        window: side of the window, odd; a Gaussian one is cut off after 3.5 deviations and has a side of its own.
-        gaussian_sigma: deviation of a Gaussian window, 1.5 in Wang et al., 2004; None for a uniform one.
-        data_range: difference between the largest and the smallest value that images can have.
-        sample_covariance: normalizes covariances by n - 1 instead of n, of the n pixels in a window.
-        across_channels: the window also spans the channels, and stands at every pixel and channel, with the image's
-            edges repeated outside of it; otherwise each channel is compared alone, where the window fits.
+        window: side of the uniform window, odd. A Gaussian window ignores it: it is cut off after 3.5 deviations.
+        gaussian_sigma: deviation of a Gaussian window, 1.5 in Wang et al., 2004; None for a uniform window.
+        data_range: difference between the largest and the smallest possible value of an image.
+        sample_covariance: normalizes covariances by n - 1 instead of n, for windows of n pixels.
+        across_channels: uses a window over rows, columns and channels, centered on every pixel and channel; the image
+            is extended by repeating its edges. Otherwise each channel is compared alone, where the window fits.
     """
 
     window: int = WINDOW
@@ -36,16 +36,16 @@ class SSIMSettings:
 
     @property
     def side(self) -> int:
-        """Rows and columns of the window."""
+        """Side of the window, in pixels."""
         return 2 * int(3.5 * self.gaussian_sigma + 0.5) + 1 if self.gaussian_sigma else self.window
 
     @property
     def smallest(self) -> int:
-        """Rows and columns that an image needs at least."""
+        """Smallest height and width of an image, in pixels."""
         return 1 if self.across_channels else self.side
 
     def weights(self, like: Tensor) -> Tensor:
-        """Weights along one side of the window, of the sum 1, with the type and device of a tensor."""
+        """Weights along one side of the window, with sum 1, in the type and on the device of a tensor."""
         if not self.gaussian_sigma:
             return torch.full((self.side,), 1 / self.side, dtype=like.dtype, device=like.device)
         place = torch.arange(self.side, dtype=like.dtype, device=like.device) - self.side // 2
@@ -57,7 +57,9 @@ DEFAULT_SSIM = SSIMSettings()
 
 
 def psnr(output: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
-    """Peak signal-to-noise ratio in dB, of the squared error over all pixels and channels; infinite for equal images.
+    """Peak signal-to-noise ratio in dB, from the mean squared error over all pixels and channels.
+
+    It is infinite for equal images.
 
     Shape: (N, 3, H, W) in [0, 1], twice -> (N,), float64.
     """
@@ -76,8 +78,8 @@ def mae(output: Tensor, target: Tensor) -> Tensor:
 def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) -> Tensor:
     """Structural similarity (Wang et al., 2004), by default as scikit-image's `structural_similarity` computes it.
 
-    K1 = 0.01, K2 = 0.03. By default the window is uniform, 7x7, with sample covariance and data range 1. Averaged over
-    channels and places. Differentiable.
+    K1 = 0.01, K2 = 0.03. By default the window is uniform, 7x7, with sample covariance and data range 1. The result is
+    the mean over channels and window positions. Differentiable.
 
     Shape: (N, C, H, W) in [0, 1], twice, H and W at least the window's side -> (N,), float64.
 
@@ -101,7 +103,7 @@ def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) 
 
 
 def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
-    """SSIM of every place of the window; (N, H, W) -> (N, H - side + 1, W - side + 1)."""
+    """SSIM at every position of the window; (N, H, W), twice -> (N, H - side + 1, W - side + 1)."""
     if settings.gaussian_sigma:
         return _ssim_map(x, y, partial(_weighted_mean, weights=settings.weights(x)), settings.side**2, settings)
     return _ssim_map(x, y, partial(_uniform_mean, side=settings.side), settings.side**2, settings)
@@ -111,7 +113,7 @@ def _ssim_across_channels(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tenso
     """SSIM with a window over rows, columns and channels; (N, C, H, W), twice -> (N,)."""
     margin = settings.side // 2
     weights = settings.weights(x)
-    # The first and last channel are repeated outside of the image: along channels the window is a small matrix.
+    # The first and last channel are repeated at the ends, so the window's sum over channels is a small matrix product.
     channels = x.shape[1]
     source = (torch.arange(channels)[:, None] + torch.arange(settings.side) - margin).clamp(0, channels - 1)
     mixing = torch.zeros(channels, channels, dtype=x.dtype, device=x.device)
@@ -125,18 +127,18 @@ def _ssim_across_channels(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tenso
 
 
 def _ssim_map(x: Tensor, y: Tensor, mean: Callable[[Tensor], Tensor], values: int, settings: SSIMSettings) -> Tensor:
-    """SSIM of every place of a window.
+    """SSIM at every position of a window.
 
     Args:
         x, y: images.
-        mean: over the window, at every place.
-        values: in the window.
-        settings: of SSIM.
+        mean: gives the mean over the window at every position.
+        values: number of values in the window.
+        settings: settings of SSIM.
     """
     sample = values / (values - 1) if settings.sample_covariance else 1
     mean_x, mean_y = mean(x), mean(y)
     squares, mixed = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
-    # Only the sum of both variances is needed: one window mean less than their usual formulas take.
+    # SSIM needs only the sum of both variances; this takes one window mean fewer than computing each.
     variances = sample * (mean(x * x + y * y) - squares)
     covariance = sample * (mean(x * y) - mixed)
     c1, c2 = (0.01 * settings.data_range) ** 2, (0.03 * settings.data_range) ** 2
@@ -148,7 +150,7 @@ def _uniform_mean(x: Tensor, side: int) -> Tensor:
 
 
 def _running_sum(x: Tensor, dimension: int, side: int) -> Tensor:
-    """Sums of `side` neighbours, by doubling: for 7 of them 4 additions a value instead of 6."""
+    """Sums of `side` neighbours, by doubling: for side 7, 4 additions per value instead of 6."""
     count = x.shape[dimension] - side + 1
     total: Tensor | None = None
     start, length = 0, 1
@@ -158,7 +160,7 @@ def _running_sum(x: Tensor, dimension: int, side: int) -> Tensor:
             total = term if total is None else total + term
             start += length
         if 2 * length > side:
-            assert total is not None  # `side` has a bit
+            assert total is not None  # `side` is positive, so at least one bit is set
             return total
         size = x.shape[dimension] - length
         x = x.narrow(dimension, 0, size) + x.narrow(dimension, length, size)
@@ -166,13 +168,13 @@ def _running_sum(x: Tensor, dimension: int, side: int) -> Tensor:
 
 
 def _weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
-    """(N, H, W) -> (N, H - side + 1, W - side + 1)."""
+    """Weighted mean over a window, (N, H, W) -> (N, H - side + 1, W - side + 1)."""
     x = F.conv2d(x[:, None], weights.view(1, 1, -1, 1))
     return F.conv2d(x, weights.view(1, 1, 1, -1))[:, 0]
 
 
 def luma(image: Tensor) -> Tensor:
-    """The Y channel of YCbCr with head and foot room (ITU-R BT.601), as MATLAB's `rgb2ycbcr` gives it.
+    """The Y channel of YCbCr in the limited range of ITU-R BT.601, as MATLAB's `rgb2ycbcr` gives it.
 
     Shape: (..., 3, H, W), RGB in [0, 1] -> (..., 1, H, W), in [16/255, 235/255].
     """

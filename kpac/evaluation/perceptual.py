@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1: the `lpips` package on torchvision's weights."""
+"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1: the `lpips` package with torchvision's weights."""
 
 import hashlib
 import pickle
@@ -20,7 +20,7 @@ _TORCHVISION: dict[str, Any] = {
     "vgg": ("vgg16", torchvision.models.VGG16_Weights.IMAGENET1K_V1),
     "squeeze": ("squeezenet1_1", torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1),
 }
-SMALLEST = 32  # pixels a side, for the deepest features of the three backbones to have a place
+SMALLEST = 32  # side in pixels; in smaller images the deepest features of some backbone would be empty
 
 
 class LPIPS(nn.Module):
@@ -32,12 +32,12 @@ class LPIPS(nn.Module):
     Args:
         backbone: "alex" (the field's), "vgg" or "squeeze".
         weights: torchvision's file; by default the one in torch.hub's cache, downloaded if it is not there.
-        centered: maps images from [0, 1] to [-1, 1], for which the weights were made.
+        centered: maps images from [0, 1] to [-1, 1], the range that the weights expect.
 
     Shape: (N, 3, H, W), twice, about [0, 1] -> (N,), float64; lower is better.
 
     Raises:
-        UserError: no such file and no network, or other weights than the backbone's.
+        UserError: the file is missing and cannot be downloaded, or is not torchvision's file of this backbone.
     """
 
     def __init__(self, backbone: Backbone = "alex", weights: Path | None = None, centered: bool = True):
@@ -48,7 +48,7 @@ class LPIPS(nn.Module):
         import lpips
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the package speaks to torchvision in an older way
+            warnings.simplefilter("ignore", UserWarning)  # the package uses deprecated arguments of torchvision
             self.network = lpips.LPIPS(net=backbone, version="0.1", pnet_rand=True, verbose=False)
         _fill(self.network.net, path, backbone)
         self.requires_grad_(False).eval()
@@ -62,13 +62,13 @@ class LPIPS(nn.Module):
 
 
 def cached_weights(backbone: Backbone) -> Path:
-    """Where torchvision keeps a backbone's weights, whether they are there or not."""
+    """Path of a backbone's weights in torchvision's cache; the file need not exist."""
     _, weights = _TORCHVISION[backbone]
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
 
 
 def expected_hash(backbone: Backbone) -> str:
-    """The beginning of the SHA-256 of torchvision's file, which its name ends with."""
+    """First digits of the SHA-256 of torchvision's file, taken from the end of its name."""
     return cached_weights(backbone).stem.rpartition("-")[2]
 
 
@@ -97,7 +97,7 @@ def _check_hash(path: Path, backbone: Backbone) -> None:
 
 
 def _fill(network: nn.Module, path: Path, backbone: Backbone) -> None:
-    """Puts torchvision's tensors into the package's backbone, whose slices number the same layers."""
+    """Loads torchvision's tensors into the package's backbone, which numbers the layers as torchvision does."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:

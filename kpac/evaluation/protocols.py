@@ -1,6 +1,6 @@
-"""Protocols: everything that fixes an evaluation number, under a name that is printed beside it.
+"""Evaluation protocols: named sets of all settings that determine the scores.
 
-They are data: `protocols.yaml` beside this file, and files of the same form that users write.
+Protocols are data: our own are in `protocols.yaml` beside this file, and users can write files of the same form.
 """
 
 from collections.abc import Collection, Iterable
@@ -26,14 +26,14 @@ Group = str  # "indoor" or "outdoor"
 
 class SSIMSection(Section):
     window: Annotated[int, Field(ge=3)] = WINDOW
-    """Side of the uniform window, odd."""
+    """Side of the uniform window in pixels, odd."""
     gaussian_sigma: Annotated[float, Field(gt=0)] | None = None
-    """Deviation of a Gaussian window, which then has a side of its own, 11 for 1.5; null for the uniform one."""
+    """Deviation of a Gaussian window, which determines its side (11 for 1.5); null for the uniform window."""
     sample_covariance: bool = True
-    """Normalizes by n - 1; false: by n."""
+    """Normalizes covariances by n - 1; false: by n."""
     across_channels: bool = False
-    """Makes the window three-dimensional, over rows, columns and channels, and repeats the edges of the image outside
-    of it, as NAFNet's script does; false: each channel alone, where the window fits."""
+    """Uses a three-dimensional window over rows, columns and channels, with the image extended by repeating its edges,
+    as NAFNet's script does; false: compares each channel alone, where the window fits."""
     clamped: bool = True
     """Takes the clamped output; false: the output before `clamp`."""
 
@@ -53,46 +53,46 @@ class LPIPSSection(Section):
     rounded: bool = True
     """Takes the rounded output; false: the output before `rounding`."""
     centered: bool = True
-    """Maps images to [-1, 1], for which LPIPS was made; false: gives it images in [0, 1], as GKMNet's script does."""
+    """Maps images to [-1, 1], the range that LPIPS expects; false: uses images in [0, 1], as GKMNet's script does."""
 
 
 class Protocol(Section):
-    """How images become numbers.
+    """All settings that determine the scores of an image.
 
     Metrics compare float images in [0, 1]: PSNR and MAE over all pixels and channels, SSIM per channel. Means are over
     images.
     """
 
     name: str
-    """Printed beside every number."""
+    """Name, printed with every score."""
     aliases: tuple[str, ...] = ()
-    """Other names under which it is found: of the scripts that compute so."""
+    """Other names of the protocol, after the evaluation scripts that compute this way."""
     source: str
-    """Who computes numbers this way."""
+    """Who evaluates this way."""
     bit_depth: BitDepth
-    """At which inputs and targets are read; 8 reads 16-bit files the way OpenCV's default does."""
+    """Bit depth at which inputs and targets are read; 8 reads 16-bit files the way OpenCV does by default."""
     downsize: Annotated[int, Field(ge=1)] = 1
-    """Inputs and targets are made so many times smaller before the network sees them, by the mean over squares of so
-    many pixels a side (OpenCV's INTER_AREA); rows and columns that fill no square are dropped."""
+    """Factor by which inputs and targets are reduced before the network reads them: the mean over squares with this
+    side in pixels (OpenCV's INTER_AREA); rows and columns that do not fill a square are dropped."""
     crop_multiple: Annotated[int, Field(ge=1)] = 1
-    """Inputs and targets lose rows at the bottom and columns at the right, before the network sees them, until both
-    counts are multiples of this."""
+    """Crops inputs and targets at the bottom and at the right, before the network reads them, to a height and a width
+    that are multiples of this."""
     clamp: bool = True
     """Clamps the output to [0, 1]."""
     rounding: BitDepth | None = None
-    """Rounds the output to so many bits, as saving it does; null: not at all."""
+    """Bit depth to which the output is rounded, as saving it does; null: no rounding."""
     crop_border: Annotated[int, Field(ge=0)] = 0
-    """Rows and columns at every edge that are not scored."""
+    """Width in pixels of the border that is not scored, at every edge."""
     channel: Literal["rgb", "y"] = "rgb"
-    """What PSNR, SSIM and MAE compare: the three channels, or Y of YCbCr with head and foot room (ITU-R BT.601)."""
+    """What PSNR, SSIM and MAE compare: the three RGB channels, or Y of YCbCr in the limited range of ITU-R BT.601."""
     data_range: Annotated[float, Field(gt=0)] = 1.0
-    """Peak value in PSNR, and SSIM's data range. 1 is right for images in [0, 1]; others reproduce others' numbers."""
+    """Peak value of PSNR, and SSIM's data range. 1 is right for images in [0, 1]; others reproduce other scripts."""
     ssim: SSIMSection = SSIMSection()
     """SSIM's window and normalization; the defaults are scikit-image's."""
     lpips: LPIPSSection = LPIPSSection()
-    """LPIPS's backbone, and what it is given; a name alone, such as `lpips: vgg`, is the backbone."""
+    """LPIPS's backbone and input; a name alone, such as `lpips: vgg`, sets the backbone."""
     groups: tuple[Group, ...] = ("indoor", "outdoor")
-    """Labels of scenes that get means of their own, beside the mean of all."""
+    """Labels of scenes, such as indoor; each labelled group gets a mean besides the mean of all scenes."""
 
     @field_validator("lpips", mode="before")
     @classmethod
@@ -101,18 +101,18 @@ class Protocol(Section):
 
     @property
     def ssim_settings(self) -> SSIMSettings:
-        """What `kpac.evaluation.metrics.ssim` takes."""
+        """Settings for `kpac.evaluation.metrics.ssim`."""
         return SSIMSettings(**self.ssim.model_dump(exclude={"clamped"}), data_range=self.data_range)
 
     def prepare(self, image: Tensor) -> Tensor:
-        """An input or target, (C, H, W), at the protocol's size."""
+        """Reduces and crops an input or target, (C, H, W), to the protocol's size."""
         if self.downsize > 1:
             image = F.avg_pool2d(image[None], self.downsize)[0]
         rows, columns = (side - side % self.crop_multiple for side in image.shape[-2:])
         return image[..., :rows, :columns]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what `prepare` makes of an image."""
+        """Height and width after `prepare`, from those of the image."""
         rows, columns = (side // self.downsize for side in (height, width))
         return rows - rows % self.crop_multiple, columns - columns % self.crop_multiple
 
@@ -120,11 +120,11 @@ class Protocol(Section):
         """Refuses images that are too small.
 
         Args:
-            height, width: of the image as it was read.
-            lpips: whether LPIPS is to be computed as well.
+            height, width: size of the image as it was read.
+            lpips: whether LPIPS is computed, too.
 
         Raises:
-            ValueError: saying what needs more pixels.
+            ValueError: the image is too small; the message names the metric that needs more pixels.
         """
         needed = {"SSIM": self.ssim_settings.smallest, "LPIPS": SMALLEST if lpips else 0}
         scored = [side - 2 * self.crop_border for side in self.size(height, width)]
@@ -135,11 +135,11 @@ class Protocol(Section):
                 raise ValueError(f"is {width}x{height} pixels{cut}; {name} needs {side}x{side} or more")
 
     def finish(self, output: Tensor, clamped: bool = True, rounded: bool = True) -> Tensor:
-        """A network's output as it is scored, borders and colours included.
+        """Clamps and rounds a network's output as the protocol says; borders and colours are not changed.
 
         Args:
-            output: of any range.
-            clamped, rounded: False leaves out this step.
+            output: an image of any range.
+            clamped, rounded: False skips the step.
         """
         if self.clamp and clamped:
             output = output.clamp(0, 1)
@@ -168,7 +168,7 @@ class Protocol(Section):
             }
 
     def inside(self, image: Tensor) -> Tensor:
-        """An image without the borders that are not scored, (..., H, W)."""
+        """Removes the borders that are not scored from an image, (..., H, W)."""
         border = self.crop_border
         return image[..., border:-border, border:-border] if border else image
 
@@ -177,16 +177,15 @@ class Protocol(Section):
         return luma(image) if self.channel == "y" else image
 
     def settings(self) -> dict[str, Any]:
-        """All that fixes a number, for results.json and to compare with another protocol's."""
+        """All settings that determine a score, for results.json and for comparison with other protocols."""
         return self.model_dump(mode="json", exclude={"source", "aliases"})
 
     def gives_the_numbers_of(self, other: "Protocol", sizes: Iterable[tuple[int, int]] = ()) -> bool:
-        """Whether it makes the same numbers as another protocol, whatever the two are called.
+        """Whether this protocol gives the same scores as another one, whatever their names.
 
         Args:
-            other: to compare with.
-            sizes: heights and widths of the images, where they are known: a crop that removes nothing makes no
-                difference.
+            other: the other protocol.
+            sizes: heights and widths of the images, if known: a crop that removes nothing is then ignored.
         """
         settings = [protocol.model_dump(exclude={"name", "source", "aliases", "groups"}) for protocol in (self, other)]
         if (sizes := list(sizes)) and all(self.size(*size) == other.size(*size) for size in sizes):
@@ -195,10 +194,10 @@ class Protocol(Section):
         return settings[0] == settings[1]
 
     def summary(self, metrics: Collection[str] = ("psnr", "ssim", "mae")) -> str:
-        """One sentence for a report.
+        """Describes the protocol in one sentence, for a report.
 
         Args:
-            metrics: that were computed; what concerns others alone is left out.
+            metrics: the computed metrics; settings that concern only other metrics are left out.
         """
         parts = [
             f"inputs{' and targets' if 'ssim' in metrics else ''} read as {self.bit_depth} bits",
@@ -219,7 +218,7 @@ class Protocol(Section):
         return f"`{self.name}`: {', '.join(parts)}; as in {self.source}"
 
     def ssim_summary(self) -> str:
-        """What SSIM is computed with, in words."""
+        """Describes the SSIM settings in words."""
         ssim = self.ssim
         side = "x".join([str(self.ssim_settings.side)] * (3 if ssim.across_channels else 2))
         window = f"Gaussian {side}, sigma {ssim.gaussian_sigma:g}" if ssim.gaussian_sigma else f"uniform {side}"
@@ -233,14 +232,14 @@ class Protocol(Section):
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of a name, or of a user's file.
+    """Finds a protocol by its name, or in a user's file.
 
     Args:
-        name: one of ours, such as "dpdd-8bit", or an alias of one, such as "restormer-single"; or "FILE.yaml:NAME"; or
-            "FILE.yaml" that holds one protocol.
+        name: one of ours, such as "dpdd-8bit", or an alias, such as "restormer-single"; or "FILE.yaml:NAME"; or
+            "FILE.yaml" for a file with one protocol.
 
     Raises:
-        UserError: no protocol has that name, the nearest one is given; or a mistake in the file.
+        UserError: an unknown name (the message suggests the nearest one), or a mistake in the file.
     """
     path, colon, inside = name.rpartition(":")
     path, inside = (path, inside) if colon and path.endswith((".yaml", ".yml")) else (name, "")
@@ -260,7 +259,7 @@ def find_protocol(name: str) -> Protocol:
 
 @cache
 def our_protocols() -> dict[str, Protocol]:
-    """Our protocols, by name."""
+    """The protocols that come with the package, by name."""
     return _parse((files("kpac.evaluation") / "protocols.yaml").read_text(encoding="utf-8"), Path("protocols.yaml"))
 
 

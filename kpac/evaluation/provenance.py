@@ -1,4 +1,4 @@
-"""What a learned metric was computed with: its package's version, and a hash of its weights."""
+"""Provenance of learned metrics: version of the package, and a hash of the weights."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 def describe_metric(metric: nn.Module, package: str, **facts: str) -> dict[str, str]:
-    """An entry of results.json.
+    """Entry of a learned metric in results.json.
 
     Args:
-        metric: with its weights.
-        package: that computes it.
-        facts: more to say, such as the backbone.
+        metric: the module with its weights.
+        package: name of the package that computes it.
+        facts: additional entries, such as the backbone.
     """
     with suppress(PackageNotFoundError):
         package = f"{package} {version(package)}"
@@ -24,7 +24,7 @@ def describe_metric(metric: nn.Module, package: str, **facts: str) -> dict[str, 
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of all tensors that a module holds: parameters, buffers, and tensors that are plain attributes."""
+    """SHA-256 of all tensors in a module: parameters, buffers and plain attributes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(module)):
         values = tensor.detach().cpu().contiguous()

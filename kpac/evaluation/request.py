@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, whatever the method."""
+"""Settings of an evaluation, apart from the method: data, protocol and metrics."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +17,8 @@ class Evaluation:
         layout, pair_by_order: see `kpac.data.layouts.find_scenes`.
         protocol: see `kpac.evaluation.protocols.find_protocol`.
         lpips_weights, no_reference, required: see `kpac.evaluation.scorer.Scorer`.
-        save_images: keeps all outputs as PNG files, at the bit depth of the inputs' files. Those of a set without
-            targets are always kept.
+        save_images: keeps all outputs as PNG files, at the bit depth of the input files. For a data set without
+            targets, outputs are always kept.
     """
 
     data: Path
@@ -33,15 +33,15 @@ class Evaluation:
 
 
 def on_data_of_run(run: Path, asked: Evaluation, protocol: str | None) -> Evaluation:
-    """What is asked, on the data that a run was trained on.
+    """Replaces data, layout and pairing of an evaluation by those that a run was trained on.
 
     Args:
-        run: its folder.
-        asked: whose data, layout and pairing are replaced by the run's.
-        protocol: None for the one under which the run was validated.
+        run: folder of the run.
+        asked: the evaluation to change.
+        protocol: name of the protocol; None for the one that the run was validated with.
 
     Raises:
-        UserError: the run's configuration cannot be read, or its data are not where they were.
+        UserError: the run's configuration cannot be read, or its data set was moved.
     """
     config = load_config(run / "config.yaml")
     data = config.data

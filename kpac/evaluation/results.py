@@ -1,4 +1,4 @@
-"""results.json: everything that a reader needs to trust the numbers, and how it is read again."""
+"""Makes and reads results.json: scores, and everything that is needed to reproduce them."""
 
 import json
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import confidence, group_means, mean_scores
 from kpac.models.cost import Cost
 
-FORMAT = 1  # of results.json
+FORMAT = 1  # version of results.json
 FILE = "results.json"
-NEEDED = {  # what readers look up
+NEEDED = {  # keys that readers of the file use
     *("label", "protocol", "protocol_settings", "data", "split", "layout", "data_set", "model", "cost", "seconds"),
     *("scored", "device", "mean", "groups", "images"),
 }
 
 
 class UnusableResults(UserError):
-    """A results.json that an older kpac or something else wrote, or a part of one: evaluating again replaces it."""
+    """A results.json of an older version or another program, or a damaged one; evaluating again replaces it."""
 
 
 def make_results(
@@ -38,14 +38,14 @@ def make_results(
     device: str,
     precision: str,
 ) -> dict[str, Any]:
-    """What results.json holds.
+    """Makes the content of results.json.
 
     Args:
-        method, scorer: what was scored, and how.
-        data, split, layout: of the scenes.
-        records: one for each scene, in the order of the list.
-        cost: of the method, for the first image.
-        device, precision: in words.
+        method, scorer: the evaluated method, and the scorer that was used.
+        data, split, layout: the data set, and the split and layout of its scenes.
+        records: one record per scene, in the order of the split.
+        cost: cost of the method for the first image.
+        device, precision: descriptions in words.
     """
     protocol: Protocol = scorer.protocol
     seconds = sorted(record["seconds"] for record in records if "seconds" in record)
@@ -58,7 +58,7 @@ def make_results(
         "protocol": protocol.name,
         "bit_depth": protocol.bit_depth,
         "protocol_settings": protocol.settings(),
-        "data": str(data.resolve()),  # as seen from any folder
+        "data": str(data.resolve()),  # absolute, so valid from any working directory
         "split": split,
         "layout": layout,
         "data_set": data_set_of(records),
@@ -81,7 +81,7 @@ def make_results(
 
 
 def protocol_of(results: dict[str, Any]) -> Protocol:
-    """The protocol of some results, also of results whose file an earlier version wrote with fewer settings."""
+    """The protocol of results; accepts files of earlier versions, which have fewer settings."""
     return Protocol(source="", **results["protocol_settings"])
 
 
@@ -92,8 +92,8 @@ def read_results(path: Path) -> dict[str, Any]:
         path: the file, or the folder that holds it.
 
     Raises:
-        UnusableResults: a file of an older version, or damaged.
-        UserError: no such file, or one of a newer version.
+        UnusableResults: the file is damaged, or of an older version.
+        UserError: no such file, or a file of a newer version.
     """
     file = path / FILE if path.is_dir() else path
     try:
@@ -116,10 +116,10 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def find_results(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
-    """All results under some files and folders.
+    """Finds and reads all results.json files under some paths.
 
     Raises:
-        UserError: a path holds none, or a file cannot be read.
+        UserError: a path holds no results, or a file cannot be read.
     """
     found: dict[Path, dict[str, Any]] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""From a method and a data set to a folder of results, by one process or by several that share the images."""
+"""Evaluates a method on a data set and writes the results; several ranks can share the images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,12 +29,12 @@ from kpac.files import write_json
 from kpac.images import from_float, read_header, read_pixels, to_float, write_pixels
 from kpac.precision import PRECISION
 
-SHOWN = 2  # scenes in the report
+SHOWN = 2  # number of scenes drawn in the report
 
 
 Report = Callable[[Path, dict[str, Any], Protocol, Sequence[Evaluated]], None]
-"""Writes what people read of an evaluation: takes the folder, what results.json will hold, the protocol, and the scenes
-to show."""
+"""Function that writes a report for people, from the folder, the content of results.json, the protocol and the scenes
+to draw."""
 
 
 def evaluate_weights(
@@ -47,23 +47,23 @@ def evaluate_weights(
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates a network on one split of a data set.
 
-    Images that were finished earlier, with the same weights, protocol and files, are taken from the folder's records.
+    Images that were finished earlier, with the same weights, protocol and files, are not evaluated again.
 
     Args:
         weights: a .safetensors file or the folder of a run.
-        evaluation: on what, and how.
-        output: folder for the results; by default `results/DATA-SPLIT-PROTOCOL` in the folder of the run, or in the
-            working directory under the weights' name.
-        device: see `kpac.environment.choose_device`. Under torchrun every process scores its share.
-        overwrite: replaces the results of another model, protocol or data set that are in the folder.
-        report: such as `kpac.reporting.report.write_report`.
+        evaluation: data, protocol and metrics.
+        output: folder for the results. By default `results/DATA-SPLIT-PROTOCOL` in the folder of the run; for weights
+            outside of a run, `results/NAME/DATA-SPLIT-PROTOCOL` in the working directory.
+        device: see `kpac.environment.choose_device`. Under torchrun each rank scores its share of the images.
+        overwrite: replaces results of another model, protocol or data set in the folder.
+        report: writes the report, for example `kpac.reporting.report.write_report`.
 
     Returns:
-        What results.json holds, and the folder. It is written when every image is scored.
+        The content of results.json, and the folder. The file is written once every image is scored.
 
     Raises:
         UserError: the model, the data or the protocol cannot be used, or the folder holds other results.
-        Stopped: Ctrl-C; what is finished is kept.
+        Stopped: Ctrl-C was pressed; finished images are kept.
     """
     with join_ranks(device) as ranks:
         network = ranks.on_all(lambda: Network(weights, ranks.device))
@@ -74,14 +74,14 @@ def evaluate_weights(
 def evaluate_method(
     method: Method, evaluation: Evaluation, folder: Path, ranks: Ranks, report: Report | None = None
 ) -> dict[str, Any]:
-    """Scores all scenes that are not finished, and writes the report and results.json.
+    """Scores all unfinished scenes, and writes the report and results.json.
 
     Args:
-        method: on the device of this process.
-        evaluation: on what, and how.
-        folder: for the results.
-        ranks: this rank, and the way to the others.
-        report: such as `kpac.reporting.report.write_report`.
+        method: the method, on the device of this rank.
+        evaluation: data, protocol and metrics.
+        folder: folder for the results.
+        ranks: this rank, and communication with the others.
+        report: writes the report, for example `kpac.reporting.report.write_report`.
     """
     work = ranks.on_all(lambda: _Work(method, evaluation, folder, ranks))
     ranks.on_first(lambda: clear_replaced(method, evaluation, folder))
@@ -92,10 +92,10 @@ def evaluate_method(
 
 
 def find_scorable(method: Method, evaluation: Evaluation) -> list[SceneFiles]:
-    """The scenes of an evaluation; headers tell whether they can be scored.
+    """Finds the scenes of an evaluation, and checks from file headers that they can be scored.
 
     Raises:
-        UserError: the data, the protocol or the method's outputs do not allow it.
+        UserError: the scenes cannot be scored with these data, this protocol or this method.
     """
     protocol = find_protocol(evaluation.protocol)
     files = find_scenes(
@@ -124,7 +124,7 @@ def find_scorable(method: Method, evaluation: Evaluation) -> list[SceneFiles]:
 
 
 class _Work:
-    """One evaluation in one process: what is finished, what is not, and what is written at the end."""
+    """One evaluation on one rank: finds unfinished scenes, scores them, and writes the results."""
 
     def __init__(self, method: Method, evaluation: Evaluation, folder: Path, ranks: Ranks):
         self.method, self.evaluation, self.folder, self.ranks = method, evaluation, folder, ranks
@@ -150,7 +150,7 @@ class _Work:
         ]
 
     def missing(self) -> list[int]:
-        """Scenes without a record, or without an image that is to be kept."""
+        """Indices of scenes without a record, or without an image that should be kept."""
         finished = self.journal.finished()
         return [
             index
@@ -159,7 +159,7 @@ class _Work:
         ]
 
     def score_missing(self) -> None:
-        """Restores and scores this process's share."""
+        """Restores and scores this rank's share of the missing scenes."""
         mine = self.missing()[self.ranks.rank :: self.ranks.world_size]
         bar = tqdm(total=len(mine), desc="evaluating", unit="image", disable=None if self.ranks.is_first else True)
         try:
@@ -180,7 +180,7 @@ class _Work:
             ) from None
 
     def write(self, report: Report | None) -> dict[str, Any]:
-        """Writes the folder, results.json last."""
+        """Writes the report and results.json, the latter last."""
         finished = self.journal.finished()
         records = [finished[key] for key in self.fingerprints]
         first = self.protocol.prepare(self.dataset[0].views)
@@ -206,7 +206,7 @@ class _Work:
         return results
 
     def _kept(self, index: int) -> list[Path]:
-        """Where the output of a scene is kept, if it is: for comparison.png, and for the user."""
+        """Files in which the output of a scene is kept: for comparison.png, for the user, both, or none."""
         name = self.files[index].name + ".png"
         kept = [self.folder / RECORDS / f"{self.fingerprints[index][:8]}-{name}"] if index in self.shown else []
         return kept + ([self.folder / IMAGES / name] if self.save_images else [])

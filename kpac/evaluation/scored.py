@@ -1,4 +1,4 @@
-"""Which images an evaluation scored: their number, sizes and bit depths, and hashes of their names and pixels."""
+"""Describes the images that an evaluation scored: number, sizes, bit depths, and hashes of names and pixels."""
 
 import hashlib
 from collections import Counter
@@ -12,15 +12,15 @@ from kpac.images import read_header
 
 
 def scene_facts(files: SceneFiles, scene: Scene) -> dict[str, Any]:
-    """What a record says of the images that it is about.
+    """Facts about a scene's images, for its record.
 
     Args:
-        files: where the scene lies.
-        scene: as it was read, at its own size.
+        files: files of the scene.
+        scene: the scene as it was read, at its original size.
 
     Returns:
-        "size", "WIDTHxHEIGHT"; "bit_depth" of the center view's file; "pixels", a hash of the center view and the
-        target as they were read: the same for networks that read other views besides.
+        "size", as "WIDTHxHEIGHT"; "bit_depth" of the center view's file; "pixels", a hash of the center view and the
+        target as they were read. Other views are not hashed, so single-image and dual-pixel networks compare.
     """
     height, width = scene.views.shape[-2:]
     header = read_header(files.paths[0])
@@ -32,11 +32,11 @@ def scene_facts(files: SceneFiles, scene: Scene) -> dict[str, Any]:
 
 
 def scored_images(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What results.json says of all its images, from the records of `scene_facts`.
+    """Summary of all scored images for results.json, from records with `scene_facts`.
 
     Returns:
-        "count"; "sizes" and "bit_depths", each with the number of images; "names" and "pixels", SHA-256 of all of them
-        in the order of the names; "published", a phrase on how they relate to a published split of DPDD, or None.
+        "count"; "sizes" and "bit_depths", each with the number of images; "names" and "pixels", SHA-256 over all images
+        in the order of their names; "published", a phrase on their relation to a published split of DPDD, or None.
     """
     ordered = sorted(records, key=lambda record: record["name"])
     sizes, depths = (Counter(record[key] for record in records) for key in ("size", "bit_depth"))
@@ -51,7 +51,10 @@ def scored_images(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def data_set_of(records: Sequence[dict[str, Any]]) -> str | None:
-    """ "DPDD test" for exactly the scenes of a published split of DPDD, at its size and bit depth; else None."""
+    """Name of the published split, such as "DPDD test", if exactly its scenes were scored; else None.
+
+    Size and bit depth of the images have to be those of the published split, too.
+    """
     facts = ({record[key] for record in records} for key in ("name", "size", "bit_depth"))
     kin = kinship(*facts)
     return f"DPDD {kin.split}" if kin and kin.is_published else None

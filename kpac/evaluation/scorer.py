@@ -1,4 +1,4 @@
-"""All metrics of one evaluation: which there are, and their values for an image."""
+"""Computes all metrics of an evaluation for an image."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -16,15 +16,15 @@ NO_REFERENCE = ("niqe", "musiq")
 
 
 class Scorer:
-    """Scores images as a protocol says.
+    """Scores images under a protocol.
 
     Args:
-        protocol: fixes the numbers.
-        device: where LPIPS and the no-reference metrics compute.
-        perceptual: whether LPIPS is among the metrics, when its backbone's weights are there.
-        lpips_weights: a file with them; by default torchvision's cache.
-        no_reference: metrics without a target, of `NO_REFERENCE`; `pyiqa` computes them, and fetches their weights.
-        required: metrics that must not be missing.
+        protocol: settings of the metrics.
+        device: device for LPIPS and the no-reference metrics.
+        perceptual: computes LPIPS, too, if the weights of its backbone are available.
+        lpips_weights: a file with these weights; by default torchvision's cache.
+        no_reference: metrics without a target, from `NO_REFERENCE`; `pyiqa` computes them and downloads their weights.
+        required: metrics whose absence is an error.
 
     Raises:
         UserError: a required metric cannot be computed, or `pyiqa` is not installed.
@@ -54,7 +54,7 @@ class Scorer:
 
     @cached_property
     def provenance(self) -> dict[str, dict[str, str]]:
-        """Learned metric -> package, version and hash of its weights."""
+        """Learned metric -> package, version and hash of the weights."""
         learned = {name: describe_metric(metric, "pyiqa") for name, metric in self.no_reference.items()}
         if self.lpips:
             facts = {"version": "0.1", "backbone": self.protocol.lpips.backbone}
@@ -63,11 +63,11 @@ class Scorer:
 
     @property
     def names(self) -> list[str]:
-        """The metrics of an image with a target."""
+        """Names of the metrics for an image with a target."""
         return ["psnr", "ssim", "mae", *(["lpips"] if self.lpips else []), *self.no_reference]
 
     def __call__(self, output: Tensor, target: Tensor | None) -> dict[str, float]:
-        """The metrics of an image; without a target, those that need none.
+        """Computes the metrics of an image; without a target, only those that need none.
 
         Args:
             output: (3, H, W), as the network gives it.

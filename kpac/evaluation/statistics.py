@@ -1,4 +1,4 @@
-"""From scores of images to means: of all, of groups, how far a mean may be off, and whether two methods differ."""
+"""Statistics of scores: means over images and groups, confidence intervals, and paired differences of two methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ RESAMPLES, SEED, LEVEL = 10_000, 0, 0.95
 
 
 def mean_scores(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The mean over images of every metric, of records or of their "input" entries."""
+    """Mean over images of every metric, from records or from their "input" entries."""
     return {name: sum(values) / len(values) for name, values in _columns(records).items()}
 
 
 def group_means(records: Sequence[dict[str, Any]], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Means over the images that carry a label, for every label that some image has.
+    """Means over the images with a label, for each label that occurs.
 
     Returns:
-        Group -> {"images": number of them, "mean", "input_mean"}.
+        Group -> {"images": number of images, "mean", "input_mean"}.
     """
     found = {}
     for group in groups:
@@ -38,11 +38,11 @@ def group_means(records: Sequence[dict[str, Any]], groups: Sequence[str]) -> dic
 def confidence(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Percentile bootstrap of the means over images (Efron and Tibshirani, 1993, chapter 13), with a fixed seed.
 
-    It says how much a mean would move with other images of the same kind, not with other training seeds.
+    The intervals show how much a mean varies with the choice of images, not with the training seed.
 
     Returns:
-        "level", "resamples", "seed", and "interval": metric -> [low, high]; no interval for one image, or for values
-        that are not finite.
+        "level", "resamples", "seed", and "interval": metric -> [low, high]. There is no interval for one image, or for
+        values that are not finite.
     """
     intervals = {}
     for name, values in _columns(records).items():
@@ -56,14 +56,14 @@ def confidence(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """One method compared with another on the same images, by one metric.
+    """Difference of two methods on the same images in one metric.
 
     Args:
-        mean: of the differences, the method minus the other.
-        low, high: ends of the interval of the mean, of the level `LEVEL`.
-        p: two-sided, for no difference.
-        improved: images on which the method is better.
-        images: number of them.
+        mean: mean of the differences, the method minus the other.
+        low, high: ends of the confidence interval of the mean, at the level `LEVEL`.
+        p: two-sided p-value for no difference.
+        improved: number of images on which the method is better.
+        images: number of all images.
     """
 
     mean: float
@@ -79,16 +79,17 @@ def paired_difference(
 ) -> PairedDifference | None:
     """Compares two methods image by image: percentile bootstrap of the mean difference, with a fixed seed.
 
-    Both methods keep their image pairs together in every resample, so what makes an image easy for both does not widen
-    the interval (Efron and Tibshirani, 1993, chapters 13 and 16).
+    Images are resampled in pairs, so images that are easy or hard for both methods do not widen the interval (Efron and
+    Tibshirani, 1993, chapters 13 and 16).
 
     Args:
-        records, others: of results.json, with the same names in any order.
-        metric: its name.
-        higher_is_better: how to count improved images.
+        records, others: records of two results.json files, with the same names in any order.
+        metric: name of the metric.
+        higher_is_better: determines which images count as improved.
 
     Returns:
-        None for fewer than two images, a metric that one of them lacks, or differences that are not finite.
+        The difference; None for fewer than two images, a metric that one method lacks, or differences that are not
+        finite.
     """
     by_name = {other["name"]: other for other in others}
     pairs = [(record.get(metric), by_name[record["name"]].get(metric)) for record in records]
@@ -101,7 +102,7 @@ def paired_difference(
     means = _resampled_means(differences)
     low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    p = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))  # counts the observed sample as one, so that it is never zero
+    p = min(1.0, 2 * (tail + 1) / (RESAMPLES + 1))  # + 1 counts the observed sample, so p is never zero
     better = differences > 0 if higher_is_better else differences < 0
     return PairedDifference(float(differences.mean()), float(low), float(high), p, int(better.sum()), len(pairs))
 
