@@ -1,1 +1,1 @@
-"""What people read and look at: tables, charts, sheets and published numbers."""
+"""Output for people: tables, charts, comparison sheets and published numbers."""

@@ -1,4 +1,4 @@
-"""Charts for papers: quality against cost, and a quantity along an axis of an ablation."""
+"""Charts for papers: quality against cost, and a metric along the axis of an ablation."""
 
 import math
 import textwrap
@@ -15,19 +15,19 @@ from kpac.reporting.units import COSTS, METRICS, QUANTITIES, SCALES
 SIZE = (3.4, 2.5)  # inches: one column of a paper
 OURS, THEIRS, GRID = "#0b6fb8", "#777777", "#dddddd"
 COLORS = (OURS, "#d1495b", "#2e933c", "#e09f3e", "#7b4fa3", "#0f8b8d", "#333333")
-MARKERS = "osD^vP*"  # beside the colors, for those who do not see them
+MARKERS = "osD^vP*"  # differ as the colors do, for color-blind readers and gray prints
 DASHES = ("--", ":", "-.")
-LINE = 0.17  # inches, of a legend
-LETTERS = 52  # of a line of a legend
+LINE = 0.17  # height of a line of a legend, in inches
+LETTERS = 52  # letters that fit in a line of a legend
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One place of a curve.
+    """One point of a curve.
 
     Args:
-        label: what was varied, such as "2".
-        mean: over seeds.
+        label: the setting of the varied quantity, such as "2".
+        mean: mean over seeds.
         deviation: sample standard deviation over seeds; None for one seed.
     """
 
@@ -37,17 +37,17 @@ class CurvePoint:
 
 
 def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str = "macs") -> None:
-    """Draws each method's quality against its cost, on a logarithmic axis where costs differ much.
+    """Draws each method's quality against its cost; the cost axis is logarithmic if costs differ much.
 
-    Published methods, whose costs are not known, are dashed lines. Infinite quality is an arrow at the upper end.
+    Published methods of unknown cost are drawn as dashed lines. An infinite value is an arrow at the upper end.
 
     Args:
-        table: from `kpac.reporting.comparison.compare`; other rows without that cost are left out.
+        table: from `kpac.reporting.comparison.compare`; our own rows without that cost are left out.
         paths: .png, .pdf or .svg files to write.
         metric, cost: names in `kpac.reporting.units`.
 
     Raises:
-        UserError: no method has both, or protocols are mixed.
+        UserError: no method has both values, or protocols are mixed.
     """
     for name, known in ((metric, METRICS), (cost, COSTS)):
         if name not in known:
@@ -65,7 +65,7 @@ def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str
     figure, axes = _axes(SIZE[1] + LINE * sum(label.count("\n") + 1 for label in labels))
     for number, (label, row) in enumerate(zip(labels, rows, strict=False)):
         style = {"color": COLORS[number % len(COLORS)], "linestyle": "none", "markersize": 5}
-        style |= {"fillstyle": "none", "markeredgewidth": 1.3}  # hollow, so that equal ones do not hide each other
+        style |= {"fillstyle": "none", "markeredgewidth": 1.3}  # hollow, so that equal points do not hide each other
         x, y = row.values[price] * SCALES.get(cost, 1), row.values[quality]
         if math.isinf(y):
             arrow = {"marker": "$\\uparrow$", "transform": axes.get_xaxis_transform(), "clip_on": False}
@@ -90,14 +90,14 @@ def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str
 def curve(
     points: Sequence[CurvePoint], paths: Sequence[Path], axis: str, metric: str = "psnr", ordered: bool = True
 ) -> None:
-    """Draws means, with one deviation to each side, in the order of an ablation.
+    """Draws the means of an ablation, with bars of one standard deviation.
 
     Args:
-        points: in that order.
+        points: in the order of the ablation.
         paths: .png, .pdf or .svg files to write.
-        axis: what was varied; "" where the points' labels say it.
+        axis: title of the axis; "" if the points' labels say what was varied.
         metric: a name in `kpac.reporting.units`.
-        ordered: joins the points by a line; False draws them as rows, which have no order.
+        ordered: True joins the points by a line; False draws one row per point, for settings without an order.
     """
     places, labels = list(range(len(points))), [point.label for point in points]
     figure, axes = _axes(SIZE[1] if ordered else 0.7 + 0.26 * len(points))
@@ -120,7 +120,7 @@ def curve(
         if spread:
             axes.errorbar([points[index].mean for index in spread], spread, xerr=deviations, **bars)
         axes.set_yticks(places, ["\n".join(textwrap.wrap(label, 32)) for label in labels])
-        axes.set_ylim(len(points) - 0.5, -0.5)  # the first above
+        axes.set_ylim(len(points) - 0.5, -0.5)  # the first point at the top
         axes.margins(x=0.15)
         axes.xaxis.set_major_locator(_ticks())
         axes.set_ylabel(axis)
@@ -129,7 +129,7 @@ def curve(
 
 
 def _scale_costs(axes, costs: Sequence[float]) -> None:
-    """The x axis: few numbers, as people write them, and none between them."""
+    """Scales the x axis, with few ticks, plain numbers and no minor ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = min(costs), max(costs)

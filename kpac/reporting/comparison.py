@@ -1,4 +1,4 @@
-"""Several evaluations in one table: what may stand in one column, published numbers beside it, what is best."""
+"""Compares several evaluations in one table: checks that they compare, adds published numbers, ranks the methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ from kpac.reporting.published import SIZES as PUBLISHED_SIZES
 from kpac.reporting.published import published_rows
 from kpac.reporting.units import COSTS, METRICS, QUANTITIES
 
-Found = Sequence[tuple[Path, dict[str, Any]]]  # results.json files and what they hold
+Found = Sequence[tuple[Path, dict[str, Any]]]  # results.json files and their content
 
 
 @dataclass(frozen=True)
 class Column:
-    """Values of one quantity.
+    """One column: the values of one quantity.
 
     Args:
-        over: title above it: the data set and the group of images; "" for costs.
+        over: title above the column's head: data set and group of images; "" for costs.
         quantity: a name in `kpac.reporting.units`, or "difference": PSNR minus the published one.
     """
 
@@ -33,13 +33,13 @@ class Column:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A method against another on the same images.
+    """Comparison of two methods on the same images in one metric.
 
     Args:
-        label, other: of the two methods.
+        label, other: names of the two methods.
         over: title of the data set.
-        quantity: the metric's name.
-        difference: of the method minus the other.
+        quantity: name of the metric.
+        difference: the method minus the other.
     """
 
     label: str
@@ -51,16 +51,16 @@ class PairedTest:
 
 @dataclass
 class Row:
-    """One method.
+    """One row: the values of one method.
 
     Args:
-        label: its name.
+        label: name of the method.
         values: in the units of results.json.
-        protocol: under which it was scored.
-        source: of a published row; None for our own.
-        deviations: sample standard deviations over seeds, of values that are means over seeds.
+        protocol: protocol of the scores.
+        source: source of a published row; None for our own.
+        deviations: sample standard deviations over seeds, for values that are means over seeds.
         intervals: ends of the confidence intervals of means over images.
-        printed: of a published row, its values with the digits in which they were published.
+        printed: for a published row, its values with the published digits.
         ranked: whether its values compare with those of the other rows.
     """
 
@@ -76,12 +76,13 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows and columns, with the notes that belong below.
+    """A table of methods and quantities, with its notes.
 
     Args:
-        columns, rows, notes: of the table.
-        mixed: whether results of our own are under several protocols; nothing is ranked then.
-        tests: paired comparisons of methods, to be shown below.
+        columns, rows: content of the table.
+        notes: lines to show below it.
+        mixed: whether our own results use several protocols; nothing is ranked then.
+        tests: paired comparisons of methods, to show below it.
     """
 
     columns: list[Column]
@@ -92,13 +93,13 @@ class Table:
 
     @property
     def names_protocols(self) -> bool:
-        """Whether rows are under several protocols, so that each has to say its own."""
+        """Whether rows use several protocols, so that each row has to name its own."""
         return self.mixed or len({row.protocol for row in self.rows if row.protocol}) > 1
 
     def ranks(self) -> dict[tuple[int, Column], int]:
-        """Row and column of the best (0) and second best (1) metrics, as they are printed; equal ones share a rank.
+        """Ranks by (row, column): 0 for a metric's best value, 1 for the second best. Values equal as printed share one.
 
-        Only rows that compare are ranked, and nothing in a column of a single value or where protocols are mixed.
+        Only rows that compare are ranked. Columns of a single value, and tables of mixed protocols, are not ranked.
         """
         found: dict[tuple[int, Column], int] = {}
         for column in self.columns if not self.mixed else []:
@@ -125,18 +126,19 @@ def compare(
     intervals: bool = False,
     paired_with: str | None = None,
 ) -> Table:
-    """Puts results into one table, a row for each method.
+    """Puts results into one table, with a row for each method.
 
     Args:
         found: from `kpac.evaluation.results.find_results`.
         groups: adds the means of indoor and outdoor scenes.
         mix_protocols: allows different protocols in one column; each row then names its own, and nothing is ranked.
         published: adds the rows of published.yaml, and one for the blurred input.
-        intervals: gives the means over images their confidence intervals.
-        paired_with: label of the method that the others are compared with image by image.
+        intervals: adds confidence intervals to the means over images.
+        paired_with: label of a method; all others are compared with it image by image.
 
     Raises:
-        UserError: results that do not compare, published numbers for another data set, or no such label.
+        UserError: the results do not compare, the published numbers are for another data set, or no method has that
+            label.
     """
     _check(found, mix_protocols)
     mixed = mix_protocols and not all(_same_numbers(results, found[0][1]) for _, results in found)
@@ -176,12 +178,12 @@ def compare(
 
 
 def data_title(results: dict[str, Any]) -> str:
-    """The data set of some results, as tables name it."""
+    """Title of the data set of some results, for tables."""
     return results["data_set"] or f"{Path(results['data']).name} {results['split']}"
 
 
 def _check(found: Found, mix_protocols: bool) -> None:
-    """Refuses one column for what does not compare: other protocols, other images."""
+    """Refuses results that do not compare: of different protocols, or of different images."""
     first: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path, results in found:
         other_path, other = first.setdefault(data_title(results), (path, results))
@@ -205,7 +207,7 @@ def _check(found: Found, mix_protocols: bool) -> None:
 
 
 def _scored(results: dict[str, Any]) -> str:
-    """What was scored, in a few words."""
+    """Describes the scored images in a few words."""
     scored = results["scored"]
     sizes, depths = (" and ".join(scored[key]) for key in ("sizes", "bit_depths"))
     return f"{short_path(results['data'])}: {sizes}, {depths} bits"
@@ -223,7 +225,7 @@ def _values(results: dict[str, Any], groups: bool) -> dict[Column, float]:
 
 
 def _tell_apart(rows: dict[tuple[str, ...], Row]) -> None:
-    """Different weights under one name get the beginning of their hash."""
+    """Adds the first digits of the weights' hash to labels that several weights share."""
     for (label, identity, protocol), row in rows.items():
         if sum(other[0] == label and other[2] == protocol for other in rows) > 1:
             row.label = f"{label} ({Path(identity).name[:8]})"
@@ -244,13 +246,13 @@ def _notes(found: Found, mixed: bool) -> list[str]:
 
 
 def _same_numbers(results: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether the protocols of two results make the same numbers of their images."""
+    """Whether the protocols of two results give the same scores for their images."""
     sizes = PUBLISHED_SIZES if {results["data_set"], other["data_set"]} == {PUBLISHED_SET} else ()
     return protocol_of(results).gives_the_numbers_of(protocol_of(other), sizes)
 
 
 def _published_rows(found: Found, groups: bool) -> list[Row]:
-    """The published rows; those that do not compare with any result of ours are not ranked."""
+    """Makes the published rows; rows that compare with no result of ours are not ranked."""
     ours = [results for _, results in found if results["data_set"] == PUBLISHED_SET]
     if not ours:
         kin = {data_title(results): results["scored"]["published"] for _, results in found}
@@ -276,7 +278,7 @@ def _published_rows(found: Found, groups: bool) -> list[Row]:
 
 
 def _blurred_inputs(found: Found, groups: bool) -> list[Row]:
-    """A row for the input of each data set: people compare it with theirs to check their copy of the data."""
+    """Makes a row of the blurred input's scores, with which readers can check their copy of the data."""
     values: dict[Column, float] = {}
     for _, results in found:
         title = data_title(results)
@@ -287,7 +289,7 @@ def _blurred_inputs(found: Found, groups: bool) -> list[Row]:
 
 
 def _differences(ours: Sequence[tuple[Row, dict[str, Any]]]) -> None:
-    """Our PSNR minus the published one, for the networks that a published row is about."""
+    """Adds the difference of our PSNR and the published one, for networks with a published row."""
     for row, results in ours:
         for entry in published_rows():
             if entry.psnr and results["model"]["name"] in entry.networks and entry.compares_with(results):
@@ -295,7 +297,7 @@ def _differences(ours: Sequence[tuple[Row, dict[str, Any]]]) -> None:
 
 
 def _paired_tests(ours: Sequence[tuple[Row, dict[str, Any]]], label: str) -> list[PairedTest]:
-    """Every other method against one, on each data set and by each metric that both have."""
+    """Compares every other method with one, on each data set and in each metric that both have."""
     labels = list(dict.fromkeys(row.label for row, _ in ours))
     if label not in labels:
         raise UserError(f"no method is called '{label}'{nearest(label, labels)}")
@@ -318,7 +320,7 @@ def _paired_tests(ours: Sequence[tuple[Row, dict[str, Any]]], label: str) -> lis
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
-    """Data sets in the order in which they come, metrics in ours, costs last."""
+    """All columns: data sets in the order of the results, metrics in our fixed order, costs last."""
     there = {column: None for row in rows for column in row.values}
     titles = list(dict.fromkeys(column.over for column in there if column.quantity not in COSTS))
     order = [Column(title, name) for title in titles for name in (*METRICS, "difference")]
@@ -327,5 +329,5 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def title_of(column: Column) -> str:
-    """The head of a column, without what stands over it."""
+    """Head of a column, without the title above it."""
     return "to published [dB]" if column.quantity == "difference" else QUANTITIES[column.quantity].title

@@ -1,4 +1,4 @@
-"""A paragraph for a paper: how the numbers of a table were made."""
+"""A paragraph for a paper: how the scores of a table were computed."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from kpac.reporting.units import METRICS
 
 
 def describe(found: Found) -> str:
-    """Sentences on data, protocol, metrics, methods, versions, precision and device.
+    """Writes sentences on data, protocol, metrics, methods, versions, precision and device.
 
     Args:
         found: from `kpac.evaluation.results.find_results`.

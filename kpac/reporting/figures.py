@@ -1,4 +1,4 @@
-"""Pictures for people and papers: images side by side, and the places that matter enlarged."""
+"""Figures of images side by side, with enlarged crops."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from kpac.evaluation.evaluator import Evaluated, to_array
 from kpac.files import whole_file
 
 BOX_COLORS = ("#ffb000", "#00b4d8", "#e63994", "#7ac74f")
-TITLE_SIZES, NOTE_SIZES = (11, 7), (8, 5)  # points, largest and smallest
-ZOOM_RATIO = 0.62  # height of an enlarged crop to its width
+TITLE_SIZES, NOTE_SIZES = (11, 7), (8, 5)  # font sizes in points, largest and smallest
+ZOOM_RATIO = 0.62  # height of an enlarged crop divided by its width
 PAPER: Any = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "font.size": 8,
-}  # text stays text, in fonts that journals take
+}  # keeps text as text, in fonts that journals accept
 Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
 
 
@@ -28,8 +28,8 @@ class Panel:
     """One image of a sheet.
 
     Args:
-        title: above its column.
-        note: on it, such as its scores.
+        title: text above the column.
+        note: text on the image, such as its scores.
         image: H x W x 3 in [0, 1].
     """
 
@@ -40,7 +40,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """One scene of a sheet: its panels, all of one size, and the places to enlarge."""
+    """One scene of a sheet: its panels, all of one size, and the boxes to enlarge."""
 
     panels: Sequence[Panel]
     boxes: Sequence[Box]
@@ -54,7 +54,7 @@ def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str, crop: i
     Args:
         evaluated: one or more scenes.
         path: a .png or .pdf file.
-        caption: printed below; say the model and the protocol.
+        caption: text below, which should name the model and the protocol.
         crop: height of the crop, in pixels.
     """
     rows = []
@@ -70,12 +70,12 @@ def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str, crop: i
 
 
 def sheet(rows: Sequence[Row], paths: Sequence[Path], caption: str) -> None:
-    """Draws scenes below each other, the boxes of each enlarged below it.
+    """Draws one scene below the other, each with its enlarged boxes below it.
 
     Args:
-        rows: with the same number of panels.
+        rows: scenes with the same number of panels.
         paths: .png, .pdf or .svg files to write.
-        caption: printed below.
+        caption: text below.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -115,24 +115,24 @@ def sheet(rows: Sequence[Row], paths: Sequence[Path], caption: str) -> None:
 
 
 def save(figure, paths: Sequence[Path]) -> None:
-    """Writes a figure, each file whole."""
+    """Writes a figure to each path, atomically."""
     for path in paths:
         with whole_file(path) as partial:
             figure.savefig(partial)
 
 
 def note(scores: dict[str, float]) -> str:
-    """PSNR and SSIM in one line, as a panel says them."""
+    """Text for a panel: PSNR and SSIM in one line."""
     return f"{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}" if "psnr" in scores else ""
 
 
 def largest_differences(blurred: np.ndarray, sharp: np.ndarray, crop: int = 96, count: int = 1) -> list[Box]:
-    """The boxes with the largest mean squared difference that do not overlap: where there is something to restore.
+    """Finds the boxes with the largest mean squared difference; boxes do not overlap.
 
     Args:
         blurred, sharp: H x W x 3.
         crop: height of a box, in pixels; `ZOOM_RATIO` gives its width.
-        count: number of boxes; fewer, when no more fit.
+        count: number of boxes; fewer are returned if no more fit.
     """
     rows, columns = sharp.shape[:2]
     height, width = min(int(crop), rows), min(int(crop / ZOOM_RATIO), columns)
@@ -153,12 +153,12 @@ def _image_height(row: Row, panel: float) -> float:
 
 
 def _fitted(texts: Sequence[str], width: float, sizes: tuple[float, float]) -> tuple[list[str], float]:
-    """Texts in lines of a width in inches, in the largest size in which none has to be broken, or the smallest.
+    """Fits texts into a width in inches: chooses the largest font size without line breaks; else the smallest, broken.
 
     Returns:
-        The texts and the size in points.
+        The texts and the font size in points.
     """
-    letter = 0.6 / 72  # inches a point, of the font's average letter
+    letter = 0.6 / 72  # width of an average letter, in inches per point of font size
     longest = max(map(len, texts))
     largest, smallest = sizes
     size = min(largest, max(smallest, 0.95 * width / (letter * max(longest, 1))))

@@ -1,4 +1,4 @@
-"""A comparison of methods as Markdown, LaTeX, CSV or JSON."""
+"""Writes a comparison of methods as Markdown, LaTeX, CSV or JSON."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from kpac.text import markdown_table
 
 
 def markdown(table: Table) -> str:
-    """For reports: the best bold, the second best underlined; published rows carry a dagger."""
+    """Markdown table: the best value bold, the second best underlined; published rows are marked by a dagger."""
     ranks = table.ranks()
     titles = {column.over for column in table.columns if column.over}
     header = [
@@ -37,9 +37,9 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """For papers, with the package booktabs: the best bold, the second best underlined; the notes below, as text.
+    """LaTeX table for the package booktabs: the best value bold, the second best underlined.
 
-    Inside the tabular, a note longer than the table would widen it.
+    Notes are text below the tabular: inside, a note longer than the table would widen it.
     """
     ranks = table.ranks()
     lead = ["Method", *(["Protocol"] if table.names_protocols else [])]
@@ -96,7 +96,7 @@ def _latex_notes(notes: list[str]) -> list[str]:
 
 
 def csv_text(table: Table) -> str:
-    """For spreadsheets: numbers as they are, one line a method."""
+    """CSV table for spreadsheets: unrounded numbers, one line per method."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     spread = [column for column in table.columns if any(column in row.deviations for row in table.rows)]
@@ -111,7 +111,7 @@ def csv_text(table: Table) -> str:
 
 
 def json_text(table: Table) -> str:
-    """For programs: a list of methods, each with its values by data set and quantity; costs stand under ""."""
+    """JSON for programs: a list of methods, each with values by data set and quantity; costs have the key ""."""
     rows = []
     for row in table.rows:
         values: dict[str, dict[str, Any]] = {}
@@ -166,7 +166,7 @@ SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """Writes a table in every format, and gives the files."""
+    """Writes a table in every format; returns the files."""
     paths = {folder / f"table{suffix}": name for suffix, name in SUFFIXES.items()}
     for path, name in paths.items():
         with whole_file(path) as partial:
@@ -175,7 +175,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX."""
+    """Escapes plain text for LaTeX."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {"±": r"$\pm$", "†": r"$^\dagger$"}
     return re.sub(r"[\\~^&%$#_{}±†]", lambda match: special.get(match[0], "\\" + match[0]), text)

@@ -1,4 +1,4 @@
-"""Published numbers, each with its source and with the protocol that made it, where that is known."""
+"""Published scores, each with its source and, if known, its protocol."""
 
 from functools import cache
 from importlib.resources import files
@@ -13,14 +13,14 @@ from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.results import protocol_of
 
 DATA_SET = "DPDD test"
-SIZES = ((1120, 1680), (1680, 1120))  # heights and widths of its images
-UNKNOWN = "unknown"  # protocol
+SIZES = ((1120, 1680), (1680, 1120))  # heights and widths of the images of DPDD
+UNKNOWN = "unknown"  # name for a protocol that is not known
 
-Number = Annotated[str, Field(pattern=r"^\d+(\.\d+)?$")]  # text, with the digits in which it was published
+Number = Annotated[str, Field(pattern=r"^\d+(\.\d+)?$")]  # text, to keep the published digits
 
 
 class Scores(Section):
-    """What a source says of one group of images."""
+    """Published scores of one group of images."""
 
     psnr: Number | None = None
     ssim: Number | None = None
@@ -29,7 +29,7 @@ class Scores(Section):
 
     @property
     def printed(self) -> dict[str, str]:
-        """Metric -> number, as it was published."""
+        """Metric -> number with the published digits."""
         return {name: value for name in METRICS if (value := getattr(self, name, None)) is not None}
 
 
@@ -41,25 +41,25 @@ class PublishedRow(Scores):
     protocol: str
     """A name of `kpac.evaluation.protocols`, or "unknown"."""
     why: str = ""
-    """What is known of the protocol, or what it was inferred from."""
+    """What is known about the protocol, or how it was inferred."""
     networks: tuple[str, ...] = ()
-    """Registered networks that the row is about."""
+    """Names of the registered networks that the row describes."""
     source: str
     parameters: Number | None = None
-    """Millions."""
+    """Parameters, in millions."""
     parameters_source: str | None = None
     indoor: Scores = Scores()
     outdoor: Scores = Scores()
 
     def compares_with(self, results: dict[str, Any]) -> bool:
-        """Whether some results are on the same data, under a protocol that gives the same numbers there."""
+        """Whether some results are of the same data and of a protocol that gives the same scores there."""
         if self.protocol == UNKNOWN or results["data_set"] != DATA_SET:
             return False
         return find_protocol(self.protocol).gives_the_numbers_of(protocol_of(results), SIZES)
 
     @property
     def note(self) -> str:
-        """For below a table: where the numbers are from."""
+        """Note to show below a table: the source of the numbers."""
         parameters = f"; parameters: {self.parameters_source}" if self.parameters_source else ""
         why = f" ({self.why})" if self.why else ""
         return f"{self.source}{parameters}{why}"

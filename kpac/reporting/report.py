@@ -16,9 +16,9 @@ def write_report(folder: Path, results: dict[str, Any], protocol: Protocol, show
     """Writes report.md and comparison.png.
 
     Args:
-        folder: of the evaluation.
-        results: what results.json holds.
-        protocol: of the evaluation.
+        folder: folder of the evaluation.
+        results: content of results.json.
+        protocol: protocol of the evaluation.
         shown: scenes to draw.
     """
     data = f"{short_path(results['data'])} {results['split']} split"
@@ -29,7 +29,7 @@ def write_report(folder: Path, results: dict[str, Any], protocol: Protocol, show
 
 
 def report(results: dict[str, Any], protocol_summary: str) -> str:
-    """The whole of report.md: what was measured, on what, how, at what cost, with which versions."""
+    """Text of report.md: scores, data, protocol, cost and versions."""
     environment = results["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version)
     git = environment["git"]

@@ -1,4 +1,4 @@
-"""Comparison sheets and error maps of several methods, from the images that their evaluations kept."""
+"""Comparison sheets and error maps of several methods, from the output images that their evaluations kept."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from kpac.reporting.comparison import Found, data_title
 from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet
 
 COLORS = "inferno"
-WHITE_AT = 99.5  # percentile of the input's error that the brightest colour stands for
+WHITE_AT = 99.5  # percentile of the input's error that gets the brightest colour
 
 
 def comparison_sheet(
@@ -37,16 +37,17 @@ def comparison_sheet(
     """Draws input | each method | target for some scenes, with crops enlarged below.
 
     Args:
-        found: from `kpac.evaluation.results.find_results`: one data set, one protocol.
-        scenes: names; by default the first one.
+        found: from `kpac.evaluation.results.find_results`, for one data set and one protocol.
+        scenes: names of scenes; by default the first scene.
         paths: .png, .pdf or .svg files to write.
         boxes: crops to enlarge; by default those where input and target differ most.
-        crops: how many of those.
-        crop: their height, in pixels.
-        errors: draws the absolute error of each image instead, its mean over channels, one scale for a scene.
+        crops: number of such default crops.
+        crop: height of such crops, in pixels.
+        errors: draws each image's absolute error, averaged over channels, on one scale for all images of a scene.
 
     Raises:
-        UserError: no such scene, results that do not compare, an output that was not kept, a box outside of the image.
+        UserError: no such scene, results that do not compare, an output that was not kept, or a box outside of the
+            image.
     """
     first = found[0][1]
     for path, results in found:
@@ -78,10 +79,10 @@ def comparison_sheet(
 
 
 def parse_box(text: str) -> Box:
-    """A box from "TOP,LEFT,HEIGHT,WIDTH" or "TOP,LEFT,HEIGHT", whose width then follows, in pixels.
+    """Parses a box, "TOP,LEFT,HEIGHT,WIDTH" in pixels; without WIDTH, the width follows from the height.
 
     Raises:
-        ValueError: something else.
+        ValueError: the text has another form.
     """
     numbers = [int(part) for part in text.split(",")]
     if len(numbers) == 3:
@@ -93,7 +94,7 @@ def parse_box(text: str) -> Box:
 
 
 def _panels(found: Found, scene: SceneFiles, protocol: Protocol) -> list[Panel]:
-    """Input, every method's output, and the target, at the protocol's size."""
+    """Panels of the input, every method's output and the target, at the protocol's size."""
     read = SceneDataset([scene], protocol.bit_depth)[0]
     record = _record(*found[0], scene.name)
     panels = [Panel("input", note(record["input"]), to_array(protocol.prepare(read.views[:3])))]
@@ -136,7 +137,7 @@ def _record(path: Path, results: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _output(path: Path, results: dict[str, Any], scene: SceneFiles) -> np.ndarray:
-    """The image that a method made: as the user or the evaluation kept it."""
+    """Reads a method's output: the user's own file, or the image that the evaluation kept."""
     if "images" in results["model"]:
         folder = Path(results["model"]["images"])
         names = [scene.name, *([scene.target.stem] if scene.target else [])]

@@ -1,4 +1,4 @@
-"""One evaluation, the cost of one network, or the protocols that there are, as Markdown tables."""
+"""Markdown tables of one evaluation, of a network's cost, and of protocols."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from kpac.text import markdown_table
 
 
 def summary_table(results: dict[str, Any]) -> str:
-    """Means of the blurred input, of the restored output, and the gain; those of groups below, where there are any."""
+    """Table of means of the blurred input and of the restored output, and the gain; then the same for each group."""
     names = list(results["mean"])
     if not names:
         return f"{len(results['images'])} images without targets: restored, not scored"
@@ -32,7 +32,7 @@ def _rows(prefix: str, means: dict[str, Any]) -> list[list[str]]:
 
 
 def image_table(results: dict[str, Any]) -> str:
-    """One row an image: input -> output of every metric."""
+    """Table with one row per image: input -> output for every metric."""
     names = list(results["mean"])
     rows = [
         [record["name"], *(f"{cell(name, record['input'][name])} → {cell(name, record[name])}" for name in names)]
@@ -42,7 +42,7 @@ def image_table(results: dict[str, Any]) -> str:
 
 
 def cost_table(cost: Cost) -> str:
-    """Parameters and multiply-accumulates by part, and their sum."""
+    """Table of parameters and multiply-accumulates of each part, and their sums."""
     rows = [[part.name, f"{part.parameters:,}", *_macs_cells(part.macs, cost)] for part in cost.parts]
     total = ["total", f"{cost.parameters:,}", *_macs_cells(cost.macs, cost)]
     return markdown_table([f"at {cost.height}x{cost.width}", "parameters", "GMACs", "share"], [*rows, total])
@@ -53,7 +53,7 @@ def _macs_cells(macs: int, cost: Cost) -> list[str]:
 
 
 def protocol_table(protocols: Iterable[Protocol]) -> str:
-    """One row a protocol: what it does to the images, its SSIM, and below who computes so."""
+    """Table with one row per protocol: image processing and SSIM settings; below, who evaluates this way."""
     protocols = list(protocols)
     rows = []
     for protocol in protocols:
@@ -80,6 +80,6 @@ def protocol_table(protocols: Iterable[Protocol]) -> str:
 
 
 def protocol_yaml(protocol: Protocol) -> str:
-    """A protocol with all its keys, in the form of a user's file."""
+    """YAML of a protocol with all its keys, in the form of a user's file."""
     values = protocol.model_dump(mode="json", exclude={"name", "aliases"})
     return yaml.safe_dump({protocol.name: values}, sort_keys=False, width=120, allow_unicode=True).rstrip()

@@ -9,8 +9,8 @@ class Quantity:
     """How one metric or cost is shown.
 
     Args:
-        title: with its unit.
-        digits: after the point.
+        title: title with the unit.
+        digits: digits after the decimal point.
         better: "higher" or "lower".
     """
 
@@ -33,21 +33,21 @@ COSTS = {
     "seconds": Quantity("time [s]", 3, "lower"),
 }
 QUANTITIES = {**METRICS, **COSTS}
-SCALES = {"parameters": 1e-6, "macs": 1e-9}  # from what results.json holds to the unit of the title
+SCALES = {"parameters": 1e-6, "macs": 1e-9}  # factors from the units of results.json to those of the titles
 
 
 def signed(name: str, value: float) -> str:
-    """A difference, with its sign and one digit more than the quantity itself."""
+    """Formats a difference, with its sign and one digit more than the quantity itself."""
     return unsigned_zero(f"{value * SCALES.get(name, 1):+.{QUANTITIES[name].digits + 1}f}")
 
 
 def cell(name: str, value: float | None, sign: str = "") -> str:
-    """A number as tables print it, "-" for none."""
-    if value is None or math.isnan(value):  # such as the gain from an infinite PSNR to another
+    """Formats a number for tables; "-" for None and NaN."""
+    if value is None or math.isnan(value):  # NaN: for example, the gain from an infinite PSNR to another
         return "-"
     return unsigned_zero(f"{value * SCALES.get(name, 1):{sign},.{QUANTITIES[name].digits}f}")
 
 
 def unsigned_zero(text: str) -> str:
-    """A number as text, without sign where it was rounded to zero: 0.00 for -0.001."""
+    """Removes the sign of a formatted number that is zero: "-0.00" becomes "0.00"."""
     return text.lstrip("+-") if not text.strip("+-0.") else text
