@@ -1,1 +1,1 @@
-"""Restoring photographs: exact tiling, files with all they carry, export."""
+"""Restoring photographs: images in memory, files, exact tiling and export."""

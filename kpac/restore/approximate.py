@@ -1,4 +1,4 @@
-"""Any network over an image in overlapping tiles, blended: fast and simple, and not what one pass gives."""
+"""Approximate tiling for any network: overlapping tiles, blended. The result differs from that of one pass."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,22 @@ from kpac.models.reach import Span
 from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area
 
-OVERLAP = 32  # pixels that a tile is grown by at each side; half of it fades
+OVERLAP = 32  # pixels by which a tile is extended at each side; it is blended over half of them
 
 
 def restore_approximately(
     model: ImageNetwork, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
 ) -> Tensor:
-    """What `model` gives tile by tile; where tiles meet, one fades into the other.
+    """Restores an image tile by tile, and blends adjacent tiles.
 
-    Every tile is restored as if it were an image. A network that looks farther than the overlap, or averages over the
-    whole image as KPAC's shape attention does, gives something else than in one pass.
+    Every tile is restored as a separate image. The result differs from that of one pass if the network's receptive
+    field exceeds the overlap, or if it averages over the whole image, as KPAC's shape attention does.
 
     Args:
-        model: on `device`; any registered network.
-        views: one tensor (1, 3, H, W) in [0, 1] a view, anywhere.
+        model: any registered network, on `device`.
+        views: one tensor (1, 3, H, W) in [0, 1] per view, on any device.
         tile: side of the tiles in pixels, without the overlap.
-        device: where to compute.
+        device: device to compute on.
         progress: see `kpac.restore.progress`.
 
     Returns:
@@ -50,9 +50,9 @@ def restore_approximately(
 
 
 def _fade(first: int, last: int, size: int) -> Tensor:
-    """Weights along one axis: 1 inside of the tile, falling to 0 within half of the overlap around its border.
+    """Blending weights along one axis: 1 inside the tile, falling to 0 within half of the overlap around its border.
 
-    The two tiles at a border weigh the same on it, and together 1 across it.
+    The weights of the two tiles at a border are equal on the border, and sum to 1 everywhere.
     """
     position = torch.arange(size) + 0.5
     ramp = OVERLAP / 2

@@ -1,10 +1,10 @@
-"""A trained network as a file that runs without this package: ONNX, or PyTorch's own .pt2.
+"""Exports a trained network to a file that runs without this package: ONNX, or PyTorch's own .pt2.
 
-Both take and give what the network does, views (1, 3V, H, W) -> (1, 3, H, W) in [0, 1], for any height and width: the
-extension to a multiple of the network's stride is part of the graph. PyTorch's exporters follow sizes as symbols, and a
-branch on a symbol would fix one side of it; so the extension is written as an index here instead.
+The exported network has the same input and output, views (1, 3V, H, W) -> (1, 3, H, W) in [0, 1], for any height and
+width: padding to a multiple of the network's stride is part of the graph. PyTorch's exporters trace sizes as symbols,
+and a branch on a size would be fixed to one outcome. So the padding is written here as indexing, without branches.
 
-Needs the extra `export`: pip install 'kpac[export]'. The files do not need it: ONNX runs with onnxruntime alone.
+Export needs the extra `export`: pip install 'kpac[export]'. Running does not: an ONNX file needs onnxruntime alone.
 """
 
 import logging
@@ -21,26 +21,26 @@ from kpac.errors import UserError
 from kpac.files import whole_file
 from kpac.models.interface import ImageNetwork
 
-OPSET = 18  # the first that the exporter writes without converting down, in every PyTorch from 2.6 on
-CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # a multiple of 8, and odd ones
-SMALLEST_SIZE = (3, 2)  # less than the stride: a single position of the deepest features
+OPSET = 18  # the lowest opset that the exporter writes without a down-conversion, in every PyTorch from 2.6 on
+CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # a multiple of 8, and sizes that are not
+SMALLEST_SIZE = (3, 2)  # smaller than the stride, so the deepest features have a single position
 TOLERANCE = 1e-4
-ANY_SIZE = "backed_size_oblivious"  # or else features of a single row or column are a case that a .pt2 file refuses
+ANY_SIZE = "backed_size_oblivious"  # without it, a .pt2 file refuses images whose features have one row or column
 
 
 class Exportable(nn.Module):
-    """A network whose extension to a multiple of its stride has no branches.
+    """Wraps a network so that padding to a multiple of its stride has no branches.
 
     Args:
-        network: KPACNet; any other network should take any size by itself.
+        network: KPACNet; any other network has to accept all sizes without help.
 
-    Shape: that of the network.
+    Shape: as the network's.
     """
 
     def __init__(self, network: ImageNetwork):
         super().__init__()
         self.multiple = getattr(network, "multiple", 1)
-        # A network from elsewhere extends images around its core.
+        # Wrapped networks of other projects pad images themselves; `core` is the network without the padding.
         self.network = getattr(network, "core", network) if self.multiple > 1 else network
 
     def forward(self, views: Tensor) -> Tensor:
@@ -48,24 +48,24 @@ class Exportable(nn.Module):
             return self.network(views)
         rows, columns = (_mirrored(views, size, self.multiple) for size in views.shape[-2:])
         restored = self.network(views.index_select(2, rows).index_select(3, columns))
-        # A slice instead of an index would ask whether it changes anything, and so fix the answer.
+        # A slice would branch on whether it changes the size, which export would fix to one outcome.
         rows, columns = (_positions(views, size) for size in views.shape[-2:])
         return restored.index_select(2, rows).index_select(3, columns)
 
 
 def export_model(model: ImageNetwork, path: str | Path) -> float:
-    """Writes a model and compares the file's outputs with the model's on several sizes; see `checked_sizes`.
+    """Writes a model to a file, and compares the file's outputs with the model's on the sizes of `checked_sizes`.
 
     Args:
         model: made by `create_model` or `load_model`, on the CPU.
-        path: ends in .onnx or .pt2.
+        path: file to write; ends in .onnx or .pt2.
 
     Returns:
-        The largest difference found.
+        The largest difference of the outputs.
 
     Raises:
-        UserError: another suffix, a missing package, a network that cannot be exported, or one whose file differs by
-            more than 1e-4; nothing is written then.
+        UserError: another suffix, a missing package, a network that cannot be exported, or outputs that differ by more
+            than 1e-4. No file is written then.
     """
     path = Path(path)
     writers: dict[str, tuple[Callable, Callable]] = {".onnx": (_write_onnx, _run_onnx), ".pt2": (_write_pt2, _run_pt2)}
@@ -83,7 +83,7 @@ def export_model(model: ImageNetwork, path: str | Path) -> float:
             raise UserError(f"network '{model.config['name']}' cannot be exported with free sizes: {reason}") from None
         try:
             difference = max(_difference(model, run(partial), size) for size in checked_sizes(model, path.suffix))
-        except AssertionError as error:  # how a .pt2 refuses a size
+        except AssertionError as error:  # a .pt2 file raises this for a size that it does not accept
             raise UserError(f"{path}: does not take every size ({error}); export .onnx, or update PyTorch") from None
         if not difference <= TOLERANCE:
             raise UserError(f"{path}: differs from the model by {difference:.1e}, more than {TOLERANCE:g}; not written")
@@ -93,22 +93,22 @@ def export_model(model: ImageNetwork, path: str | Path) -> float:
 def checked_sizes(model: ImageNetwork, suffix: str) -> tuple[tuple[int, int], ...]:
     """Heights and widths on which a file is compared with its model.
 
-    Networks from outside need not take the smallest one, and a .pt2 file of an older PyTorch does not.
+    The smallest size is left out for networks of other projects, and for .pt2 files of older versions of PyTorch.
     """
     smallest = hasattr(model, "multiple") and (suffix != ".pt2" or hasattr(size_settings, ANY_SIZE))
     return (*CHECKED_SIZES, SMALLEST_SIZE) if smallest else CHECKED_SIZES
 
 
 def _positions(views: Tensor, count: int) -> Tensor:
-    """0 to count - 1, on whatever device the views are when the graph runs; `arange` would fix that of the export."""
+    """Indices 0 to count - 1 on the device of the views at run time; `arange` would fix the device at export."""
     return views.new_ones(count, dtype=torch.int64).cumsum(0) - 1
 
 
 def _mirrored(views: Tensor, size: int, multiple: int) -> Tensor:
-    """Which row stands where in the extended image; as `kpac.models.layers.pad_to_multiple` does it."""
+    """Source row (or column) of each position in the padded image, as in `kpac.models.layers.pad_to_multiple`."""
     position = _positions(views, (size + multiple - 1) // multiple * multiple)
     mirrored = (size - 1) - (position - (size - 1)).abs()
-    repeated = position.clamp(max=size - 1)  # where the image is too small to be mirrored
+    repeated = position.clamp(max=size - 1)  # for an image too small to be mirrored
     return torch.where(mirrored.min() < 0, repeated, mirrored)
 
 
@@ -127,7 +127,7 @@ def _dynamic_shapes() -> dict:
 
 
 def _write_onnx(network: ImageNetwork, views: Tensor, path: Path) -> None:
-    import onnx  # noqa: F401  (the exporter's, asked for here so that its absence is named)
+    import onnx  # noqa: F401  (the exporter needs it; imported here to name it in the error if it is missing)
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""How much memory a pass will take, and how much there is."""
+"""Estimates the memory of a forward pass, and the memory that is available."""
 
 import copy
 import weakref
@@ -13,18 +13,18 @@ from kpac.models.interface import ImageNetwork
 
 
 def peak_bytes(model: ImageNetwork, height: int, width: int, dtype: torch.dtype = torch.float32) -> int | None:
-    """The most bytes that tensors take at one time during a pass over one image, the image itself included.
+    """Peak number of bytes of all tensors during a pass over one image, including the image itself.
 
-    Counted on tensors without data, so that any size takes no time and no memory. What libraries take for themselves
-    besides is not in it.
+    It is counted on tensors without data, so it takes hardly any time or memory for images of any size. Workspaces of
+    libraries are not counted.
 
     Args:
-        model: a registered network; left as it is.
-        height, width: of the image, in pixels.
-        dtype: in which the network computes.
+        model: a registered network; it is not changed.
+        height, width: size of the image, in pixels.
+        dtype: number format in which the network computes.
 
     Returns:
-        None for a network that cannot run without data.
+        The number of bytes; None for a network that cannot run on tensors without data.
     """
     ghost = copy.deepcopy(model).to("meta", dtype).eval()
     with torch.no_grad(), LiveBytes() as live:
@@ -37,7 +37,7 @@ def peak_bytes(model: ImageNetwork, height: int, width: int, dtype: torch.dtype 
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that a program can take now: the device's, or the machine's within the limits of a container."""
+    """Bytes available now: on the device, or in the machine's memory within the limits of a container."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -45,7 +45,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the bytes of all tensors that operations make inside the context."""
+    """Counts the bytes of all live tensors that operations create inside the context."""
 
     def __init__(self):
         super().__init__()

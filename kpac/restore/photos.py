@@ -1,4 +1,4 @@
-"""Photographs on disk -> restored photographs in a folder, or one in a file."""
+"""Restores photographs on disk into a folder, or one photograph into a file."""
 
 import glob
 import sys
@@ -28,7 +28,7 @@ from kpac.restore.restorer import Restorer
 
 @dataclass(frozen=True)
 class Job:
-    """One photograph to restore: the files of its views, by name, and the file to write."""
+    """One photograph to restore: the files of its views, by view, and the file to write."""
 
     views: dict[str, Path]
     target: Path
@@ -36,12 +36,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do.
+    """Photographs to restore, and files to skip.
 
     Args:
         jobs: photographs to restore.
-        skipped: results of an earlier call, which stay as they are.
-        left_out: suffix -> number of files of the named folders that nobody reads.
+        skipped: results of an earlier call, which are not changed.
+        left_out: suffix -> number of files with it in the given folders, for formats that cannot be read.
     """
 
     jobs: list[Job]
@@ -49,7 +49,7 @@ class Plan:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def summary(self, failed: int) -> str:
-        """How many photographs were restored, skipped, failed and left out, in one line."""
+        """One line with the numbers of photographs that were restored, skipped, failed and left out."""
         text = f"restored {len(self.jobs) - failed} of {len(self.jobs) + len(self.skipped)}"
         if self.skipped:
             them = "it" if len(self.skipped) == 1 else "them"
@@ -66,20 +66,20 @@ def plan(
     right: Path | None = None,
     overwrite: bool = False,
 ) -> Plan:
-    """What to read and where to write; nothing is restored before all of it is clear.
+    """Plans which photographs to read and where to write them, and checks all of it before any is restored.
 
-    Results that are there already are skipped, so that a call that was interrupted continues when it is repeated.
+    Results that exist already are skipped, so an interrupted call can be repeated to continue.
 
     Args:
-        photos: files, folders, whose images are taken, or patterns such as "trip/**/*.jpg".
-        output: the folder for the results, made when needed, where each keeps its file's name; for a single photograph
-            also a file, told by its suffix.
+        photos: image files, folders of images, or patterns such as "trip/**/*.jpg".
+        output: folder for the results, created when needed; results keep the names of their photographs. For a single
+            photograph it may be a file, recognised by its suffix.
         left, right: the dual-pixel views: files for a single photograph, or folders with files of the same names.
         overwrite: replaces results of an earlier call.
 
     Raises:
-        UserError: nothing found, two photographs of one name, a file in the way that is no result, a folder that cannot
-            be written.
+        UserError: nothing found, two photographs of one name, an existing file that is not a result, or a folder that
+            cannot be written.
     """
     centers = [path for name in photos for path in _find(name)]
     folder, name = _where_to_write(output, centers)
@@ -117,15 +117,15 @@ def plan(
 
 
 def restore_photos(restorer: Restorer, jobs: Sequence[Job], quality: int = 95) -> int:
-    """Restores one photograph after the other; one that fails is named on stderr, and the rest goes on.
+    """Restores photographs one by one; reports a failure on stderr and goes on with the next.
 
     Args:
-        restorer: for as many views as the jobs have.
-        jobs: see `plan`.
-        quality: of JPEG, WebP and HEIC, 1 to 100.
+        restorer: reads the views that the jobs have.
+        jobs: photographs to restore; see `plan`.
+        quality: quality of JPEG, WebP and HEIC, 1 to 100.
 
     Returns:
-        How many failed.
+        The number of photographs that failed.
     """
     failed = 0
     with tqdm(jobs, desc="restoring", unit="photo", disable=None) as progress:
@@ -135,7 +135,7 @@ def restore_photos(restorer: Restorer, jobs: Sequence[Job], quality: int = 95) -
             except UserError as error:
                 failed += 1
                 progress.write(f"kpac: {error}", file=sys.stderr)
-            except Exception as error:  # whatever one photograph raises, the others do not pay for it
+            except Exception as error:  # an error in one photograph must not stop the others
                 failed += 1
                 reason = " ".join(str(error).split())[:200]
                 progress.write(f"kpac: {job.views['center']}: {type(error).__name__}: {reason}", file=sys.stderr)
@@ -151,14 +151,14 @@ def _restore(restorer: Restorer, job: Job, quality: int) -> None:
         except UserError as error:
             raise UserError(f"{job.views['center']}: {error}") from None
         center.with_image(restored).save(job.target, quality)
-    except MemoryError:  # not the restorer's, which says what to try
+    except MemoryError:  # raised while reading or writing; the restorer's own error says what to try
         raise UserError(
             f"{job.views['center']}: out of memory for the photograph itself; end other programs, or cut it into parts"
         ) from None
 
 
 def _where_to_write(output: Path, centers: Iterable[Path]) -> tuple[Path, str | None]:
-    """The folder, and the name of the file in it when `output` names one."""
+    """Output folder, and the name of the file in it if `output` is a file."""
     one = len(set(centers)) == 1
     if output.is_dir() or not output.suffix:
         return output, None
@@ -172,7 +172,7 @@ def _where_to_write(output: Path, centers: Iterable[Path]) -> tuple[Path, str | 
 
 
 def _is_result(job: Job) -> bool:
-    """Whether a file is what restoring a photograph gives, by its size; True for photographs that cannot be read."""
+    """Whether a file may be the result of a job: it has the photograph's size, or that cannot be read."""
     photograph, result = read_header(job.views["center"]), read_header(job.target)
     if photograph is None or result is None:
         return photograph is None
@@ -198,12 +198,12 @@ def _find(name: str) -> list[Path]:
 
 
 def other_view(center: Path, place: Path, count: int) -> Path:
-    """The file of a photograph's left or right view.
+    """Finds the file of a photograph's left or right view.
 
     Args:
         center: the photograph.
-        place: the file, or a folder with a file of the same name.
-        count: of photographs; a file is the view of a single one.
+        place: the file of the view, or a folder with a file of the photograph's name.
+        count: number of photographs; a file is only accepted for one.
 
     Raises:
         UserError: no such file.

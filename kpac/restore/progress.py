@@ -1,4 +1,4 @@
-"""How far a restoration has come: as a bar on a terminal, or told to a function."""
+"""Progress of a restoration: a bar on a terminal, or a callback."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,17 +7,17 @@ from typing import Any
 from tqdm import tqdm
 
 Progress = bool | Callable[[float], object]
-"""True shows a bar on a terminal, False nothing; a function is told the share that is done, in [0, 1]."""
+"""True shows a bar on a terminal, False nothing; a function is called with the finished share, in [0, 1]."""
 
 
 @contextmanager
 def counted(total: int, progress: Progress, **bar: Any) -> Iterator[Callable[[int], object]]:
-    """Gives a function to call with each count of finished parts.
+    """Yields a function to call with the number of newly finished parts.
 
     Args:
         total: number of parts.
-        progress: who is told.
-        bar: further settings of the bar, see tqdm.
+        progress: shows a bar, or is called with the finished share.
+        bar: further settings of the bar; see tqdm.
     """
     if not callable(progress):
         with tqdm(total=total, leave=False, disable=None if progress else True, **bar) as shown:

@@ -1,4 +1,4 @@
-"""Rectangles of an image, and features that lie in memory for one of them."""
+"""Rectangular areas of an image, and features computed for an area."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from kpac.models.reach import Span
 
 @dataclass(frozen=True)
 class Area:
-    """Rows `top` to `bottom` and columns `left` to `right`, the ends excluded."""
+    """A rectangle: rows `top` to `bottom` and columns `left` to `right`, the ends excluded."""
 
     top: int
     bottom: int
@@ -24,7 +24,7 @@ class Area:
         return (self.bottom - self.top) * (self.right - self.left)
 
     def grown(self, halo: Span, whole: "Area") -> "Area":
-        """With a halo around it, as far as `whole` goes; `halo` is the span around position 0."""
+        """This area with a halo around it, clipped to `whole`; `halo` is the span around position 0."""
         return Area(
             max(whole.top, self.top + halo.first),
             min(whole.bottom, self.bottom + halo.last),
@@ -33,15 +33,15 @@ class Area:
         )
 
     def within(self, outer: "Area") -> "Area":
-        """The same place, counted from the corner of `outer`."""
+        """The same area in coordinates relative to the top left corner of `outer`."""
         return Area(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
 
     def of(self, x: Tensor, scale: int = 1) -> Tensor:
-        """A view of this part of (N, C, H, W); `scale` is the number of rows of `x` a position."""
+        """Slices this area from a tensor (N, C, H, W); a position stands for `scale` x `scale` pixels of the tensor."""
         return x[..., self.top * scale : self.bottom * scale, self.left * scale : self.right * scale]
 
     def tiles(self, height: int, width: int) -> Iterator["Area"]:
-        """Tiles of about equal size, none above height x width."""
+        """Divides the area into tiles of about equal size, at most height x width."""
         rows, columns = _cuts(self.top, self.bottom, height), _cuts(self.left, self.right, width)
         for top, bottom in pairwise(rows):
             for left, right in pairwise(columns):
@@ -56,7 +56,7 @@ class Features:
     values: Tensor
 
     def of(self, area: Area) -> Tensor:
-        """A view of those of a smaller area."""
+        """Slices the features of a smaller area."""
         return area.within(self.area).of(self.values)
 
 

@@ -1,4 +1,4 @@
-"""The user's door to a trained network: an image in memory in, the restored image out."""
+"""Restores images in memory with a trained network, whole or in tiles."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,12 +23,12 @@ from kpac.text import bytes_text
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 DEFAULT_PRECISION = {"cpu": "float32", "cuda": "float16", "mps": "float32"}  # measured in docs/restore.md
-TILES = (1024, 512, 256, 128)  # that "auto" chooses from
+TILES = (1024, 512, 256, 128)  # sides that "auto" chooses from
 
-# What a pass takes by the bytes of its tensors: `python benchmarks/tiling.py` measured 1.0 for whole images of 24
-# megapixels on a CPU, and 1.17 for tiles.
+# Memory of a pass divided by the bytes of its tensors: `python benchmarks/tiling.py` measured 1.0 for whole images of
+# 24 megapixels on a CPU, and 1.17 for tiles.
 OVERHEAD = 1.2
-WORKSPACE = 256 << 20  # bytes that cuDNN may take on a GPU besides; scripts/check_gpu.sh compares with the peak there
+WORKSPACE = 256 << 20  # bytes for cuDNN's workspaces on a GPU; scripts/check_gpu.sh compares estimate and peak
 
 
 class Restorer:
@@ -41,17 +41,18 @@ class Restorer:
     Args:
         model: made by `create_model` or `load_model`; moved to the device and put into evaluation mode. On a CPU,
             `kpac.cpu.accelerate` makes it faster.
-        tile: None restores the whole image in one pass. A number restores in tiles with sides of so many pixels, with
-            the same result up to rounding (below 1e-5 in float32) and at bounded memory. "auto" tiles the image if the
-            whole does not fit in the memory that is available.
-        precision: in which the network computes; "auto" is float32 on a CPU and float16 on a GPU. The image and what
-            the network adds to it stay float32.
-        device: "auto" takes a CUDA device when there is one.
-        approximate: tiles are restored one by one and blended. Works for every network, and is not exact.
-        progress: True shows a bar on a terminal while tiles are restored; a function is told the share that is done.
+        tile: None restores the whole image in one pass. A number is the side of tiles in pixels, which bound the
+            memory; the result is the same up to rounding (below 1e-5 in float32). "auto" uses tiles if the whole image
+            does not fit in the available memory.
+        precision: number format of the network's layers; "auto" is float32 on a CPU and float16 on a GPU. The image
+            and the residual that the network adds to it stay float32.
+        device: "auto" uses a CUDA device if there is one.
+        approximate: restores tiles as separate images and blends them. Works for every network, but is not exact.
+        progress: True shows a bar on a terminal while tiles are restored; a function is called with the finished share.
 
     Raises:
-        UserError: exact tiles of a network other than KPACNet, which can only be tiled approximately; no such device.
+        UserError: exact tiles for a network other than KPACNet, which can only be tiled approximately; or no such
+            device.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Restorer:
         self.dtype = getattr(torch, DEFAULT_PRECISION[self.device.type] if precision == "auto" else precision)
         self.approximate = approximate
         self.progress = progress
-        # A subclass may compute something else in `forward`.
+        # Subclasses are excluded, since their `forward` may differ.
         self._tileable = approximate or plain_class(model) is KPACNet
         if isinstance(tile, int) and not self._tileable:
             raise UserError(
@@ -93,8 +94,8 @@ class Restorer:
             H x W x 3 float32, clamped to [0, 1].
 
         Raises:
-            UserError: views that the network needs and did not get, or the other way around; views of different
-                sizes; not enough memory, with the tile to try; an output with NaN or infinite values.
+            UserError: missing or unneeded views; views of different sizes; not enough memory (the message gives a tile
+                to try); an output with NaN or infinite values.
             ValueError: an array of another shape or type.
         """
         views = self._check({"center": image, "left": left, "right": right})
@@ -104,7 +105,7 @@ class Restorer:
         tiles = [tile]
         if self.tile == "auto" and self._tileable:
             tiles += [side for side in TILES if tile is None or side < tile]
-        for tile in tiles:  # the memory that is free was asked for before, and others take of it
+        for tile in tiles:  # free memory may have shrunk since "auto" chose a tile, so smaller ones follow
             try:
                 restored = self._restore(views, tile)
                 break
@@ -116,10 +117,10 @@ class Restorer:
         return np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())
 
     def _restore(self, views: list[Tensor], tile: int | None) -> Tensor:
-        """(1, 3, H, W) float32 in [0, 1] on the CPU."""
+        """Restores views, to (1, 3, H, W) float32 in [0, 1] on the CPU."""
         with torch.inference_mode(), self._precision():
             if tile is None:
-                # Channels last: convolutions then need no copies in another layout; measured in docs/restore.md.
+                # With channels last, convolutions need no copies in another layout; measured in docs/restore.md.
                 pixels = torch.cat(views, dim=1).to(self.device, memory_format=torch.channels_last)
                 restored = self.model(pixels).float().cpu()
             else:
@@ -129,9 +130,9 @@ class Restorer:
             return restored.clamp_(0, 1)
 
     def choose_tile(self, height: int, width: int) -> int | None:
-        """What `tile="auto"` does for an image of this size: None for the whole image, or the side of the tiles.
+        """Chooses the tile for an image of this size, as `tile="auto"` does: None for the whole image, or a side.
 
-        The largest tile that fits; the smallest one if none does.
+        It is the largest tile that fits in memory, or the smallest one if none fits.
         """
         room = available_bytes(self.device)
         whole = self.estimate_bytes(height, width, None)
@@ -140,10 +141,10 @@ class Restorer:
         return next((tile for tile in TILES if (self.estimate_bytes(height, width, tile) or 0) <= room), TILES[-1])
 
     def estimate_bytes(self, height: int, width: int, tile: int | None) -> int | None:
-        """The memory that restoring will take beside the image and the weights, about.
+        """Estimates the memory for restoring, without the image and the weights.
 
         Returns:
-            None for a network whose tensors cannot be counted without data.
+            Bytes; None for a network that cannot run on tensors without data.
         """
         kept = 0
         if tile is not None:
@@ -160,7 +161,7 @@ class Restorer:
         return None if peak is None else int(OVERHEAD * (peak + kept)) + workspace
 
     def _require_memory(self, height: int, width: int, tile: int | None) -> None:
-        """Refuses an image for which not even the smallest tiles fit: a system may end a program that tries."""
+        """Refuses an image that does not fit even in the smallest tiles: the system might kill the process."""
         if self.tile != "auto" or tile != TILES[-1] or self.device.type != "cpu":
             return
         need, room = self.estimate_bytes(height, width, tile), available_bytes(self.device)
@@ -171,10 +172,10 @@ class Restorer:
             )
 
     def check_views(self, names: Sequence[str]) -> None:
-        """Refuses other views than the network reads.
+        """Checks that the views are those that the network reads.
 
         Raises:
-            UserError: one is missing, or one is too many.
+            UserError: a view is missing, or is not needed.
         """
         network = f"network '{self.model.config['name']}'"
         missing = [name for name in self.model.views if name not in names]
@@ -187,7 +188,7 @@ class Restorer:
             raise UserError(f"{network} reads the center view alone; leave out {flags}")
 
     def _check(self, images: dict[str, np.ndarray | None]) -> list[Tensor]:
-        """The views that the network reads, as (1, 3, H, W) tensors that share the arrays' memory."""
+        """Checks images, and returns the network's views as (1, 3, H, W) tensors that share the arrays' memory."""
         given = {name: image for name, image in images.items() if image is not None}
         self.check_views(list(given))
         needed = self.model.views
@@ -204,8 +205,8 @@ class Restorer:
         return [torch.from_numpy(np.ascontiguousarray(given[name])).permute(2, 0, 1)[None] for name in needed]
 
     def _check_finite(self, restored: Tensor) -> None:
-        """Refuses an output that is not all numbers: clamped and rounded, it would look like a black or white place."""
-        if restored.sum().isfinite():  # a sum keeps NaN and infinity, and needs no memory as large as the image
+        """Refuses an output with NaN or infinity, which would look like a black or white area once it is clamped."""
+        if restored.sum().isfinite():  # a sum keeps NaN and infinity, and needs no array of the image's size
             return
         bad = int((~restored.isfinite()).sum())
         if bad:
@@ -219,7 +220,7 @@ class Restorer:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        """Lower precision within the network's layers; what remains is float32 as such, see `full_float32`."""
+        """Context with lower precision in the network's layers; everything else is full float32 (`full_float32`)."""
         lower = self.dtype != torch.float32
         with full_float32(), torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
             yield

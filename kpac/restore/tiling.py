@@ -1,13 +1,14 @@
-"""KPACNet over an image in tiles: the same result as in one pass, up to rounding, at bounded memory.
+"""Exact tiling of KPACNet: the same result as in one pass, up to rounding, at bounded memory.
 
-Overlap alone cannot give that, because shape attention averages each block's input over the whole image. So the pass
-goes in stages, each over all tiles: the encoder, then block after block, then fusion and decoder. What a block reads
-lies in memory as a whole, so its mean is known before the block runs; that is 24 bytes a pixel in the paper's 2-level
-network. Everything else exists for a part of the image at a time: what the last block gives for the band of rows that
-is being decoded, features of higher resolution for one tile. The skips are computed a second time for the decoder.
+Overlapping tiles alone are not exact, because shape attention averages each block's input over the whole image. So the
+pass runs in stages, each over all tiles: the encoder, then one block after the other, then fusion and decoder. The
+whole input of a block is in memory, so its mean is known before the block runs; this takes 24 bytes per pixel in the
+paper's 2-level network. Everything else is in memory only for a part of the image: the last block's output for the band
+of rows that is being decoded, and features of higher resolution for one tile. The encoder's skips are computed a second
+time for the decoder.
 
-Each stage reads a halo around its tile, of the size that `kpac.models.reach` computes from the layers. Where the image
-ends, the tile ends, too, so that every layer pads there as it does in one pass.
+Each stage reads a halo around its tile; `kpac.models.reach` computes its size from the layers. Tiles end at the image's
+border, so every layer pads there as it does in one pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,22 +23,22 @@ from kpac.models.reach import Span, block_reads, decoder_reads, encoder_reads
 from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area, Features
 
-# A block takes about as much memory a position as the decoder four pixels, at any number of levels. Its halo is the
-# widest: with tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7 times the
-# positions of the image instead of 1.3.
-BLOCK_TILE = 1 / 2  # positions a pixel of the tile's side
+# A block needs about as much memory for one position as the decoder for four pixels, at any number of levels. Blocks
+# have the widest halo: in tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7
+# times the positions of the image instead of 1.3 times.
+BLOCK_TILE = 1 / 2  # side of a block's tile in positions, per pixel of the decoder's tile
 
 
 def restore_in_tiles(
     network: ImageNetwork, views: Sequence[Tensor], tile: int, device: torch.device, progress: Progress = False
 ) -> Tensor:
-    """What `network` gives for the views, not clamped.
+    """Restores an image in tiles; the output is not clamped.
 
     Args:
-        network: on `device`.
-        views: one tensor (1, 3, H, W) in [0, 1] a view, anywhere.
-        tile: side of the decoder's tiles in pixels, without the halo; smaller ones use less memory and take longer.
-        device: where to compute; the features between two stages stay there.
+        network: a KPACNet, on `device`.
+        views: one tensor (1, 3, H, W) in [0, 1] per view, on any device.
+        tile: side of the decoder's tiles in pixels, without the halo; smaller tiles need less memory and more time.
+        device: device to compute on; features between two stages stay there.
         progress: see `kpac.restore.progress`.
 
     Returns:
@@ -51,7 +52,7 @@ def restore_in_tiles(
 
 
 def kept_values(network: ImageNetwork, height: int, width: int, tile: int) -> int:
-    """How many values of features lie in memory between the stages at the end, when they are most."""
+    """Peak number of feature values kept in memory between stages; it is reached at the end."""
     rows, columns = -(-height // network.multiple), -(-width // network.multiple)
     halo = decoder_reads(network, Span(0, network.multiple - 1))[0]
     band = min(rows, int(tile * BLOCK_TILE) + halo.last - halo.first)
@@ -60,7 +61,7 @@ def kept_values(network: ImageNetwork, height: int, width: int, tile: int) -> in
 
 
 class _TiledPass:
-    """One pass over one image; `whole` and every area count positions of the deepest features."""
+    """One tiled pass over one image; `whole` and all areas are in positions of the deepest features."""
 
     def __init__(self, network: ImageNetwork, views: Sequence[Tensor], tile: int, device: torch.device):
         self.network, self.views, self.device = network, views, device
@@ -71,7 +72,7 @@ class _TiledPass:
         self.block_side = max(1, int(tile * BLOCK_TILE))
 
     def run(self, done: Callable[[int], object]) -> Tensor:
-        """All stages; `done` is told how many positions a stage has finished."""
+        """Runs all stages; calls `done` with the number of newly finished positions."""
         encoder_halo = encoder_reads(self.network, Span(0, 0)).in_blocks(self.scale)
         chain = [self.gather(self.encode, self.whole, encoder_halo, self.side, done)]
         *inner, last = [*self.network.blocks] or [None]
@@ -104,7 +105,7 @@ class _TiledPass:
     def gather(
         self, compute: Callable[[Area], Tensor], extent: Area, halo: Span, side: int, done: Callable[[int], object]
     ) -> Features:
-        """What a stage gives for all of an area, computed tile by tile."""
+        """Computes a stage's output for a whole area, tile by tile."""
         features: Features | None = None
         for area in extent.tiles(side, side):
             grown = area.grown(halo, self.whole)
@@ -117,37 +118,37 @@ class _TiledPass:
             del part
             self.hand_back_freed()
             done(area.size)
-        assert features is not None  # an area has a tile
+        assert features is not None  # every area has at least one tile
         return features
 
     def hand_back_freed(self) -> None:
-        """On a CPU; a GPU's tensors are none of the C library's, and its call would only take time."""
+        """Returns freed memory to the system on a CPU; does nothing on a GPU, whose tensors are not from malloc."""
         if self.device.type == "cpu":
             hand_back_freed()
 
     def read(self, area: Area) -> Tensor:
-        """The views of an area, in [-1, 1], extended where the image ends."""
+        """Reads the views of an area, in [-1, 1], padded at the image's border."""
         pixels = torch.cat([area.of(view, self.scale).to(self.device) for view in self.views], dim=1)
         return self.network.prepare(pixels).contiguous(memory_format=torch.channels_last)
 
     def encode(self, area: Area) -> Tensor:
-        """The deepest features of an area."""
+        """Computes the deepest features of an area."""
         return self.network.deepest(self.network.encoder_input(self.read(area)))
 
     def decode(self, area: Area, chain: Sequence[Features]) -> Tensor:
-        """The restored pixels of an area."""
+        """Computes the restored pixels of an area."""
         views = self.read(area)
         parts = [features.of(area) for features in chain]
         residual = self.network.complete(self.network.encoder_input(views), parts)
         return (views[:, :3] + residual + 1) / 2
 
     def block_on_area(self, block: nn.Module, x: Features) -> Callable[[Area], Tensor]:
-        """The block on a part of its input, with shape attention over all of it."""
+        """Function that applies a block to an area of its input, with shape attention from the whole input."""
         attention = block.shape_attention if isinstance(block, KPACBlock) else None
         if attention is None:
             return lambda area: block(x.of(area))
         if attention.window is None:
-            # Channel by channel, because PyTorch makes a float64 copy of what it averages.
+            # One channel at a time, because PyTorch makes a float64 copy of the averaged tensor.
             mean = torch.stack([channel.mean(dtype=torch.float64) for channel in x.values[0]]).to(x.values.dtype)
             shape = attention.from_mean(mean[None, :, None, None])
             return lambda area: block(x.of(area), shape)
@@ -155,7 +156,7 @@ class _TiledPass:
 
 
 def _local_shape(attention: ShapeAttention, x: Features, area: Area) -> Tensor:
-    """Shape attention with a window, for the positions of an area: only the windows around them are read."""
+    """Windowed shape attention for the positions of an area; reads only the windows around them."""
     assert attention.window is not None
     (top, bottom), (left, right) = (
         (_window_start(first, size, side), _window_start(last - 1, size, side) + min(side, size))
@@ -170,6 +171,6 @@ def _local_shape(attention: ShapeAttention, x: Features, area: Area) -> Tensor:
 
 
 def _window_start(position: int, size: int, side: int) -> int:
-    """Where the window of a position begins: around it, moved to lie within the features, as `local_mean` does."""
+    """First row or column of the window around a position, shifted to lie inside the features, as in `local_mean`."""
     side = min(side, size)
     return min(max(0, position - (side - 1) // 2), size - side)
