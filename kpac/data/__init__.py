@@ -1,6 +1,6 @@
-"""Data: images on disk -> scenes -> tensors, and data sets made from sharp photographs."""
+"""Data sets: finds scenes on disk and loads them as tensors; also synthesizes scenes from sharp photographs."""
 
 import cv2
 
-# Its thread pool would hang the workers that a data loader forks; files are read in parallel anyway.
+# OpenCV's thread pool would hang in the workers that a data loader forks; files are read in parallel anyway.
 cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""Batches of training crops: integers on their way to the device, floats on it."""
+"""Batches of training crops: packed as integers for the transfer to the device, unpacked to floats there."""
 
 import math
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of the crops of one step, on the device.
+    """One rank's share of a step's crops, on the device.
 
     Args:
         views: (n, 3V, crop, crop) float32 in [0, 1].
         target: (n, 3, crop, crop) float32 in [0, 1].
-        start: position in the stream of the step's first crop.
-        size: crops of the step over all ranks.
+        start: position of the step's first crop in the stream.
+        size: number of crops of the step, over all ranks.
     """
 
     views: Tensor
@@ -34,11 +34,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class PackedPixels:
-    """Images of one size, as integers where the files' own values are left: a half or a quarter of the bytes of floats.
+    """Images of one size in compact form: as the files' own integers where an augmentation has not changed them.
+
+    Integers take a half or a quarter of the bytes of float32.
 
     Args:
-        parts: (k, H, W, C) of uint8, uint16, or float32 in [0, 1]; one for each of these types that occurs.
-        order: index of each image in the parts laid end to end; None where there is one part.
+        parts: one tensor (k, H, W, C) for each type that occurs: uint8, uint16, or float32 in [0, 1].
+        order: index of each image in the concatenated parts; None if there is one part.
     """
 
     parts: tuple[Tensor, ...]
@@ -46,7 +48,7 @@ class PackedPixels:
 
     @classmethod
     def pack(cls, images: Sequence[Sequence[np.ndarray]]) -> "PackedPixels":
-        """Copies images, each a sequence of views (H, W, 3) that become its channels."""
+        """Packs copies of images; each is a sequence of views (H, W, 3), which become its channels."""
         dtypes = [_common_dtype(views) for views in images]
         kinds = sorted(set(dtypes), key=str)
         parts = tuple(
@@ -59,10 +61,11 @@ class PackedPixels:
         return cls(parts, torch.from_numpy(np.argsort(places, kind="stable")))
 
     def unpack(self, device: torch.device, memory_format: torch.memory_format) -> Tensor:
-        """The images as (n, C, H, W) float32 in [0, 1] on a device.
+        """Returns the images as (n, C, H, W) float32 in [0, 1] on a device.
 
-        The values are those of `kpac.images.to_float` to the bit: both divide. The divisor is a tensor of the
-        device since CUDA multiplies by the reciprocal of a number that comes from the host, which rounds differently.
+        The values are bit-identical to those of `kpac.images.to_float`: both divide. The divisor is a tensor on the
+        device, because CUDA replaces division by a host number with multiplication by its reciprocal, which rounds
+        differently.
         """
         floats = []
         for part in self.parts:
@@ -77,7 +80,7 @@ class PackedPixels:
         return images.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
 
     def pin_memory(self) -> "PackedPixels":
-        """The same in memory that a GPU copies from quickly."""
+        """Returns a copy in pinned memory."""
         order = None if self.order is None else self.order.pin_memory()
         return PackedPixels(tuple(part.pin_memory() for part in self.parts), order)
 
@@ -88,7 +91,7 @@ class PackedPixels:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """A `Batch` on its way from a data worker to the device."""
+    """A `Batch` in compact form, for the transfer from a data worker to the device."""
 
     views: PackedPixels
     target: PackedPixels
@@ -97,17 +100,17 @@ class PackedBatch:
 
     @classmethod
     def pack(cls, crops: Sequence[Crop], start: int, size: int) -> "PackedBatch":
-        """Copies crops; `start` and `size` as in `Batch`."""
+        """Packs copies of crops; for `start` and `size` see `Batch`."""
         views, targets = ([crop.views for crop in crops], [[crop.target] for crop in crops])
         return cls(PackedPixels.pack(views), PackedPixels.pack(targets), start, size)
 
     def unpack(self, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> Batch:
-        """The batch as floats on a device."""
+        """Returns the batch as float32 on a device."""
         views, target = (pixels.unpack(device, memory_format) for pixels in (self.views, self.target))
         return Batch(views, target, self.start, self.size)
 
     def pin_memory(self) -> "PackedBatch":
-        """The same in memory that a GPU copies from quickly; the data loader calls this."""
+        """Returns a copy in pinned memory; the data loader calls this."""
         return PackedBatch(self.views.pin_memory(), self.target.pin_memory(), self.start, self.size)
 
     @property
@@ -121,7 +124,7 @@ def _common_dtype(views: Sequence[np.ndarray]) -> np.dtype:
 
 
 def _stack(images: Sequence[Sequence[np.ndarray]], dtype: np.dtype) -> Tensor:
-    """(n, H, W, C); in a data worker in shared memory, where the parent finds it without another copy."""
+    """Stacks images as (n, H, W, C); a data worker does so in shared memory, to save the parent a copy."""
     height, width, _ = images[0][0].shape
     shape = (len(images), height, width, 3 * len(images[0]))
     stack = torch.empty(0, dtype=getattr(torch, str(dtype)))

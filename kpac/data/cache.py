@@ -1,4 +1,4 @@
-"""Decoded images as memory-mapped arrays: a crop reads its own pages of a file, not the whole PNG."""
+"""Cache of decoded images as memory-mapped arrays, so that a crop reads only its own pages and decodes no PNG."""
 
 import hashlib
 import os
@@ -22,14 +22,15 @@ from kpac.images import read_pixels
 from kpac.locks import Held, take_lock
 from kpac.text import bytes_text
 
-BLOCK = 4096  # a file takes whole blocks of the disk
-UNUSABLE = (OSError, ValueError, EOFError)  # what numpy raises for a file that is not there, cut short, or empty
+BLOCK = 4096  # bytes; a file occupies whole disk blocks
+UNUSABLE = (OSError, ValueError, EOFError)  # raised by numpy for a missing, truncated or empty file
 
 
 def default_folder(root: Path) -> Path:
-    """Where the decoded images of a data set go unless the user says otherwise.
+    """The default cache folder of a data set.
 
-    Inside the data set, or, when that is read-only, `$XDG_CACHE_HOME/kpac/<hash of root>` (`~/.cache` when not set).
+    It lies inside the data set. If that is read-only, it is `$XDG_CACHE_HOME/kpac/<hash of root>`, with `~/.cache` for
+    an unset variable.
 
     Raises:
         UserError: the data set is read-only, and the user has no home folder.
@@ -40,7 +41,7 @@ def default_folder(root: Path) -> Path:
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         home = named if named.is_absolute() else Path.home() / ".cache"  # the standard says to ignore relative ones
-    except RuntimeError:  # no HOME, and a user id without a name, as in some containers
+    except RuntimeError:  # no HOME, and no account for the user id, as in some containers
         raise UserError(
             f"{root}: cannot be written, and there is no home folder; set data.cache (--cache), or HOME"
         ) from None
@@ -48,21 +49,21 @@ def default_folder(root: Path) -> Path:
 
 
 class DecodedCache:
-    """A folder of .npy files, one a decoded image, at the image's own bit depth.
+    """A cache folder with one .npy file per decoded image, at the image's own bit depth.
 
-    A file's name holds its source's path, size and modification time, so a source that changes is decoded again. Files
-    appear whole or not at all; several processes can fill and read one folder at the same time, and a lock lets one of
+    A file's name is made from its source's path, size and modification time, so a source that changes is decoded again.
+    Files are written atomically. Several processes can fill and read one folder at the same time; a lock lets one of
     them decode while the others wait. See docs/data_cache.md.
 
     Args:
-        folder: made when needed.
+        folder: the cache folder; created when needed.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def open(self, path: Path) -> np.ndarray:
-        """The decoded image, H x W x 3 integers, memory-mapped and read-only; decodes it on first use.
+        """Returns a decoded image, H x W x 3 integers, memory-mapped and read-only; decodes it on first use.
 
         Raises:
             UserError: the image cannot be read, or the folder cannot be written.
@@ -73,13 +74,13 @@ class DecodedCache:
         except UNUSABLE:
             with self._lock():
                 with suppress(*UNUSABLE):
-                    return _mapped(stored)  # the one that we waited for has decoded it
+                    return _mapped(stored)  # decoded meanwhile by the process that held the lock
                 self._remove_stale([path])
                 _store(read_pixels(path), stored)
             return _mapped(stored)
 
     def stored(self, path: Path) -> Path:
-        """The file that holds, or will hold, a decoded image.
+        """Path of the file that holds, or will hold, a decoded image.
 
         Raises:
             UserError: there is no such image.
@@ -87,7 +88,7 @@ class DecodedCache:
         return self.folder / str(StoredName.of(path))
 
     def missing(self, paths: Iterable[Path]) -> list[Path]:
-        """Those images that are not decoded yet, or changed since; each once.
+        """The images that are not decoded yet, or have changed since; each once.
 
         Raises:
             UserError: there is no such image.
@@ -96,18 +97,18 @@ class DecodedCache:
         return [path for path in dict.fromkeys(paths) if self.stored(path).name not in there]
 
     def size(self, paths: Iterable[Path]) -> int:
-        """Bytes that the decoded images take, exact, from the images' headers alone; an unreadable image takes none."""
+        """Exact size of the decoded images in bytes, computed from their headers; an unreadable image counts as 0."""
         return sum(decoded_bytes(path) for path in dict.fromkeys(paths))
 
     def prepare(self, paths: Sequence[Path], keep_going: bool = False) -> list[Path]:
-        """Decodes what is not there yet, several files at a time; says how much that is, with a progress bar.
+        """Decodes the images that are not in the cache yet, several at a time, with a progress bar.
 
-        Where another process fills the same folder, waits for it, then decodes what is still missing. All readable
-        images are decoded before an unreadable one is reported, so nothing is done twice after a repair.
+        If another process is filling the same folder, waits for it, then decodes what is still missing. All readable
+        images are decoded before an unreadable one is reported, so that no work is lost.
 
         Args:
-            paths: images; repetitions are harmless.
-            keep_going: returns the unreadable images instead of raising, for a caller who goes on without them.
+            paths: images; may repeat.
+            keep_going: returns the unreadable images instead of raising, for a caller that continues without them.
 
         Returns:
             The unreadable images; always empty without `keep_going`.
@@ -132,13 +133,13 @@ class DecodedCache:
         return list(errors)
 
     def verify(self, paths: Iterable[Path]) -> list[Path]:
-        """Decodes the sources again and compares every pixel with what is stored.
+        """Decodes the sources again and compares every pixel with the cache.
 
-        Finds what size and modification time cannot: a source replaced under its old date, and a damaged disk.
-        Images that are not in the cache are left out.
+        Finds changes that size and modification time do not show: a source replaced with its old date kept, and a
+        damaged disk. Images that are not in the cache are skipped.
 
         Returns:
-            The images whose stored pixels differ; `forget` them and `prepare` again.
+            The images whose stored pixels differ. To repair the cache, `forget` them and `prepare` again.
 
         Raises:
             UserError: an image cannot be read.
@@ -163,7 +164,7 @@ class DecodedCache:
             return False
 
     def _decode(self, paths: list[Path]) -> dict[Path, str]:
-        """Stores the images; gives the message of each that cannot be read."""
+        """Decodes and stores images; returns the error message of each that cannot be read."""
 
         def work(path: Path) -> str | None:
             stored = self.stored(path)  # before reading: a source that changes meanwhile is then decoded again
@@ -187,20 +188,20 @@ class DecodedCache:
             raise UserError(f"{self.folder}: no folder that can be read ({error.strerror}); set data.cache") from None
 
     def _remove_stale(self, paths: Iterable[Path]) -> None:
-        """Removes what was decoded from earlier states of these sources."""
+        """Removes cached images that were decoded from earlier versions of these sources."""
         current = {name.source: name for name in map(StoredName.of, paths)}
         for name in filter(None, map(StoredName.parse, self._names())):
             if name.source in current and name != current[name.source]:
                 (self.folder / str(name)).unlink(missing_ok=True)
 
     def _remove_partial(self) -> None:
-        """Removes what killed builds left; only for the holder of the lock, who alone writes here."""
+        """Removes partial files of killed processes. Requires the lock, so that no other process is writing."""
         for name in self._names():
             if name.startswith(".") and name.endswith(".partial.npy"):
                 (self.folder / name).unlink(missing_ok=True)
 
     def _check_space(self, paths: Sequence[Path]) -> None:
-        """Says what is to be decoded and how much that is, and refuses it where it does not fit."""
+        """Logs how much there is to decode; raises a UserError if it does not fit on the disk."""
         need, free = self.size(paths), shutil.disk_usage(self.folder).free
         if need + BLOCK * len(paths) > free:
             raise UserError(
@@ -211,9 +212,9 @@ class DecodedCache:
 
     @contextmanager
     def _lock(self) -> Iterator[bool]:
-        """Lets one process at a time write here; the system releases the lock of a killed one.
+        """Context that holds the folder's write lock; the system releases the lock of a killed process.
 
-        Yields False on file systems without locks (some clusters' Lustre): the worst there is an image decoded twice.
+        Yields False on file systems without locks (some clusters' Lustre). At worst, an image is decoded twice there.
         """
         path = self.folder / ".lock"
         try:
@@ -239,11 +240,12 @@ def _store(pixels: np.ndarray, stored: Path) -> None:
         np.save(file, pixels)
 
 
-@lru_cache(maxsize=30_000)  # Linux allows 65,530 maps a process
+@lru_cache(maxsize=30_000)  # Linux allows 65,530 maps per process
 def _mapped(stored: Path) -> np.ndarray:
-    """Kept open: cutting a crop takes 0.05 ms instead of 0.4 (docs/data_cache.md says how it was measured).
+    """Maps a decoded image and keeps the map open, so that cutting a crop takes 0.05 ms instead of 0.4 ms.
 
-    torch maps the file because numpy's maps each hold a file descriptor, and 1,024 of them are often the limit.
+    docs/data_cache.md says how that was measured. The map is torch's, because each of numpy's maps holds a file
+    descriptor, and the limit of those is often 1,024.
     """
     with stored.open("rb") as file:
         npy.read_magic(file)
@@ -256,7 +258,10 @@ def _mapped(stored: Path) -> np.ndarray:
 
 
 def _threads() -> ThreadPoolExecutor:
-    """OpenCV decodes outside of Python's lock; more threads than 16 wait for the disk and fill the memory."""
+    """Thread pool for decoding, which releases Python's GIL.
+
+    At most 16 threads: more would only wait for the disk and take memory.
+    """
     return ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 
 

@@ -1,4 +1,4 @@
-"""How a decoded image is named in the cache, and how large it will be."""
+"""File names and sizes of decoded images in the cache."""
 
 import hashlib
 import os
@@ -12,16 +12,17 @@ from typing_extensions import Self
 from kpac.errors import UserError
 from kpac.images import READER_VERSION, read_header
 
-HEADER = 128  # bytes that numpy writes before the pixels of a H x W x 3 array
+HEADER = 128  # bytes of numpy's header before the pixels of an H x W x 3 array
 
 
 @dataclass(frozen=True)
 class StoredName:
-    """Name of a decoded image: which source, in which state.
+    """Name of a decoded image in the cache; identifies the source and its version.
 
     Args:
-        source: tells the source's path, links resolved, and begins with what is plain of its stem, for human readers.
-        state: tells the version of the reader, the source's size and its modification time.
+        source: identifies the source's path, with links resolved. Begins with the plain characters of its stem, for
+            human readers.
+        state: identifies the version of the reader, the source's size and its modification time.
     """
 
     source: str
@@ -29,7 +30,7 @@ class StoredName:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """The name for a source as it is now.
+        """The name for the current version of a source.
 
         Raises:
             UserError: there is no such file.
@@ -44,7 +45,7 @@ class StoredName:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The name of a file in the cache; None for other files."""
+        """Parses the name of a file in the cache; None for other files."""
         found = re.fullmatch(r"([^.].*-[0-9a-f]{16})-((?:r\d+-)?[0-9a-f]+-[0-9a-f]{16})\.npy", text, re.DOTALL)
         return cls(*found.groups()) if found else None
 
@@ -55,13 +56,14 @@ class StoredName:
 @lru_cache(maxsize=65536)
 def _source(absolute: Path) -> str:
     path = absolute.resolve()
-    # The hash alone tells the source. A name has at most 255 bytes; a source's need not be UTF-8, PyTorch wants that.
+    # The hash alone identifies the source. The stem is shortened, since a name has at most 255 bytes, and reduced to
+    # plain characters, since it need not be UTF-8 and PyTorch requires that.
     stem = re.sub(r"[^\w .-]", "_", path.stem[:40]).lstrip(".")
     return f"{stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 
 def decoded_bytes(path: Path) -> int:
-    """Bytes of an image's .npy file, from its header alone; 0 when that cannot be read."""
+    """Size of an image's .npy file in bytes, computed from the image's header; 0 if that cannot be read."""
     header = read_header(path)
     if header is None:
         return 0

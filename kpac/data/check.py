@@ -1,4 +1,4 @@
-"""What is right and what is wrong with a data set: every image decoded, every pair compared."""
+"""Checks a data set: decodes every image, compares every pair, and reports the faults."""
 
 import hashlib
 import os
@@ -22,14 +22,14 @@ from kpac.images import BitDepth, ImageHeader, bits, left_out, read_header, read
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What decoding one image told.
+    """Facts about one decoded image.
 
     Args:
-        size: "WIDTHxHEIGHT", as it is shown.
-        bit_depth: of one channel.
-        header: what the file says of itself.
-        digest: of the pixels.
-        detail: see `kpac.data.sharpness`.
+        size: "WIDTHxHEIGHT", after the orientation is applied.
+        bit_depth: bits per channel.
+        header: facts from the file's header.
+        digest: hash of the pixels.
+        detail: fine detail; see `kpac.data.sharpness`.
     """
 
     size: str
@@ -41,10 +41,10 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is wrong.
+    """One fault of a data set.
 
     Args:
-        kind: in one or two words, such as "missing view".
+        kind: one or two words, such as "missing view".
         text: the file, and what is wrong with it.
     """
 
@@ -54,17 +54,16 @@ class Fault:
 
 @dataclass
 class SplitReport:
-    """One split of a data set.
+    """The results of checking one split.
 
     Args:
-        found: the layout, as it was found.
-        pairs: role ("left", "right", "target") -> how its images belong to the inputs; roles that do not pair are
-            missing here.
-        facts: file -> what decoding told; unreadable files are missing here.
-        faults: what is wrong, in the order of the checks.
-        kinship: to a published split of DPDD, if there is one.
-        swapped: pairs whose target is blurrier than its input.
-        shared_targets: targets with the pixels of another target of this split.
+        found: the layout of the split.
+        pairs: role ("left", "right", "target") -> how its images pair with the inputs; without roles that do not pair.
+        facts: file -> facts about the decoded image; without unreadable files.
+        faults: the faults, in the order of the checks.
+        kinship: relation to a published split of DPDD, if there is one.
+        swapped: number of pairs whose target is blurrier than its input.
+        shared_targets: number of targets with the same pixels as another target of this split.
     """
 
     found: Found
@@ -90,18 +89,18 @@ class SplitReport:
 
     @property
     def inputs(self) -> list[Path]:
-        """The center views, or, where there are none, the other views."""
+        """The center views, or the other views if there are none."""
         return next((self.images[role] for role in ROLES if self.images.get(role)), [])
 
     @property
     def left_out(self) -> dict[Path, dict[str, int]]:
-        """Folder -> files that could be photographs and are not read, by suffix."""
+        """Folder -> number of files, by suffix, that could be photographs but are not read."""
         folders = dict.fromkeys(map(self.found.folder, self.images))
         return {folder: counts for folder in folders if (counts := left_out(folder))}
 
     @property
     def published(self) -> bool:
-        """Whether these are the scenes of DPDD's published split of this name, at their size and bit depth."""
+        """Whether these are the scenes of DPDD's published split of this name, at the published size and bit depth."""
         return self.kinship is not None and self.kinship.is_published and self.kinship.split == self.split
 
     @property
@@ -111,11 +110,11 @@ class SplitReport:
 
     @property
     def bit_depths(self) -> dict[int, int]:
-        """Bits a channel -> number of images."""
+        """Bits per channel -> number of images."""
         return dict(Counter(facts.bit_depth for facts in self.facts.values()).most_common())
 
     def verdict(self) -> str:
-        """One sentence on the split as a whole."""
+        """One sentence that sums up the split."""
         scenes = f"{len(self.inputs)} scenes"
         kin = f"; {self.kinship.text()}" if self.kinship and not self.published else ""
         if self.faults:
@@ -131,15 +130,15 @@ class SplitReport:
 
 
 def check(root: Path, layout: str = "auto", pair_by_order: bool = False) -> list[SplitReport]:
-    """Checks every split that a folder holds.
+    """Checks every split in a folder.
 
     Args:
         root: the data set's folder.
-        layout: a name in `kpac.data.folders.LAYOUTS`, or "auto" to look.
+        layout: a name in `kpac.data.folders.LAYOUTS`, or "auto" to detect it.
         pair_by_order: see `kpac.data.layouts.find_scenes`.
 
     Raises:
-        UserError: nothing in the folder is known.
+        UserError: the folder has no known layout.
     """
     reports = []
     for split in splits_in(root, layout):
@@ -160,7 +159,7 @@ def check(root: Path, layout: str = "auto", pair_by_order: bool = False) -> list
 
 def _decode(report: SplitReport) -> None:
     paths = [path for images in report.images.values() for path in images]
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # OpenCV decodes outside of Python's lock
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # decoding releases Python's GIL
         bar = tqdm(pool.map(_decode_one, paths), total=len(paths), desc=report.split, unit="image", disable=None)
         for path, facts in zip(paths, bar, strict=True):
             if isinstance(facts, ImageFacts):
@@ -192,7 +191,7 @@ def _same_names(report: SplitReport) -> Iterator[Fault]:
 
 
 def _unpaired(report: SplitReport, by_order: bool) -> Iterator[Fault]:
-    """Pairs the inputs with the other views and the targets, as training and evaluation do."""
+    """Pairs inputs with other views and targets as training and evaluation do; yields a fault for each failure."""
     for role, images in report.images.items():
         inputs = report.inputs
         if images is inputs or not images:
@@ -231,7 +230,7 @@ def _against_the_published_list(report: SplitReport) -> Iterator[Fault]:
 
 
 def _scenes(report: SplitReport) -> Iterator[dict[str, Path]]:
-    """The readable images of each scene, by role, as far as they can be put together."""
+    """Yields each scene's readable images by role, as far as they pair."""
     for index, path in enumerate(report.inputs):
         scene = {"center": path, **{role: pairs.partners[index] for role, pairs in report.pairs.items()}}
         yield {role: file for role, file in scene.items() if file in report.facts}
@@ -267,9 +266,9 @@ def _swapped(report: SplitReport) -> Iterator[Fault]:
 
 
 def _find_duplicates(reports: list[SplitReport]) -> None:
-    """Equal pixels in two files, wherever they are: also a test image among the training images.
+    """Finds files with equal pixels, in all splits together: a test image among the training images is a fault.
 
-    Several inputs may share one target, as when a scene was taken with several apertures, but within their split.
+    Inputs of one split may share a target, as when a scene was taken with several apertures.
     """
     first: dict[bytes, tuple[Path, str, str]] = {}
     for report in reports:

@@ -1,4 +1,4 @@
-"""What `kpac data check` found, for people and for programs."""
+"""Reports of `kpac data check`, as text and as JSON."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ from kpac.data.roles import ROLES
 from kpac.images import left_out_text
 from kpac.text import markdown_table
 
-SHOWN_FAULTS = 20  # of each kind; the JSON has them all
+SHOWN_FAULTS = 20  # of each kind; the JSON lists all
 SHOWN_SIZES = 2
 
 
 def check_text(reports: Iterable[SplitReport]) -> str:
-    """A table of the splits, notes, a table of the faults, and a verdict on each split."""
+    """The report as text: a table of the splits, notes, a table of the faults, and a verdict on each split."""
     reports = list(reports)
     header = ["split", "layout", "scenes", *(role for role in ROLES if role != "center"), "sizes", "bits", "faults"]
     parts = [markdown_table(header, [_row(report) for report in reports])]
@@ -29,7 +29,7 @@ def check_text(reports: Iterable[SplitReport]) -> str:
 
 
 def check_json(reports: Iterable[SplitReport]) -> dict[str, Any]:
-    """The same, with every fault, as plain values."""
+    """The report as JSON values, with every fault."""
     splits = [
         {
             "split": report.split,

@@ -1,4 +1,4 @@
-"""Scenes as tensors: whole for evaluation, cropped for training."""
+"""Data sets of scenes as tensors: whole images for evaluation, crops for training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Scene:
     """One sample.
 
     Args:
-        name: of the scene.
-        views: (3V, H, W), RGB in [0, 1], the V views in the order that was asked for.
+        name: name of the scene.
+        views: (3V, H, W), RGB in [0, 1], the V views in the requested order.
         target: (3, H, W), RGB in [0, 1]; None in sets without targets.
-        bit_depth: of the files that it was read from.
-        group: "indoor" or "outdoor" where the set says so.
+        bit_depth: bit depth of the files.
+        group: "indoor" or "outdoor" if the set is labelled.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Crop:
     """One training crop.
 
     Args:
-        name: of its scene.
-        views: (crop, crop, 3) RGB for each view: integers as the file has them, or float32 in [0, 1] where an
-            augmentation has computed new values. An array may be a read-only view of a memory-mapped file.
-        target: in the same way.
+        name: name of its scene.
+        views: (crop, crop, 3) RGB for each view: the file's integers, or float32 in [0, 1] where an augmentation has
+            computed new values. An array may be a read-only view of a memory-mapped file.
+        target: the same for the target.
     """
 
     name: str
@@ -59,8 +59,8 @@ class SceneDataset(Dataset):
 
     Args:
         scenes: from `kpac.data.layouts.find_scenes`.
-        bit_depth: reads every file at this depth; None keeps the files' own. See `kpac.images.read_pixels`.
-        cache: holds the decoded images, so that they need not be decoded at each access; None for none.
+        bit_depth: converts every file to this depth; None keeps the files' own. See `kpac.images.read_pixels`.
+        cache: cache of decoded images; without one, each access decodes the files.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class SceneDataset(Dataset):
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Scene:
-        """The scene at an index.
+        """Reads the scene at an index.
 
         Raises:
             UserError: an image cannot be read, or differs in size from the scene's first one.
@@ -94,21 +94,21 @@ class SceneDataset(Dataset):
 
 
 class CropDataset(Dataset):
-    """An endless stream of training crops, addressed by position.
+    """An endless stream of training crops, indexed by position.
 
-    The crop at a position depends on the seed and the position alone: not on the number of workers or devices, nor on
-    where a training was interrupted. Every scene comes once before any comes twice, in an order drawn anew each time.
+    The crop at a position depends only on the seed and the position, not on the number of workers or devices, nor on
+    where a training was interrupted. Each pass goes through all scenes once, in a new random order.
 
     Args:
         scenes: from `kpac.data.preparation.prepare_scenes`.
-        cache: holds the decoded images.
+        cache: cache of decoded images.
         crop: side of the largest crops, in pixels.
-        augment: what is changed at random.
-        seed: fixes the stream.
-        crop_key: what the configuration calls the crop.
+        augment: the random augmentations.
+        seed: seed of the stream.
+        crop_key: configuration key of the crop size, for messages.
 
     Raises:
-        UserError: an image is smaller than the crop, or the views do not admit an augmentation.
+        UserError: an image is smaller than the crop, or an augmentation does not suit the views.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class CropDataset(Dataset):
                 )
 
     def scene(self, position: int) -> SceneFiles:
-        """The scene that the crop at a position comes from."""
+        """The scene of the crop at a position."""
         round_, place = divmod(position, len(self.scenes))
         return self.scenes[_order(self.seed, round_, len(self.scenes))[place]]
 
@@ -144,7 +144,7 @@ class CropDataset(Dataset):
         """The crop at a position.
 
         Args:
-            place: the position, or the position and the side of a crop smaller than `crop`.
+            place: the position; or the position and a side in pixels, for a crop smaller than `crop`.
         """
         position, crop = place if isinstance(place, tuple) else (place, self.crop)
         files = self.scene(position)
@@ -165,7 +165,7 @@ def _order(seed: int, round_: int, count: int) -> np.ndarray:
 
 
 def _check_views(views: Sequence[str], augment: AugmentConfig) -> None:
-    """Refuses what would show a network dual-pixel views that no camera takes."""
+    """Raises a UserError for augmentations that would make dual-pixel views no camera can take."""
     sides = [view for view in views if view in OTHER_SIDE]
     if augment.rotate and sides:
         raise UserError(

@@ -1,6 +1,6 @@
-"""The forms in which the field's data sets lie on disk, and which of them a folder has.
+"""The known folder layouts of data sets, and their detection.
 
-A layout is found by looking for its folders, in the order of `LAYOUTS`.
+A layout is detected by its folders; `LAYOUTS` are tried in order.
 """
 
 from collections.abc import Mapping
@@ -19,18 +19,19 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Layout:
-    """One form of a data set.
+    """One folder layout of data sets.
 
     Args:
-        name: what a configuration calls it.
-        folders: view name, or "target", -> folder, relative to one of `bases`; several names after each other, with
-            spaces between, are alternatives, in any case. "" for the center folder alone: everything lies in the base.
+        name: its name in a configuration.
+        folders: view name, or "target", -> folder, relative to one of `bases`. Several names, separated by spaces, are
+            alternatives; upper and lower case do not matter. "" for the center folder alone: all images lie in the
+            base.
         bases: where the folders can lie, relative to the root; "{split}" stands for the split. A base without it holds
             one undivided set, which counts as the test split.
-        pattern: which files of the center folder belong to the set.
+        pattern: pattern for the file names of the center folder that belong to the set.
         quarter_turns: counter-clockwise turns by 90 degrees that make the published images upright. Images are turned
-            only where the folder has one of the names in `bases`, or the layout was asked for by its name.
-        one_folder: the base holds views and targets, told apart by their names; see `kpac.data.roles`.
+            only if the folder has one of the names in `bases`, or the layout was requested by name.
+        one_folder: the base holds both views and targets, distinguished by their names; see `kpac.data.roles`.
     """
 
     name: str
@@ -45,12 +46,12 @@ class Layout:
         return "target" in self.folders
 
     def find(self, root: Path, split: str) -> "Found | None":
-        """This layout in a folder, for a split, if it is there.
+        """Looks for this layout in a folder, for a split; None if it is not there.
 
-        The folder of the center views must be there; without targets to tell a data set by, with images in it.
+        The folder of the center views must exist. In layouts without targets, it must also contain images.
 
         Raises:
-            UserError: two folders that could both be the one of a role.
+            UserError: two folders match one role.
         """
         for base in self.bases:
             if "{split}" not in base + self.folders["center"] and split != "test":
@@ -67,7 +68,7 @@ class Layout:
         return None
 
     def expected(self, split: str) -> str:
-        """The folders of a split, as an error names them."""
+        """The folders of a split, as text for error messages."""
         roles = [role for role in ("center", "target") if self.folders.get(role)]
         if not roles:
             return f"images in {split}/ or in the folder itself" if "{split}" in self.bases else "images in it"
@@ -78,14 +79,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Found:
-    """A layout as it was found.
+    """A layout that was found on disk, for one split.
 
     Args:
-        layout: which.
+        layout: the layout.
         root: the data set's folder.
-        base: where in it, one of the layout's bases.
-        split: for which.
-        folders: view name, or "target", -> folder, whether it is there or not.
+        base: the one of the layout's bases where it was found.
+        split: the split.
+        folders: view name, or "target", -> folder; it may not exist.
     """
 
     layout: Layout
@@ -96,13 +97,13 @@ class Found:
 
     @cached_property
     def images(self) -> dict[str, list[Path]]:
-        """View name, or "target", -> images, sorted by name; only center and target folders may be missing here."""
+        """View name, or "target", -> images, sorted by name; left and right are absent if their folders are missing."""
         images = {role: list_images(folder) for role, folder in self.folders.items()}
         center = [path for path in images["center"] if fnmatchcase(path.name, self.layout.pattern)]
         there = {role: found for role, found in images.items() if role == "target" or self.folders[role].is_dir()}
         there["center"] = center
         targets = {name_of(path) for path in there.get("target", [])}
-        have_targets = any(name_of(path) in targets for path in center)  # of their own names: all are inputs
+        have_targets = any(name_of(path) in targets for path in center)  # then every image is an input
         if self.layout.one_folder or (self.layout.has_targets and not have_targets):
             by_role = images_by_role(center)
             if not by_role.keys() & (there.keys() - {"center"}):
@@ -116,7 +117,7 @@ class Found:
 
     @property
     def is_named(self) -> bool:
-        """Whether a folder's name tells the layout."""
+        """Whether a folder's name identifies the layout."""
         return bool(self.base.replace("{split}", "")) or self.root.resolve().name in self.layout.bases
 
     def folder(self, role: str) -> Path:
@@ -133,7 +134,7 @@ def _redistributed(name: str, suffix: str) -> Layout:
 def _pixel(name: str, suffix: str) -> Layout:
     folders = {"center": "{split}_c", "left": "{split}_l", "right": "{split}_r"}
     bases = ("", "dd_dp_dataset_pixel", "PixelDP")
-    # Turned as the public evaluation of IFAN turns them.
+    # One quarter turn, as in IFAN's public evaluation.
     return Layout(name, {role: folder + suffix for role, folder in folders.items()}, bases, quarter_turns=1)
 
 
@@ -168,13 +169,13 @@ LAYOUTS = {
 
 
 def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = True) -> Found:
-    """The layout of a folder.
+    """Detects the layout of a folder.
 
-    Where the inputs' folders fit a layout with targets and one without, as those of DPDD and PixelDP, the folder of the
-    targets decides, unless the caller needs `targets`: then what is missing is the targets.
+    The input folders may fit a layout with targets and one without, such as DPDD and PixelDP. Then the folder of the
+    targets decides. If the caller requires `targets`, it is the layout with targets, and missing targets are an error.
 
     Raises:
-        UserError: no such folder, or nothing in it that is known.
+        UserError: there is no such folder, or it has no known layout.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; expected a data set. See data/README.md for the layouts")
@@ -197,7 +198,7 @@ def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = Tr
 
 
 def expected(split: str, layout: str) -> str:
-    """The folders in which a split should lie, for a message about a layout that was asked for, or about any."""
+    """The expected folders of a split, as text for error messages; for one layout, or for all with "auto"."""
     if layout == "auto":
         ways = f"{LAYOUTS['dpdd'].expected(split)} (DPDD as published), {LAYOUTS['paired'].expected(split)} (pairs)"
         return f"{ways}, or another layout of data/README.md"
@@ -205,12 +206,12 @@ def expected(split: str, layout: str) -> str:
 
 
 def check_certain(found: Found) -> None:
-    """Refuses a set without targets whose inputs lie as those of a set with targets do, unless a folder's name tells.
+    """Checks that a set without targets is not a set with targets whose targets are missing.
 
-    DPDD whose targets were not copied yet would be taken for PixelDP.
+    Otherwise DPDD whose targets were not copied yet would pass for PixelDP. A folder's name can settle the question.
 
     Raises:
-        UserError: it is not clear which of the two it is.
+        UserError: the set could be either of the two.
     """
     if found.has_targets or found.is_named:
         return
@@ -224,10 +225,10 @@ def check_certain(found: Found) -> None:
 
 
 def splits_in(root: Path, layout: str = "auto") -> list[str]:
-    """The splits that a folder holds, with targets or without.
+    """The splits in a folder, with or without targets.
 
     Raises:
-        UserError: none.
+        UserError: there are none.
     """
     found: list[str] = []
     for split in SPLITS:
@@ -242,10 +243,10 @@ def splits_in(root: Path, layout: str = "auto") -> list[str]:
 
 
 def _folder(place: Path, names: str) -> Path:
-    """The folder of one of several names, in any case; the first name where none is there.
+    """The folder with one of several names, ignoring case; if there is none, the path for the first name.
 
     Raises:
-        UserError: two of them are there.
+        UserError: two of them exist.
     """
     if not names:
         return place

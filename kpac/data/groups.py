@@ -1,4 +1,4 @@
-"""Which scenes are indoor and which outdoor."""
+"""Labels of scenes: indoor or outdoor."""
 
 from pathlib import Path
 
@@ -10,14 +10,16 @@ GROUPS = ("indoor", "outdoor")
 
 
 def groups_of(folder: Path, count: int) -> list[str | None]:
-    """Indoor or outdoor, from the label files of the redistributed DPDD: 1-based positions in the sorted list.
+    """Reads "indoor" or "outdoor" for each scene from the label files of the redistributed DPDD.
+
+    The label files hold 1-based positions in the sorted list of scenes.
 
     Args:
-        folder: where `indoor_labels.npy` and `outdoor_labels.npy` lie, if they do.
-        count: scenes in the list.
+        folder: the folder of `indoor_labels.npy` and `outdoor_labels.npy`, which may be missing.
+        count: number of scenes in the list.
 
     Raises:
-        UserError: labels that do not fit the list.
+        UserError: the labels do not fit the list.
     """
     groups: list[str | None] = [None] * count
     for group in GROUPS:

@@ -1,4 +1,4 @@
-"""A data set's folder -> a list of scenes."""
+"""Lists the scenes of a data set's folder."""
 
 import logging
 import os
@@ -25,15 +25,15 @@ WHAT = {
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """Where one scene lies.
+    """The files of one scene.
 
     Args:
-        name: the stem of its center view; bytes that are no UTF-8 are spelled out, since logs and results are text.
-        views: view name -> file, in the order that was asked for.
-        target: the all-in-focus image; None in sets that have none.
-        group: "indoor" or "outdoor" where the set says so, else None.
-        quarter_turns: counter-clockwise turns by 90 degrees that the images need after reading, so that the scene
-            stands upright and left and right views differ along rows.
+        name: the stem of its center view; bytes that are not UTF-8 are escaped, since logs and results are text.
+        views: view name -> file, in the requested order.
+        target: the all-in-focus image; None in sets without targets.
+        group: "indoor" or "outdoor" if the set is labelled, otherwise None.
+        quarter_turns: counter-clockwise turns by 90 degrees to apply after reading, so that the scene is upright and
+            the left and right views differ along rows.
     """
 
     name: str
@@ -62,13 +62,13 @@ def find_scenes(
         root: the data set's folder.
         split: "train", "val" or "test"; an undivided set is a test split.
         views: the views that every scene must have: "center", "left", "right".
-        layout: a name in `LAYOUTS`, or "auto" to look.
+        layout: a name in `LAYOUTS`, or "auto" to detect it.
         targets: whether every scene must have a target.
         pair_by_order: pairs inputs with targets, and with other views, by the sorted order of their files.
 
     Raises:
-        UserError: no known layout, or not clear which; an empty folder, two images of one name, names that do not pair,
-            or a scene that lacks a view or a target. The message names it.
+        UserError: the layout is unknown or ambiguous, a folder is empty, two images have the same name, names do not
+            pair, or a scene lacks a view or a target. The message names the file or folder.
     """
     root = Path(root)
     if split not in SPLITS:
@@ -106,13 +106,13 @@ def find_scenes(
 
 
 def say_how(pairs: Pairs, folder: Path) -> None:
-    """Logs how images were paired, unless by equal names or DPDD's list."""
+    """Logs how images were paired, unless by equal names or by DPDD's published list."""
     if pairs.rule:
         log.warning("%s and %s: %s", pairs.images[0].parent, folder, pairs.rule)
 
 
 def _quarter_turns(found: Found, asked: str) -> int:
-    """How often to turn the images of a layout whose published images lie on their side."""
+    """Number of quarter turns that make the images upright, for layouts whose published images are rotated."""
     turns = found.layout.quarter_turns
     if not turns:
         return 0

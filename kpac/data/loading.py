@@ -1,4 +1,4 @@
-"""Batches from worker processes: errors of the user arrive as such, and no worker outlives the loading."""
+"""Loads batches in worker processes; passes on UserErrors, and ends all workers reliably."""
 
 import shutil
 import signal
@@ -16,11 +16,11 @@ from kpac.text import bytes_text
 
 
 class LoadingError(UserError):
-    """The data of a running training cannot be read any more."""
+    """The data of a running training can no longer be read."""
 
 
 def shared_memory_message() -> str:
-    """What to do where the batches of data workers do not fit in shared memory, as in Docker with its 64 MB."""
+    """Message for a shared memory too small for the workers' batches, such as Docker's 64 MB by default."""
     size = ""
     with suppress(OSError):
         usage = shutil.disk_usage("/dev/shm")
@@ -32,15 +32,15 @@ def shared_memory_message() -> str:
 
 
 class Batches(Iterator[Any]):
-    """One pass over a data set of batches; leaving it as a context ends its workers, whatever state they are in.
+    """Iterator over one pass of a data set of batches; also a context that ends its workers, in any state, at exit.
 
     Args:
-        dataset: gives a whole batch for each place that the sampler names.
-        workers: processes that prepare batches; they start now.
-        options: for `torch.utils.data.DataLoader`.
+        dataset: returns a whole batch for each item of the sampler.
+        workers: number of processes that prepare batches; they start at once.
+        options: further options of `torch.utils.data.DataLoader`.
 
     Raises:
-        LoadingError: from `next`, an item met a user's mistake; inside the context, a worker was killed.
+        LoadingError: in `next`, the data set raised a UserError; inside the context, a worker was killed.
     """
 
     def __init__(self, dataset: Dataset, workers: int, **options: Any):
@@ -65,19 +65,19 @@ class Batches(Iterator[Any]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         killed = self._end_workers()
-        # PyTorch raises it wherever the main thread is when a worker dies, not only in `next`.
+        # When a worker dies, PyTorch raises this error wherever the main thread is, not only in `next`.
         if killed and isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-            if killed == "SIGBUS":  # what writing into a full /dev/shm gives
+            if killed == "SIGBUS":  # the result of writing to a full /dev/shm
                 raise LoadingError(shared_memory_message()) from None
             raise LoadingError(f"a data worker was killed by {killed} (out of memory?); lower data.workers") from None
 
     def _end_workers(self) -> str | None:
-        """Ends the workers, by force if need be; returns the name of a signal that had killed one.
+        """Ends the workers, by force if needed; returns the name of the signal if one had been killed.
 
-        Left to the garbage collector and the interpreter's exit this may never end: an error's traceback keeps the
-        loader alive, and the one SIGTERM that workers then get is the one that they leave to their parent.
+        Leaving this to garbage collection or the interpreter's exit may hang: an error's traceback keeps the loader
+        alive, and the workers ignore the first SIGTERM, the only one that they would then get.
         """
-        workers = getattr(self._batches, "_workers", ())  # the loader of a process without workers has none
+        workers = getattr(self._batches, "_workers", ())  # without workers, the iterator has no such attribute
         if workers:
             self._batches._shutdown_workers()  # type: ignore[attr-defined]  # of the iterator with workers
         codes = [worker.exitcode for worker in workers]

@@ -1,14 +1,14 @@
-"""Which target, or which other view, belongs to which input: told by their names, never guessed.
+"""Pairs inputs with their targets, or with their other views, by file names.
 
-Three rules, tried in this order on all images of two folders together. The first that pairs every image holds, else the
-one that pairs the most:
+Three rules are tried in this order, on all images of two folders together. The first that pairs every image is used,
+otherwise the one that pairs the most:
 
-1. DPDD's published list, where the names are the list's.
+1. DPDD's published list, if all names are in it.
 2. Equal names.
-3. Names that are equal without the words that every name of one side has and the other side has not: `12_blur` and
-   `12`, `scene3_input_01` and `scene3_gt_01`.
+3. Names that are equal except for words that all names of one side have and those of the other side do not: `12_blur`
+   and `12`, `scene3_input_01` and `scene3_gt_01`.
 
-Sorted order pairs images only where the caller asks for it.
+Images are paired by sorted order only if the caller asks for it.
 """
 
 import re
@@ -23,22 +23,21 @@ from kpac.data.published import published_pairs
 from kpac.errors import UserError
 
 SHOWN = 3  # names of each side in a message
-COMMON = 0.9  # share of one side's names that have a word which all of them have: one may be a stray file
-# A number, a word of one case or capitalized, or a run of other letters; what separates them is no word.
+COMMON = 0.9  # a word is common to one side if this share of its names have it: allows for stray files
+# A number, a word of one case or capitalized, or a run of other letters; separators are not words.
 WORD = re.compile(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_A-Za-z]+")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The partner of each of some images.
+    """A pairing of images with their partners.
 
     Args:
-        images: to be paired.
-        partners: for each image its partner, or None where it has none.
-        expected: for each image the name that its partner has, or, of one without partner, would have; None where the
-            rule does not say it.
-        left_over: partners of no image.
-        rule: how they were paired, as a phrase; empty for equal names and the published list.
+        images: the images to pair.
+        partners: the partner of each image, or None.
+        expected: the name that each image's partner has or should have; None if the rule does not determine it.
+        left_over: candidates that are no image's partner.
+        rule: the rule of the pairing, as a phrase; empty for equal names and the published list.
     """
 
     images: Sequence[Path]
@@ -48,14 +47,14 @@ class Pairs:
     rule: str = ""
 
     def require_all(self, what: str, folder: Path) -> list[Path]:
-        """The partners, one for each image.
+        """Returns the partners, one for each image.
 
         Args:
             what: "target", or the name of a view.
-            folder: where the partners should lie.
+            folder: the folder where the partners should lie.
 
         Raises:
-            UserError: an image without a partner, named.
+            UserError: an image has no partner; the message names it.
         """
         for path, partner, name in zip(self.images, self.partners, self.expected, strict=True):
             if partner is None:
@@ -68,29 +67,29 @@ class Pairs:
 
 
 def name_of(path: Path) -> str:
-    """The name by which images are compared: without suffix, in Unicode's composed form (NFC).
+    """The name of an image for comparisons: without suffix, in Unicode's composed form (NFC).
 
-    macOS stores decomposed names, others composed ones: the same name in two folders may differ in its bytes.
+    macOS stores decomposed names, other systems composed ones, so the same name may differ in its bytes.
     """
     return unicodedata.normalize("NFC", path.stem)
 
 
 def same_names(images: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Images that no name tells apart, such as a.jpg and a.png: the first of a name, with each of the others."""
+    """Images with the same name, such as a.jpg and a.png: pairs of the first one and each of the others."""
     first: dict[str, Path] = {}
     return [(first[name_of(path)], path) for path in images if first.setdefault(name_of(path), path) != path]
 
 
 def pair(images: Sequence[Path], others: Sequence[Path], by_order: bool = False) -> Pairs:
-    """Pairs images with others.
+    """Pairs each image with one of the candidates.
 
     Args:
-        images: whose names differ from each other.
-        others: the candidates, in any number; their names differ from each other, too.
-        by_order: pairs both in the order of their file names, whatever the names are.
+        images: the images to pair, with distinct names.
+        others: the candidates, in any number, with distinct names.
+        by_order: pairs by the sorted order of file names instead.
 
     Raises:
-        UserError: the names do not tell, two pairings are equally good, or different numbers to be paired by order.
+        UserError: no rule pairs any image, two pairings are equally good, or the numbers differ with `by_order`.
     """
     if by_order:
         return _by_order(images, others)
@@ -133,11 +132,11 @@ def _by_expected_names(images: Sequence[Path], others: Sequence[Path], expected:
 
 
 def _by_words(images: Sequence[Path], others: Sequence[Path]) -> Pairs | None:
-    """By what is left of the names without the words that mark their sides.
+    """Pairs names that are equal after removing the words that mark their side.
 
-    A mark is a word that one side's names have in common and the other side's have not. Numbers are marks only if words
-    alone do not pair all images: `s1_f2` and `s1_f22`. Where a word comes twice in a name, one of the two is the mark:
-    both are tried.
+    A mark is a word that is common to the names of one side and not to those of the other. Numbers are used as marks
+    only if words alone do not pair all images: `s1_f2` and `s1_f22`. If a word occurs twice in a name, either may be
+    the mark; both are tried.
 
     Raises:
         UserError: two such pairings of all images contradict each other.
@@ -168,7 +167,7 @@ def _by_words(images: Sequence[Path], others: Sequence[Path]) -> Pairs | None:
 
 
 def _marks(sides: Sequence[Sequence[Sequence[str]]]) -> list[set[str]]:
-    """The words that most names of one side have and most of the other have not, for each side."""
+    """For each side, the words that most of its names have and most names of the other side do not."""
     common = []
     for names in sides:
         counts = Counter(word for words in names for word in set(words))
@@ -177,7 +176,7 @@ def _marks(sides: Sequence[Sequence[Sequence[str]]]) -> list[set[str]]:
 
 
 def _without(words: Sequence[str], marks: set[str], backwards: bool) -> tuple[str, ...]:
-    """The words without one of each mark: the last one, or the first."""
+    """The words without one occurrence of each mark: the last one if `backwards`, otherwise the first."""
     left, kept = set(marks), []
     for word in reversed(words) if backwards else words:
         if word in left:
@@ -188,7 +187,7 @@ def _without(words: Sequence[str], marks: set[str], backwards: bool) -> tuple[st
 
 
 def _by_keys(images: Sequence[Path], others: Sequence[Path], keys: Sequence[Sequence[tuple[str, ...]]]) -> Pairs | None:
-    """Pairs of equal keys; None where a key is empty, comes twice, or pairs fewer than half of the images."""
+    """Pairs equal keys; None if a key is empty or repeated, or if fewer than half of the images pair."""
     there = dict(zip(keys[1], others, strict=True))
     if not all(keys[0]) or len(set(keys[0])) < len(images) or len(there) < len(others):
         return None

@@ -1,4 +1,4 @@
-"""From a list of scenes to scenes that can be used: every image decoded once, whole, and of one size a scene."""
+"""Prepares scenes for training: decodes every image into the cache, and checks that a scene's images match in size."""
 
 import logging
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 def prepare_scenes(
     scenes: Sequence[SceneFiles], cache: DecodedCache, skip_unreadable: bool = False
 ) -> list[SceneFiles]:
-    """Decodes what the cache does not hold yet, so that a broken file is found now and not in the middle of the night.
+    """Decodes all images of the scenes into the cache, so that a broken file is found before the training starts.
 
     Args:
         scenes: from `kpac.data.layouts.find_scenes`.
-        cache: gets the decoded images.
-        skip_unreadable: goes on without the scenes that have an unreadable image, naming each, instead of raising.
+        cache: cache of decoded images.
+        skip_unreadable: leaves out scenes with an unreadable image, and logs each, instead of raising.
 
     Returns:
         The scenes, all of them unless `skip_unreadable`.
@@ -47,14 +47,14 @@ def prepare_scenes(
 
 
 def check_sizes(files: SceneFiles, cache: DecodedCache) -> None:
-    """Refuses a scene whose images differ in size, naming two of them."""
+    """Raises a UserError if a scene's images differ in size; the message names two of them."""
     first, *others = files.paths
     for path in others:
         require_equal_sizes(path, cache.open(path).shape, first, cache.open(first).shape)
 
 
 def require_equal_sizes(path: object, shape: tuple[int, ...], first_path: object, first: tuple[int, ...]) -> None:
-    """Refuses two images of one scene that differ in size; shapes are H x W x C."""
+    """Raises a UserError if two images of one scene differ in size; shapes are H x W x C."""
     if shape[:2] != first[:2]:
         found, expected = (f"{width}x{height}" for height, width in (shape[:2], first[:2]))
         raise UserError(f"{path}: is {found}, but {first_path} of the same scene is {expected}")

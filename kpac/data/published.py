@@ -1,4 +1,4 @@
-"""What is known of DPDD as it was published, and whether some images are it."""
+"""Published facts of DPDD, and whether given images are the published set."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -8,7 +8,7 @@ from importlib.resources import files
 
 SIZES = {"1680x1120", "1120x1680"}
 BIT_DEPTH = 16
-SHOWN = 3  # missing scenes that are named
+SHOWN = 3  # missing scenes that a message names
 
 
 @cache
@@ -20,15 +20,15 @@ def published_pairs() -> Mapping[str, Mapping[str, str]]:
 
 @dataclass(frozen=True)
 class Kinship:
-    """How some scenes relate to a published split of DPDD, most of whose names they have.
+    """Relation of a set of scenes to the published split of DPDD that most of their names belong to.
 
     Args:
-        split: of DPDD.
-        scenes: how many of the split's scenes are there.
-        missing: names of those that are not.
-        others: how many scenes are there that are none of the split's.
+        split: name of the DPDD split.
+        scenes: number of the split's scenes that are present.
+        missing: names of the split's scenes that are missing.
+        others: number of scenes that do not belong to the split.
         sizes: "WIDTHxHEIGHT" of the images.
-        bit_depths: of the images.
+        bit_depths: bit depths of the images.
     """
 
     split: str
@@ -40,12 +40,12 @@ class Kinship:
 
     @property
     def is_published(self) -> bool:
-        """Whether names, count, sizes and bit depth are all as published; the pixels are not known here."""
+        """Whether names, count, sizes and bit depth are all as published; pixels are not compared."""
         complete = not self.missing and not self.others
         return complete and set(self.sizes) <= SIZES and set(self.bit_depths) == {BIT_DEPTH}
 
     def text(self) -> str:
-        """One phrase, such as "DPDD: 38 of the test split's 76 scenes, 1024x683, 8 bits: not the published set"."""
+        """A phrase such as "DPDD: 38 of the test split's 76 scenes, 1024x683, 8 bits: not the published set"."""
         whole = self.scenes + len(self.missing)
         scenes = f"DPDD: {self.scenes} of the {self.split} split's {whole} scenes"
         if 0 < len(self.missing) <= SHOWN:
@@ -59,12 +59,12 @@ class Kinship:
 
 
 def kinship(names: Collection[str], sizes: Collection[str], bit_depths: Collection[int]) -> Kinship | None:
-    """The published split of DPDD that most of some scenes' names are of; None if most are of none.
+    """Finds the published split of DPDD that most of the scenes' names belong to; None if there is none.
 
     Args:
-        names: of the scenes' inputs.
+        names: names of the scenes' inputs.
         sizes: "WIDTHxHEIGHT" of all images.
-        bit_depths: of all images.
+        bit_depths: bit depths of all images.
     """
     names = set(names)
     split, pairs = max(published_pairs().items(), key=lambda item: len(names & item[1].keys()))

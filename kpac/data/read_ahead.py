@@ -1,4 +1,4 @@
-"""Items of a data set in order, several of them read in threads before they are asked for."""
+"""Prefetches the items of a data set in threads."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from kpac.environment import usable_cores
 
 Item = TypeVar("Item", covariant=True)
-MOST = 8  # threads; each holds a decoded scene, 45 MB of float32 for one of 1120x1680 with its target
+MOST = 8  # threads; each holds a decoded scene: 45 MB of float32 for 1120x1680 with its target
 
 
 class Readable(Protocol[Item]):
@@ -16,17 +16,17 @@ class Readable(Protocol[Item]):
 
 
 def read_ahead(dataset: Readable[Item], indices: Sequence[int], threads: int | None = None) -> Iterator[Item]:
-    """The items at some indices, in order; the next ones are read while the caller works on this one.
+    """Yields the items at the given indices, in order; reads the next ones while the caller works on the current one.
 
-    Reading is decoding, which OpenCV and NumPy do outside of Python's lock.
+    Reading consists mostly of decoding, during which OpenCV and NumPy release Python's GIL.
 
     Args:
-        dataset: read by several threads at once.
-        indices: what to read.
-        threads: by default the cores that this process may use, eight at most.
+        dataset: the data set; several threads read from it at once.
+        indices: indices of the items to read.
+        threads: number of threads; by default the cores that this process may use, eight at most.
 
     Raises:
-        UserError: whatever reading an item raises, when its turn comes.
+        UserError: reading an item failed; raised when that item is due.
     """
     threads = threads or min(MOST, usable_cores())
     pool = ThreadPoolExecutor(threads)

@@ -1,4 +1,4 @@
-"""Views and targets that lie in one folder, told apart by a word in their names: `001_left` and `001_right`."""
+"""Assigns the images of one folder to views and targets by a word in their names: `001_left` and `001_right`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ ROLE_OF = {word: role for role, words in WORDS.items() for word in words.split()
 
 
 def images_by_role(images: Sequence[Path]) -> dict[str, list[Path]]:
-    """The images of each role, in the order of `images`.
+    """Sorts images by role; each role keeps the order of `images`.
 
-    Images belong to one scene where their names are equal without the last word that stands for a role. An image whose
-    name has no such word is the input; beside images that are marked as inputs alone, it is the target.
+    Images belong to one scene if their names are equal without the last word that stands for a role. An image whose
+    name has no such word is the input. It is the target instead if the scene's other images are all marked as inputs.
 
     Returns:
-        Role -> images; everything under "center" unless at least half of the scenes have the same roles, two or more.
+        Role -> images. All images are under "center" unless at least half of the scenes have the same set of two or
+        more roles.
     """
     together = {"center": list(images)}
     scenes: dict[tuple[str, ...], list[tuple[str | None, Path]]] = defaultdict(list)
@@ -44,7 +45,7 @@ def images_by_role(images: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _role_of(path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """The role that a name says, and its words without the one that says it."""
+    """The role in a file's name, or None, and the name's words without the one for the role."""
     words = WORD.findall(name_of(path))
     for place in reversed(range(len(words))):
         role = ROLE_OF.get(words[place].lower())

@@ -1,8 +1,8 @@
-"""Whether a target is sharper than its input, told from both images and not from one alone.
+"""Tests whether a target is sharper than its input, by comparing the two images tile by tile.
 
-Contrast tells little by itself: a bright sky behind a tree has much, sharp or not. So the two images of a pair are
-compared place by place. A target may equal its input where that one is in focus, but in some places it is much sharper,
-and in hardly any much blurrier.
+The contrast of one image says little: a bright sky behind a tree has much of it, sharp or not. So the two images of a
+pair are compared tile by tile. A target may equal its input where the input is in focus. But it should be much sharper
+in some tiles, and much blurrier in almost none.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ import numpy as np
 
 from kpac.images import to_float
 
-LONGEST = 2048  # pixels; larger images are shrunk by a whole number, which averages their noise away
+LONGEST = 2048  # pixels; larger images are reduced by a whole factor, which averages out noise
 TILE = 32
 DARK = 0.03  # darker tiles count as this bright
-# What two Gaussians of 1 and 2 pixels leave between them, over what the first one takes away: of white noise, by its
-# spectrum, and of photographed detail at least about so much.
+# Energy of the band between Gaussians of 1 and 2 pixels, over the energy that the first one removes. The ratio for
+# white noise, from its spectrum, and about the smallest ratio for photographed detail.
 NOISE_RATIO, DETAIL_RATIO = 0.047, 0.25
-# Of 38 pairs of DPDD's test split, at 1024x683, 1024x1024 and 1680x1120, the least has a gain of 0.53, the median 1.8.
+# For 38 pairs of DPDD's test split, at 1024x683, 1024x1024 and 1680x1120, the smallest gain is 0.53, the median 1.8.
 CERTAIN = 0.5
 
 
 @dataclass(frozen=True)
 class Detail:
-    """The fine detail of an image, tile by tile, relative to the tile's brightness.
+    """The fine detail of each tile of an image, relative to the tile's brightness.
 
     Args:
-        contrast: mean square of what a Gaussian of 1 pixel takes away, over the square of the brightness.
-        noise: how much of that is noise, about.
+        contrast: mean square of the detail that a Gaussian of 1 pixel removes, over the square of the brightness.
+        noise: estimate of the part of `contrast` that is noise.
     """
 
     contrast: np.ndarray
@@ -38,9 +38,9 @@ class Detail:
 
 
 def detail(pixels: np.ndarray) -> Detail:
-    """The fine detail of an image's green channel.
+    """Measures the fine detail of an image's green channel.
 
-    Shape: H x W x 3 integers -> one number a tile of 32 x 32 pixels, of fewer in small images.
+    Shape: H x W x 3 integers -> one number per tile of 32 x 32 pixels; tiles are smaller in small images.
     """
     green = to_float(pixels[..., 1])
     factor = -(-max(green.shape) // LONGEST)
@@ -55,12 +55,13 @@ def detail(pixels: np.ndarray) -> Detail:
 
 
 def gain(blurred: Detail, sharp: Detail) -> float:
-    """How much more contrast the second image has in the places where the two differ most.
+    """Measures how much more contrast the second image has in the tiles where the two differ most.
 
     Returns:
-        The natural logarithm of the ratio of contrasts, its mean over the tenth of the tiles where the second image
-        gains most plus its mean over the tenth where it loses most. What is below the noise of either image counts as
-        the noise, and the flatter half of the tiles not at all. Changes its sign when the two are swapped.
+        From the natural logarithm of the ratio of contrasts in each tile: its mean over the tenth of the tiles where
+        the second image gains most, plus its mean over the tenth where it loses most. Contrast below the noise of
+        either image is raised to the noise, and the flatter half of the tiles is left out. Swapping the two images
+        changes the sign.
     """
     noise = np.maximum(blurred.noise, sharp.noise) + 1e-5
     one, other = np.maximum(blurred.contrast, noise), np.maximum(sharp.contrast, noise)
@@ -71,20 +72,20 @@ def gain(blurred: Detail, sharp: Detail) -> float:
 
 
 def blurrier(gains: Sequence[float]) -> list[bool]:
-    """Which targets of a set are blurrier than their inputs.
+    """Tells for each pair of a set whether the target is blurrier than the input.
 
-    In a set whose targets are sharper as a rule a pair is suspected on clear evidence only; in a set that is the other
-    way round, as after swapping two folders, so is one that is taken for right.
+    If targets are mostly sharper, as they should be, a pair counts as swapped only on clear evidence. If they are
+    mostly blurrier, as after swapping two folders, a pair counts as correct only on clear evidence.
 
     Args:
-        gains: of the pairs, from `gain`.
+        gains: the pairs' values from `gain`.
     """
     limit = CERTAIN if gains and median(gains) < -CERTAIN else -CERTAIN
     return [value < limit for value in gains]
 
 
 def _noise(fine: np.ndarray, coarse: np.ndarray) -> float:
-    """The noise in `fine`, from the flattest twentieth of the tiles, which hold noise and detail."""
+    """Estimates the noise in `fine` from the flattest twentieth of the tiles, which hold both noise and detail."""
     flat = fine <= np.quantile(fine, 0.05)
     both, detail_alone = fine[flat].mean(), coarse[flat].mean()
     noise = (DETAIL_RATIO * both - detail_alone) / (DETAIL_RATIO - NOISE_RATIO)
@@ -92,7 +93,7 @@ def _noise(fine: np.ndarray, coarse: np.ndarray) -> float:
 
 
 def _tiles(image: np.ndarray, side: int) -> np.ndarray:
-    """Means of the squares of an image; rows and columns that fill none are left out."""
+    """Mean of each square tile of an image; leaves out rows and columns beyond the last whole tile."""
     rows, columns = (length // side for length in image.shape)
     cut = image[: rows * side, : columns * side]
     return cut.reshape(rows, side, columns, side).mean((1, 3)).ravel()

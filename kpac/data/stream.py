@@ -1,4 +1,4 @@
-"""Batches of crops, step by step: which positions of the stream, in crops of which size, for which rank."""
+"""The training stream: which positions of the crop data set each step and rank loads, and at which crop size."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kpac.data.loading import Batches
 
 
 def stage_of(stages: Sequence[StageConfig], step: int) -> StageConfig:
-    """The stage that a step belongs to, counted from 0; the last one has no end."""
+    """The stage of a step, counted from 0; the last stage has no end."""
     return next((stage for stage in stages[:-1] if step < stage.until), stages[-1])
 
 
@@ -27,16 +27,16 @@ def training_loader(
     world_size: int = 1,
     pin_memory: bool = False,
 ) -> Batches:
-    """Batches of crops for the steps first <= t < last; the batch of step t is the same wherever the loader starts.
+    """Loads the batches for steps first <= t < last; the batch of step t does not depend on the first step.
 
     Args:
-        dataset: the stream.
-        stages: crop and batch sizes; a batch is shared by all ranks, its size a multiple of `world_size`.
-        steps: first and last, exclusive.
-        position: where the first step begins in the stream; by default where earlier steps of these stages have ended.
-        workers: processes that prepare batches.
-        rank, world_size: whose share to load.
-        pin_memory: places batches in memory that a GPU copies from quickly.
+        dataset: the stream of crops.
+        stages: crop and batch sizes. The batch size is over all ranks and a multiple of `world_size`.
+        steps: first step, and last step (exclusive).
+        position: position of the first step's first crop; by default where the earlier steps of these stages end.
+        workers: number of processes that prepare batches.
+        rank, world_size: the rank whose share to load, and the number of ranks.
+        pin_memory: returns batches in pinned memory.
 
     Returns:
         An iterator of `kpac.data.batches.PackedBatch`.
@@ -48,13 +48,13 @@ def training_loader(
         workers,
         sampler=_Shares(stages, range(*steps), position, rank, world_size),
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # starting to load draws nothing from the generator that a network draws from
+        generator=torch.Generator(),  # so that the loader draws nothing from torch's default generator
     )
 
 
 @dataclass(frozen=True)
 class _Share:
-    """One rank's part of one step's batch: some of the `size` positions that begin at `start`."""
+    """One rank's share of a step's batch: some of the `size` positions that begin at `start`."""
 
     start: int
     size: int
@@ -63,7 +63,7 @@ class _Share:
 
 
 class _Shares(Sampler[_Share]):
-    """One rank's share of each step's batch."""
+    """Sampler that yields one rank's share of each step's batch."""
 
     def __init__(self, stages: Sequence[StageConfig], steps: range, position: int, rank: int, world_size: int):
         self.stages = stages

@@ -1,4 +1,4 @@
-"""One draw for a whole scene, applied alike to all views and the target."""
+"""Random augmentation, drawn once per crop and applied alike to all views and the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ OTHER_SIDE = {"left": "right", "right": "left"}
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Everything random about one training crop: drawn once, applied to each image of the scene.
+    """The random choices for one training crop, applied to each image of the scene.
 
     Args:
         top, left: first row and column of the region that is cut out of the image, in pixels.
-        region: the region's side, in pixels.
-        size: side of the crop that becomes of it, in pixels; less than `region` where the image is scaled.
+        region: side of the region, in pixels.
+        size: side of the resulting crop, in pixels; less than `region` if the image is scaled.
         mirror: whether the crop is mirrored left to right.
-        flip: whether it is mirrored top to bottom.
+        flip: whether the crop is mirrored top to bottom.
         quarter_turns: counter-clockwise turns by 90 degrees, 0 to 3, after the mirroring.
-        gray: whether it loses its colour.
-        deviation: of the noise on the views; 0 for none.
-        noise_seed: fixes the noise.
+        gray: whether the crop is converted to gray.
+        deviation: standard deviation of the noise on the views; 0 for none.
+        noise_seed: seed of the noise.
     """
 
     top: int
@@ -44,14 +44,14 @@ class Augmentation:
     def draw(
         height: int, width: int, size: int, augment: AugmentConfig, generator: np.random.Generator
     ) -> "Augmentation":
-        """A crop anywhere in a height x width image, changed as the configuration allows.
+        """Draws a crop at a random place of a height x width image, with the configured augmentations.
 
         Args:
-            height, width: of the image, each at least `size`.
-            size: of the crop.
-            augment: what may be done to it; see there for the probabilities.
-            generator: gives the same count of numbers whatever is allowed, so that one augmentation that is turned on
-                leaves the draws of the others as they were.
+            height, width: size of the image in pixels, each at least `size`.
+            size: side of the crop in pixels.
+            augment: the augmentations and their probabilities.
+            generator: source of the draws. It always draws the same count of numbers, so that turning one augmentation
+                on does not change the draws of the others.
         """
         top, left, mirror, flip, turn, scaled, scale, gray, noisy, deviation = generator.random(10)
         noise_seed = int(generator.integers(2**63))
@@ -73,24 +73,24 @@ class Augmentation:
         )
 
     def order(self, views: Sequence[str], height: int, width: int) -> list[str]:
-        """Which view to read in the place of each.
+        """The views to read, in order: left and right trade places where the augmentation swaps the aperture's halves.
 
-        The halves of the aperture lie along the sensor's longer side: beside each other, or, in a portrait photograph,
-        above each other. Mirrored along that side, or turned upside down, one half becomes the other; both at once
-        leave each half where it is.
+        The halves of the aperture lie along the sensor's longer side: side by side, or one above the other in a
+        portrait photograph. Mirroring along that side, or turning upside down, swaps the halves; doing both leaves them
+        in place.
 
         Args:
-            views: their names.
-            height, width: of the whole image.
+            views: names of the views.
+            height, width: size of the whole image.
         """
         mirrored = self.flip if height > width else self.mirror
         exchanged = mirrored != (self.quarter_turns == 2)
         return [OTHER_SIDE.get(view, view) if exchanged else view for view in views]
 
     def view(self, pixels: np.ndarray, index: int) -> np.ndarray:
-        """What a network reads: cut, with noise of its own, and gray.
+        """Applies the augmentation to one view: cuts it, adds noise, and converts it to gray.
 
-        The noise comes after the scaling, so that its deviation is the stated one, and before the colour goes, so that
+        Noise is added after scaling, so that it keeps the stated deviation, and before the conversion to gray, so that
         a gray view has three equal channels.
 
         Args:
@@ -98,7 +98,7 @@ class Augmentation:
             index: the view's place among the views; each has independent noise.
 
         Returns:
-            size x size x 3: integers where nothing but their places changed, else float32 in [0, 1].
+            size x size x 3: the file's integers if pixels were only moved, otherwise float32 in [0, 1].
         """
         image = self.cut(pixels)
         if self.deviation:
@@ -109,16 +109,16 @@ class Augmentation:
         return _to_gray(image) if self.gray else image
 
     def target(self, pixels: np.ndarray) -> np.ndarray:
-        """The target of the views: cut and gray as they are, without noise; shape and type as in `view`."""
+        """Applies the augmentation to the target: as for the views, without noise; shape and type as in `view`."""
         image = self.cut(pixels)
         return _to_gray(image) if self.gray else image
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The geometric part alone: cut, scaled by area, mirrored and turned; shape and type as in `view`."""
+        """Applies only the geometric part: cut, scaled by area, mirrored and turned; shape and type as in `view`."""
         image = pixels[self.top : self.top + self.region, self.left : self.left + self.region]
         if self.region != self.size:
             image = cv2.resize(to_float(image), (self.size, self.size), interpolation=cv2.INTER_AREA)
-            np.minimum(image, 1, out=image)  # the weights of an area sum to 1 but for rounding
+            np.minimum(image, 1, out=image)  # the weights of area scaling sum to 1 only up to rounding
         return np.rot90(image[:: -1 if self.flip else 1, :: -1 if self.mirror else 1], self.quarter_turns)
 
 
@@ -128,7 +128,7 @@ def _between(bounds: tuple[float, float], fraction: float) -> float:
 
 
 def as_float(image: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1], whether the image is integers or such floats already."""
+    """Converts integers to float32 in [0, 1]; returns floats unchanged."""
     return image if image.dtype == np.float32 else to_float(image)
 
 

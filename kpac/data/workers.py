@@ -1,4 +1,4 @@
-"""Processes that work for another one."""
+"""Signal handling in worker processes."""
 
 import multiprocessing
 import os
@@ -9,14 +9,14 @@ from kpac.signals import SIGNALS
 
 
 def leave_interrupts_to_the_parent(*_: int) -> None:
-    """Ignores Ctrl-C in a worker: the terminal sends it to every process, and the parent alone should answer."""
+    """Ignores Ctrl-C in a worker: the terminal sends it to every process, but only the parent should handle it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def end_with_the_parent() -> None:
-    """Ignores Ctrl-C in a spawned worker, and ends it when its parent ends, however that does.
+    """Ignores Ctrl-C in a spawned worker, and ends the worker when its parent ends for any reason.
 
-    A pool's worker holds both ends of the pipe that its work comes through: nothing there tells it of a parent's death.
+    A pool's worker holds both ends of its task pipe, so the pipe does not close when the parent dies.
     """
     leave_interrupts_to_the_parent()
     threading.Thread(target=_outlive_nobody, daemon=True).start()
@@ -30,11 +30,11 @@ def _outlive_nobody() -> None:
 
 
 def leave_signals_to_the_parent(*_: int) -> None:
-    """Ignores the signals that ask the parent to stop in a worker; of SIGTERM the first one only.
+    """Ignores, in a worker, the signals that ask the parent to stop; of SIGTERM only the first.
 
-    A scheduler sends SIGTERM or SIGUSR1 to every process of a job, a closing terminal SIGHUP. A worker that died of it
-    would break off the step after which the parent saves a checkpoint. The second SIGTERM is the parent's own, for a
-    worker that is stuck.
+    A scheduler sends SIGTERM or SIGUSR1 to every process of a job; a closing terminal sends SIGHUP. If it killed a
+    worker, the parent could not finish the step after which it saves a checkpoint. The second SIGTERM comes from the
+    parent, to end a worker that is stuck.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Synthetic defocus: sharp photographs become scenes with views, a target and the true blur radius."""
+"""Synthetic defocus: makes scenes with views, a target and the true blur radius from sharp photographs."""

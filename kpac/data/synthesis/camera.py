@@ -1,4 +1,4 @@
-"""From light on the sensor to the values of an image file: tone curve, noise, compression."""
+"""The camera's processing of light to image values: noise, tone curve, compression."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ _CURVE = np.linspace(0, 1, 4096)
 def add_sensor_noise(
     image: np.ndarray, full_well_electrons: float, read_noise_electrons: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Photon and read noise of one half of each pixel, as a normal distribution of their joint variance.
+    """Adds photon and read noise of one half of each pixel, as normal noise with their joint variance.
 
     Args:
         image: linear light in [0, 1], where 1 fills the pixel.
         full_well_electrons: electrons of a full half-pixel; 0 for no noise.
-        read_noise_electrons: deviation of the read-out.
+        read_noise_electrons: standard deviation of the read noise.
         generator: source of the draw.
     """
     if full_well_electrons == 0:
@@ -26,33 +26,33 @@ def add_sensor_noise(
 
 
 def to_linear(image: np.ndarray) -> np.ndarray:
-    """sRGB to linear light, both in [0, 1] (IEC 61966-2-1)."""
+    """Converts sRGB to linear light, both in [0, 1] (IEC 61966-2-1)."""
     return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
 
 
 def to_srgb(image: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB, both in [0, 1] (IEC 61966-2-1)."""
+    """Converts linear light to sRGB, both in [0, 1] (IEC 61966-2-1)."""
     image = np.clip(image, 0, 1)
     return np.where(image <= 0.0031308, image * 12.92, 1.055 * image ** (1 / 2.4) - 0.055)
 
 
 def contrast_curve(image: np.ndarray, contrast: float) -> np.ndarray:
-    """An S-shaped curve over [0, 1] that keeps 0, 0.5 and 1; contrast 0 is the identity, 1 a smoothstep."""
+    """Applies an S-shaped curve on [0, 1] that keeps 0, 0.5 and 1; contrast 0 is the identity, 1 a smoothstep."""
     return image + contrast * (image * image * (3 - 2 * image) - image)
 
 
 def develop(light: np.ndarray, contrast: float) -> np.ndarray:
-    """Linear light to the values of an image, in [0, 1]: sRGB, then the contrast curve."""
+    """Converts linear light to image values in [0, 1]: sRGB, then the contrast curve."""
     return contrast_curve(to_srgb(light), contrast)
 
 
 def undevelop(image: np.ndarray, contrast: float, highlights: float = 1.0) -> np.ndarray:
-    """The linear light that `develop` turns into an image.
+    """Inverse of `develop`: converts image values to linear light.
 
     Args:
         image: values in [0, 1].
-        contrast: of the curve.
-        highlights: light of what is white in the image, in multiples of white; it grows from the image's value 0.97 on.
+        contrast: contrast of the curve.
+        highlights: light of white pixels, in multiples of white; the increase begins at the image value 0.97.
     """
     if contrast:
         image = np.interp(image, contrast_curve(_CURVE, contrast), _CURVE)
@@ -61,7 +61,7 @@ def undevelop(image: np.ndarray, contrast: float, highlights: float = 1.0) -> np
 
 
 def compress(image: np.ndarray, quality: int) -> np.ndarray:
-    """An image as JPEG would keep it.
+    """Compresses an image as JPEG and decodes it again.
 
     Shape: H x W x 3 in [0, 1] -> H x W x 3 in [0, 1], 8-bit values.
     """

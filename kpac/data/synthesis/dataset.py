@@ -1,14 +1,14 @@
-"""Sharp photographs -> a data set in DPDD's published layout: defocus and dual-pixel views through a thin lens.
+"""Synthesizes a data set in DPDD's published layout: sharp photographs, defocused by a thin lens.
 
     {train,val,test}_c/source/NAME.png   defocused center view, 16 bits
     {train,val,test}_c/target/NAME.png   the photograph
     {train,val,test}_l/source/NAME.png   left dual-pixel view
     {train,val,test}_r/source/NAME.png   right dual-pixel view
     {train,val,test}_c/blur/NAME.tiff    signed blur radius in pixels, float32
-    synthesis.json                       settings, versions, and where each scene comes from
+    synthesis.json                       settings, versions, and the origin of each scene
 
-The two dual-pixel views see the two halves of the aperture, and the center view is their mean in linear light, as on a
-sensor whose pixels are divided in two.
+Each dual-pixel view is rendered through one half of the aperture. The center view is their mean in linear light, as on
+a sensor whose pixels are divided in two.
 """
 
 import hashlib
@@ -39,20 +39,20 @@ MANIFEST = "synthesis.json"
 def synthesize(
     photos: Sequence[Photo], output: Path, settings: SynthesisSettings, workers: int = 2, overwrite: bool = False
 ) -> Path:
-    """Builds a data set; nothing is left under `output` until it is whole.
+    """Builds a data set; `output` appears only when it is complete.
 
     Args:
-        photos: where the scenes come from, each with its split.
-        output: the folder to make.
+        photos: the photographs to make scenes from, each with its split.
+        output: the folder to create.
         settings: the camera and the seed. The result does not depend on the number of workers.
-        workers: processes.
+        workers: number of processes.
         overwrite: replaces an earlier data set under `output`.
 
     Returns:
-        `output`. A data set that is there already, made of the same photographs with the same settings, is kept.
+        `output`. An existing data set made from the same photographs with the same settings is kept.
 
     Raises:
-        UserError: `output` holds something else, or a photograph cannot be read.
+        UserError: `output` has other content, or a photograph cannot be read.
     """
     recipe = {"settings": settings.model_dump(mode="json"), "photos": [_fingerprint(photo) for photo in photos]}
     if _is_made(output, recipe) and not overwrite:
@@ -92,10 +92,10 @@ def synthesize(
 
 
 def scenes_of_each(photos: int, scenes: int | None) -> list[int]:
-    """How many scenes each photograph gets.
+    """Number of scenes for each photograph.
 
     Raises:
-        UserError: fewer scenes than photographs.
+        UserError: there are fewer scenes than photographs.
     """
     if scenes is None:
         return [2] * photos

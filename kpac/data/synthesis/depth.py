@@ -1,4 +1,4 @@
-"""Random depth maps for photographs that come without one."""
+"""Random depth maps for photographs without one."""
 
 from collections.abc import Callable
 
@@ -13,10 +13,10 @@ from kpac.data.synthesis.settings import DepthKind
 def random_depth(
     photo: np.ndarray, kind: DepthKind, near_m: float, far_m: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """A random depth map, even in inverse distance, which fills [near_m, far_m].
+    """Draws a random depth map that spans [near_m, far_m], spread evenly in inverse distance.
 
     Args:
-        photo: H x W x 3 in [0, 1]; "segments" follows its regions, the other kinds its size alone.
+        photo: H x W x 3 in [0, 1]; "segments" uses its regions, the other kinds only its size.
         kind: see `kpac.data.synthesis.settings.SynthesisSettings.depth_maps`.
         near_m, far_m: smallest and largest distance, in metres.
         generator: source of the draws.
@@ -31,7 +31,7 @@ def random_depth(
 
 
 def fill_holes(depth: np.ndarray) -> np.ndarray:
-    """Gives every NaN or infinite pixel of a depth map the value of the nearest known one."""
+    """Fills each NaN or infinite pixel of a depth map with the value of the nearest finite one."""
     unknown = ~np.isfinite(depth)
     if not unknown.any():
         return depth
@@ -40,7 +40,7 @@ def fill_holes(depth: np.ndarray) -> np.ndarray:
 
 
 def _waves(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Waves of two sizes: no object has an edge."""
+    """Waves of two sizes: a smooth depth map without object edges."""
     height, width = photo.shape[:2]
     waves = np.zeros((height, width), np.float32)
     for cells, strength in ((3, 1.0), (7, 0.35)):
@@ -52,13 +52,13 @@ def _waves(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def _plane(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A slanted plane: inverse distance is linear in the image's coordinates."""
     height, width = photo.shape[:2]
-    slope_x, slope_y = generator.normal(scale=(0.4, 0.7))  # the ground is seen more often than a wall from the side
+    slope_x, slope_y = generator.normal(scale=(0.4, 0.7))  # ground planes are more frequent than side walls
     x, y = np.linspace(-0.5, 0.5, width), np.linspace(-0.5, 0.5, height)
     return (slope_x * x[None] + slope_y * y[:, None]).astype(np.float32)
 
 
 def _objects(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Flat objects, far ones first, before a slanted plane."""
+    """Flat objects in front of a slanted plane, drawn far ones first."""
     closeness = 0.5 * _plane(photo, generator)
     nearer = np.sort(generator.uniform(0.1, 1.0, size=generator.integers(2, 13)))
     for offset in nearer:
@@ -71,7 +71,7 @@ def _objects(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _segments(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Regions of the photograph, each parallel to one slanted plane and at its own distance from it."""
+    """Regions of the photograph, each at its own distance and parallel to one slanted plane."""
     scale = float(np.exp(generator.uniform(np.log(100), np.log(800))))
     smallest = max(20, int(photo.shape[0] * photo.shape[1] * 0.003))
     labels = felzenszwalb(photo, scale=scale, sigma=0.8, min_size=smallest)
@@ -97,7 +97,7 @@ def _disc(mask: np.ndarray, generator: np.random.Generator) -> None:
 
 
 def _bars(mask: np.ndarray, generator: np.random.Generator) -> None:
-    """One to eight parallel bars, such as posts and fences."""
+    """Draws one to eight parallel bars, such as posts and fences, into a mask."""
     height, width = mask.shape
     size = max(height, width)
     thickness = max(1, int(size * np.exp(generator.uniform(np.log(0.006), np.log(0.08)))))

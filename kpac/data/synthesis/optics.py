@@ -1,4 +1,4 @@
-"""The image of a scene through a thin lens: circle of confusion, aperture, layered rendering, dual-pixel views."""
+"""Thin-lens optics: circle of confusion, aperture, layered rendering, dual-pixel views."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 FINE_STEP = 0.25  # pixels of blur radius between two layers, up to a radius of COARSE_FROM
-COARSE_FROM = 4.0  # pixels; beyond, layers lie FINE_STEP / COARSE_FROM of their radius apart
-SUBPIXELS = 8  # a side, to integrate the aperture over each pixel
+COARSE_FROM = 4.0  # pixels; beyond, the step is FINE_STEP / COARSE_FROM of the radius
+SUBPIXELS = 8  # per side of a pixel, to integrate the aperture over it
 
 Side = Literal["left", "right", "whole"]
 
@@ -50,15 +50,15 @@ class Lens:
 
 @dataclass(frozen=True)
 class Aperture:
-    """What the lens lets through; the blur of a point is its image.
+    """Transmission of the lens aperture; the blur of a point has its shape.
 
     Args:
-        blades: straight sides, 0 for a disc.
-        rotation: of the polygon, as a fraction of the angle of one side.
-        rim: spherical aberration, -1 to 1: brightness of the rim against the middle, behind the plane in focus; the
-            other way round before it.
-        cat_eye: mechanical vignetting: where the second circle that bounds the pupil has its center, in units of the
-            pupil's radius, to the right and down.
+        blades: number of straight sides, 0 for a disc.
+        rotation: rotation of the polygon, as a fraction of the angle of one side.
+        rim: spherical aberration, -1 to 1: brightness of the rim against the middle, for points behind the plane in
+            focus. In front of it, the sign is reversed.
+        cat_eye: mechanical vignetting: center of the second circle that bounds the pupil, to the right and down, in
+            units of the pupil's radius.
     """
 
     blades: int = 0
@@ -67,7 +67,7 @@ class Aperture:
     cat_eye: tuple[float, float] = (0.0, 0.0)
 
     def transmission(self, u: np.ndarray, v: np.ndarray, behind: bool) -> np.ndarray:
-        """Light that passes at points of the pupil, whose radius is 1; u to the right, v down; not normalised."""
+        """Transmitted light at points of the pupil of radius 1; u to the right, v down; not normalized."""
         distance = np.hypot(u, v)
         if self.blades:
             # Distance to the nearest side. A vertex is at the top: unrotated, the polygon is symmetric left to right.
@@ -87,14 +87,15 @@ DISC = Aperture()
 
 @lru_cache(maxsize=512)
 def aperture_kernel(radius: float, aperture: Aperture, side: Side) -> np.ndarray:
-    """The blur of a point at a given signed radius, seen through the aperture or half of it.
+    """Blur kernel of a point at a given signed radius, through the aperture or half of it.
 
-    Behind the plane in focus the left half of the aperture makes the left half of the blur; before it, the right half.
+    For points behind the plane in focus, the left half of the aperture makes the left half of the blur; for points in
+    front of it, the right half.
 
     Args:
         radius: signed blur radius in pixels.
-        aperture: its shape.
-        side: "left" or "right" half of the aperture, or the "whole" of it.
+        aperture: shape of the aperture.
+        side: "left" or "right" half of the aperture, or the "whole".
 
     Returns:
         A square array of odd side, sum 1.
@@ -114,30 +115,30 @@ def aperture_kernel(radius: float, aperture: Aperture, side: Side) -> np.ndarray
 
 
 def layer_of(radius: np.ndarray) -> np.ndarray:
-    """The layer of each blur radius: whole numbers that grow with it, 0 in focus."""
+    """Layer index of each blur radius: an integer that increases with the radius, 0 in focus."""
     size = np.abs(radius)
     coarse = COARSE_FROM * (1 + np.log(np.maximum(size, COARSE_FROM) / COARSE_FROM))
     return np.rint(np.copysign(np.where(size <= COARSE_FROM, size, coarse), radius) / FINE_STEP).astype(int)
 
 
 def radius_of(layer: int) -> float:
-    """The blur radius in the middle of a layer."""
+    """Blur radius in the middle of a layer."""
     size = abs(layer) * FINE_STEP
     size = size if size <= COARSE_FROM else COARSE_FROM * float(np.exp(size / COARSE_FROM - 1))
     return float(np.copysign(size, layer))
 
 
 def render_view(photo: np.ndarray, radius: np.ndarray, aperture: Aperture, side: Side) -> np.ndarray:
-    """What the aperture, or half of it, sees of a scene: layers from back to front, the near ones occluding the others.
+    """Renders a scene through the aperture or half of it: layers from back to front, near ones occluding the others.
 
-    Each layer's colour is blurred among its own pixels only, so nothing in focus bleeds into the blur behind it. Its
-    coverage is the blurred mask of everything at its depth or nearer, which leaves no seam between layers of one
-    slanted surface.
+    Each layer's color is blurred among its own pixels only, so that nothing in focus bleeds into the blur behind it.
+    Its coverage is the blurred mask of everything at its depth or nearer, so that a slanted surface shows no seams
+    between its layers.
 
     Args:
         photo: H x W x 3 in linear light, float32.
-        radius: H x W, signed blur radius in pixels, larger is farther away.
-        aperture: its shape.
+        radius: H x W, signed blur radius in pixels; larger is farther away.
+        aperture: shape of the aperture.
         side: "left", "right" or "whole".
 
     Returns:
@@ -149,7 +150,7 @@ def render_view(photo: np.ndarray, radius: np.ndarray, aperture: Aperture, side:
     for index in np.unique(layer)[::-1]:
         kernel = aperture_kernel(radius_of(int(index)), aperture, side)
         whole = layer == index
-        # A layer reaches no farther than its kernel, and its blur there depends on pixels as far away again.
+        # A layer contributes up to one kernel radius around its pixels; its blur there reads one more radius.
         inner, outer = (_around(whole, times * (kernel.shape[0] // 2)) for times in (1, 2))
         cut = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
         band = whole[outer].astype(np.float32)
@@ -162,7 +163,7 @@ def render_view(photo: np.ndarray, radius: np.ndarray, aperture: Aperture, side:
 
 
 def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The rows and columns of a mask's pixels, and a margin around them as far as the image goes."""
+    """Rows and columns of the bounding box of a mask, with a margin, clipped to the image."""
     rows, columns = (
         slice(max(0, at[0] - margin), min(size, at[-1] + margin + 1))
         for at, size in ((np.flatnonzero(mask.any(axis=1 - axis)), mask.shape[axis]) for axis in (0, 1))
@@ -171,7 +172,7 @@ def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
 
 
 def _blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolution (`cv2.filter2D` correlates, so the kernel is turned by 180 degrees), the border mirrored."""
+    """Convolves with mirrored borders; `cv2.filter2D` correlates, so the kernel is turned by 180 degrees."""
     if kernel.size == 1:
         return image
     return cv2.filter2D(image, -1, kernel[::-1, ::-1], borderType=cv2.BORDER_REFLECT)

@@ -1,4 +1,4 @@
-"""Sharp photographs to synthesize from: a folder, or the ones that ship inside scikit-image."""
+"""Sharp photographs to synthesize from: a folder, or the photographs that come with scikit-image."""
 
 import hashlib
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Photo:
         name: unique within a set.
         split: "train", "val" or "test".
         path: the image file.
-        depth_path: the file of the depth map; None where there is none.
+        depth_path: the file of the depth map; None if there is none.
         read_depth: reads that file into metres, H x W.
     """
 
@@ -51,7 +51,7 @@ class Photo:
     read_depth: Callable[[Path], np.ndarray] | None = None
 
     def pixels(self, size: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The photograph, H x W x 3 integers, and its depth map in metres, reduced to a longest side."""
+        """Reads the photograph, H x W x 3 integers, and its depth map in metres; reduces the longest side to `size`."""
         pixels = read_pixels(self.path)
         depth = self.read_depth(self.depth_path) if self.depth_path and self.read_depth else None
         height, width = pixels.shape[:2]
@@ -67,7 +67,7 @@ class Photo:
 
 
 def skimage_photos() -> list[Photo]:
-    """The photographs that ship inside scikit-image; the motorcycle comes with its measured depth."""
+    """The photographs that come with scikit-image; the motorcycle has a measured depth map."""
     import skimage.data
 
     folder = Path(skimage.data.__file__).parent
@@ -85,19 +85,20 @@ def skimage_photos() -> list[Photo]:
 
 
 def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: float, seed: int) -> list[Photo]:
-    """The photographs of a folder, divided into splits: by its subfolders train, val and test, or else at random.
+    """The photographs of a folder, split by its subfolders train, val and test, or at random without them.
 
-    Two files with the same bytes are one photograph, so that none appears in two splits.
+    Two files with the same bytes count as one photograph, so that none appears in two splits.
 
     Args:
-        folder: holds the photographs, or the three subfolders with them.
-        depth_folder: holds a depth map for some of them, under the same stem: `.npy` in metres, or 16-bit `.png` in
-            millimetres, 0 for unknown.
+        folder: the folder of the photographs, or of the three subfolders.
+        depth_folder: folder of depth maps for some or all of them, with the same stem: `.npy` in metres, or 16-bit
+            `.png` in millimetres, 0 for unknown.
         val, test: without subfolders, the fractions of the photographs for these splits; each gets at least one.
-        seed: fixes the random division.
+        seed: seed of the random split.
 
     Raises:
-        UserError: no folder, too few photographs for three splits, or one photograph in two subfolders.
+        UserError: there is no such folder, there are too few photographs for three splits, or two subfolders hold the
+            same photograph.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with sharp photographs")
@@ -159,7 +160,7 @@ def _depth_file(folder: Path | None, stem: str) -> Path | None:
 def _read_depth(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         try:
-            with path.open("rb") as file:  # not np.load, which gives other things for other kinds of files
+            with path.open("rb") as file:  # not np.load, which also accepts other kinds of files
                 depth: np.ndarray = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
         except (ValueError, TypeError, OSError, MemoryError):
             raise UserError(f"{path}: not a NumPy array file; expected depth in metres, H x W") from None
@@ -172,7 +173,7 @@ def _read_depth(path: Path) -> np.ndarray:
 
 
 def _motorcycle_depth(path: Path) -> np.ndarray:
-    """Depth from disparity, with the calibration that scikit-image's documentation of `stereo_motorcycle` gives."""
+    """Depth from disparity, with the calibration in scikit-image's documentation of `stereo_motorcycle`."""
     focal_length_px, offset_px, baseline_mm = 994.978, 31.086, 193.001
     with np.load(path, allow_pickle=False) as file:
         disparity = fill_holes(file["arr_0"])

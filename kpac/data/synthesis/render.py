@@ -1,4 +1,4 @@
-"""Rendering of one scene: a photograph, a depth map and a camera become views and the true blur radius."""
+"""Renders one scene: its views and true blur radius, from a photograph, a depth map and a camera."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Rendering:
     """One synthetic scene.
 
     Args:
-        views: name -> sRGB in [0, 1], H x W x 3: "center", and with dual-pixel views "left" and "right".
+        views: name -> sRGB in [0, 1], H x W x 3: "center"; with dual-pixel views also "left" and "right".
         target: the photograph.
-        blur_radius: signed, in pixels, H x W.
-        facts: what was drawn for the scene, for the data set's manifest.
+        blur_radius: signed blur radius in pixels, H x W.
+        facts: the values drawn for the scene, for the data set's manifest.
     """
 
     views: dict[str, np.ndarray]
@@ -39,13 +39,13 @@ def render(
     Args:
         photo: H x W x 3 sRGB in [0, 1].
         depth_m: H x W distances in metres; None draws a random map.
-        settings: the camera.
-        seed: of every draw of this scene.
+        settings: settings of the scene and the camera.
+        seed: seed of all draws of this scene.
 
     Raises:
         UserError: the plane in focus is not beyond the focal length.
     """
-    # One generator for each concern, so that a change to one setting leaves the draws of the others as they were.
+    # One generator for each group of settings, so that changing one setting does not change the draws of the others.
     scene, optics, sensor = (np.random.default_rng([*seed, concern]) for concern in range(3))
     near, far = draw_log(settings.near_m, scene), draw_log(settings.far_m, scene)
     kind = "measured"
@@ -82,7 +82,7 @@ def render(
         image = cv2.GaussianBlur(image, (0, 0), softness) if softness > 0.05 else image
         image = camera.add_sensor_noise(image, full_well / len(sides), read_noise, sensor)
         seen[side] = np.clip(image, 0, 1)
-    # The center view is the mean of the two in linear light, as on a sensor whose pixels are divided in two.
+    # The center view is the mean of both views in linear light, as on a sensor whose pixels are divided in two.
     views: dict[str, Any] = {"center": sum(seen.values()) / len(seen)}
     views |= seen if settings.views == "dual" else {}
     developed = {name: camera.develop(view, contrast) for name, view in views.items()}
@@ -117,7 +117,7 @@ def _aperture(settings: SynthesisSettings, generator: np.random.Generator) -> Ap
 
 
 def _see(light: np.ndarray, radius: np.ndarray, aperture: Aperture, side: Side) -> np.ndarray:
-    """`render_view`, with the halves of the aperture along the sensor's longer side."""
+    """Calls `render_view` with the halves of the aperture along the sensor's longer side."""
     turns = 1 if light.shape[0] > light.shape[1] else 0
     light, radius = (np.ascontiguousarray(np.rot90(array, turns)) for array in (light, radius))
     return np.ascontiguousarray(np.rot90(render_view(light, radius, aperture, side), -turns))

@@ -19,11 +19,11 @@ Range = tuple[float, float]
 
 
 def _range(limits: str, fits: Callable[[float], bool]) -> BeforeValidator:
-    """The type of a range whose bounds both fit: [low, high], LOW:HIGH, or one number that stands for both.
+    """Validator of a range: [low, high], LOW:HIGH, or one number for both bounds.
 
     Args:
-        limits: what fits, for the message.
-        fits: whether a bound does.
+        limits: the valid bounds in words, for the message.
+        fits: whether a bound is valid.
     """
 
     def parse(value: Any) -> tuple[float, float]:
@@ -139,14 +139,14 @@ class SynthesisSettings(Section):
 
     @classmethod
     def from_options(cls, options: dict[str, Any], recipe: str | None = None) -> "SynthesisSettings":
-        """The settings among a command's options, on top of those of a recipe, checked.
+        """Builds checked settings from a command's options, which override those of a recipe.
 
         Args:
-            options: names and values; other names are passed over.
+            options: option names and values; names that are not settings are ignored.
             recipe: a name from `recipe_names`, or a YAML file.
 
         Raises:
-            UserError: no such recipe, an unknown key in it, or a value has the wrong type or range.
+            UserError: there is no such recipe, it has an unknown key, or a value has the wrong type or range.
         """
         given = {name: value for name, value in options.items() if name in cls.model_fields}
         return validate(cls, {**(read_recipe(recipe) if recipe else {}), **given}, [])
@@ -163,13 +163,13 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(recipe: str) -> dict[str, Any]:
-    """The settings of a recipe as they stand in its YAML, unchecked.
+    """Reads the settings in a recipe's YAML, unchecked.
 
     Args:
         recipe: a name from `recipe_names`, or a YAML file.
 
     Raises:
-        UserError: there is none of this name, or its file is no mapping.
+        UserError: there is no such recipe, or its file is not a mapping.
     """
     path = Path(recipe).expanduser()
     if path.suffix not in (".yaml", ".yml"):
@@ -185,10 +185,10 @@ def read_recipe(recipe: str) -> dict[str, Any]:
 
 
 def draw(bounds: tuple[float, float], generator: np.random.Generator) -> float:
-    """A number of a range, drawn evenly."""
+    """Draws a number from a range, uniformly."""
     return float(generator.uniform(*bounds))
 
 
 def draw_log(bounds: tuple[float, float], generator: np.random.Generator) -> float:
-    """A number of a range above 0, drawn evenly in its logarithm."""
+    """Draws a number from a range above 0, uniformly in its logarithm."""
     return float(np.exp(generator.uniform(*np.log(bounds))))
