@@ -1,4 +1,4 @@
-"""One way to read and to write a photograph: formats, bit depth, colour, orientation, metadata.
+"""Reads and writes photographs: formats, bit depth, color, orientation, metadata.
 
 In memory an image is float32 RGB in [0, 1], H x W x 3; on disk it keeps its own bit depth, 8 or 16.
 """

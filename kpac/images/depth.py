@@ -1,11 +1,11 @@
-"""Integer and float pixels, and the two bit depths they are kept at."""
+"""Conversions between integer and float pixels, and between bit depths of 8 and 16."""
 
 from typing import Literal
 
 import numpy as np
 
 BitDepth = Literal[8, 16]
-ROWS = 64  # converted at a time: a float64 copy of 200 megapixels would take 5 GB
+ROWS = 64  # rows converted at a time: a float64 copy of 200 megapixels would take 5 GB
 
 
 def bits(pixels: np.ndarray) -> BitDepth:
@@ -14,13 +14,13 @@ def bits(pixels: np.ndarray) -> BitDepth:
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """Integers to float32 in [0, 1]: v / 255 or v / 65535."""
+    """Converts integers to float32 in [0, 1]: v / 255 or v / 65535."""
     top = np.float32(np.iinfo(pixels.dtype).max)
     return np.divide(pixels, top, dtype=np.float32)
 
 
 def from_float(image: np.ndarray, bit_depth: BitDepth) -> np.ndarray:
-    """[0, 1] to integers, clamped and rounded to the nearest; the inverse of `to_float` on what it gave."""
+    """Converts [0, 1] to integers, clamped and rounded to the nearest; inverts `to_float` exactly."""
     dtype = np.uint8 if bit_depth == 8 else np.uint16
     top = np.iinfo(dtype).max
     pixels = np.empty(image.shape, dtype)
@@ -31,11 +31,11 @@ def from_float(image: np.ndarray, bit_depth: BitDepth) -> np.ndarray:
 
 
 def full_range(values: np.ndarray, depth: int) -> np.ndarray:
-    """Integers of 1 to 16 bits as uint8 or uint16 that use the whole range: the largest value becomes 255 or 65535.
+    """Scales integers of 1 to 16 bits to the full range of uint8 or uint16: the largest becomes 255 or 65535.
 
     Args:
-        values: from 0 to 2 ** depth - 1.
-        depth: bits of a value; up to 8 give uint8.
+        values: integers from 0 to 2 ** depth - 1.
+        depth: bits per value; up to 8 give uint8, more give uint16.
     """
     dtype = np.uint8 if depth <= 8 else np.uint16
     if depth in (8, 16):
@@ -46,7 +46,7 @@ def full_range(values: np.ndarray, depth: int) -> np.ndarray:
 
 
 def looked_up(indices: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """`table[indices]`, without the copy of all indices as 64-bit integers that NumPy makes.
+    """Computes `table[indices]` without NumPy's copy of all indices as 64-bit integers.
 
     Shape: H x ... integers and N x ... -> H x ... x ...
     """
@@ -57,14 +57,14 @@ def looked_up(indices: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def at_bit_depth(pixels: np.ndarray, file_format: str, bit_depth: BitDepth | None) -> np.ndarray:
-    """Pixels at another bit depth, as OpenCV's default reading gives them, which the field's evaluations use.
+    """Converts pixels to another bit depth as OpenCV's default reading does; the field's evaluations use that.
 
-    16 bits become 8 as the upper byte for PNG, and as round(v / 257) for every other format. 8 bits become 16 as
-    v * 257.
+    From 16 bits to 8, takes the upper byte for PNG, and round(v / 257) for every other format. From 8 bits to 16,
+    multiplies by 257.
 
     Args:
         pixels: H x W x C, uint8 or uint16.
-        file_format: of the file that they were read from, such as "PNG".
+        file_format: format of the file that they were read from, such as "PNG".
         bit_depth: None keeps the pixels' own.
     """
     if bit_depth == 8 and pixels.dtype == np.uint16:
@@ -77,7 +77,7 @@ def at_bit_depth(pixels: np.ndarray, file_format: str, bit_depth: BitDepth | Non
 
 
 def unmultiplied(channels: np.ndarray) -> np.ndarray:
-    """Colours that were multiplied by the last channel, alpha, as they were before; where alpha is 0 they stay.
+    """Divides premultiplied colors by alpha, the last channel; keeps them where alpha is 0.
 
     Shape: H x W x C integers -> the same.
     """

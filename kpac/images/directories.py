@@ -1,6 +1,6 @@
-"""Directories of tags, as TIFF files and EXIF blocks hold them (TIFF 6.0, section 2; EXIF 2.32, section 4.6).
+"""Reads and writes the tag directories of TIFF files and EXIF blocks (TIFF 6.0, section 2; EXIF 2.32, section 4.6).
 
-Entries are kept as they are stored, type and bytes, so that every tag survives, known or not, in its byte order.
+Entries are kept as stored, with type, bytes and byte order, so that unknown tags are preserved too.
 """
 
 import io
@@ -12,12 +12,12 @@ from typing import BinaryIO
 ORIENTATION = 274
 EXIF, GPS = 34665, 34853
 INTEROPERABILITY = 40965
-POINTERS = (13, 18)  # types of offsets of directories
+POINTERS = (13, 18)  # types of values that are offsets of directories
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes
 LARGEST = 1 << 26  # bytes of one tag's values; more is damage
 MOST = 4096  # entries of one directory; more is damage
 
-# What a photograph says in plain words and numbers; the rest of a TIFF's first directory tells how its pixels lie.
+# Tags that describe the photograph; the other tags of a TIFF's first directory describe how its pixels are stored.
 DESCRIPTIVE = frozenset((270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432))
 
 
@@ -42,7 +42,7 @@ class Form:
 
     @property
     def room(self) -> int:
-        """Bytes of values that an entry holds itself."""
+        """Number of bytes of values that fit inside an entry."""
         return 8 if self.big else 4
 
     @property
@@ -63,12 +63,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tags:
-    """What a file says besides its pixels: entries of its first directory, and the EXIF and GPS directories.
+    """Tags of a file: the entries of its first directory, and its EXIF and GPS directories.
 
     Args:
-        form: of the bytes of all entries.
-        entries: of the first directory, without pointers to others.
-        directories: EXIF or GPS -> entries.
+        form: byte order and offset width of all entries.
+        entries: entries of the first directory, without pointers to other directories.
+        directories: tag number of the EXIF or GPS pointer -> entries of that directory.
     """
 
     form: Form = Form()
@@ -90,21 +90,21 @@ class Tags:
         return struct.unpack_from(self.form.order + "II", values) if values and len(values) >= 8 else None
 
     def keep(self, wanted: Iterable[int]) -> "Tags":
-        """The same with only some tags in the first directory."""
+        """Returns a copy with only the wanted tags in the first directory."""
         return replace(self, entries=tuple(entry for entry in self.entries if entry.tag in frozenset(wanted)))
 
     def with_orientation(self, orientation: int) -> "Tags":
-        """The same for pixels that lie in another way."""
+        """Returns a copy with another orientation."""
         entry = Entry(ORIENTATION, 3, struct.pack(self.form.order + "H", orientation))
         return replace(self, entries=(*(entry for entry in self.entries if entry.tag != ORIENTATION), entry))
 
 
 def read_directory(file: BinaryIO, place: int, form: Form) -> dict[int, Entry]:
-    """The readable entries of a directory; damaged ones are passed over.
+    """Reads the entries of a directory; skips damaged ones.
 
     Args:
-        file: that holds the directory and its values.
-        place: where the directory begins.
+        file: the file with the directory and its values.
+        place: offset of the directory.
     """
     file.seek(place)
     head = file.read(struct.calcsize(form.count))
@@ -127,7 +127,7 @@ def read_directory(file: BinaryIO, place: int, form: Form) -> dict[int, Entry]:
 
 
 def read_tags(file: BinaryIO, place: int, form: Form) -> Tags:
-    """A directory with the EXIF and GPS directories that it points to."""
+    """Reads a directory, and the EXIF and GPS directories that it points to."""
     entries = read_directory(file, place, form)
     directories = {}
     for tag in (EXIF, GPS):
@@ -135,7 +135,7 @@ def read_tags(file: BinaryIO, place: int, form: Form) -> Tags:
         if pointer is not None and len(pointer.values) in (4, 8):
             place = struct.unpack(form.order + "IQ"[len(pointer.values) // 8], pointer.values)[0]
             inside = read_directory(file, place, form)
-            inside.pop(INTEROPERABILITY, None)  # points to one more directory
+            inside.pop(INTEROPERABILITY, None)  # a pointer to one more directory
             kept = tuple(entry for entry in inside.values() if entry.kind not in POINTERS)
             if kept:
                 directories[tag] = kept
@@ -143,7 +143,7 @@ def read_tags(file: BinaryIO, place: int, form: Form) -> Tags:
 
 
 def read_exif(block: bytes) -> Tags:
-    """The tags of an EXIF block, which is a TIFF without pixels; none if it is damaged."""
+    """Reads the tags of an EXIF block, which is a TIFF without pixels; no tags if it is damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None or len(block) < 8:
         return Tags()
@@ -152,7 +152,7 @@ def read_exif(block: bytes) -> Tags:
 
 
 def exif_block(tags: Tags) -> bytes:
-    """Tags as an EXIF block, the inverse of `read_exif`; b"" for none."""
+    """Writes tags as an EXIF block, the inverse of `read_exif`; b"" if there are none."""
     if not tags.entries and not tags.directories:
         return b""
     if tags.form.big:
@@ -165,7 +165,7 @@ def exif_block(tags: Tags) -> bytes:
 def directories_bytes(
     entries: Sequence[Entry], directories: dict[int, tuple[Entry, ...]], start: int, form: Form
 ) -> bytes:
-    """A first directory at `start` of a file, and behind it the ones that it points to."""
+    """Bytes of a first directory at offset `start`, followed by the directories that it points to."""
     pointers = [Entry(tag, 4, bytes(4)) for tag in directories]
     at = start + len(_directory_bytes([*entries, *pointers], start, form))
     pointers, behind = [], b""
@@ -176,7 +176,7 @@ def directories_bytes(
 
 
 def _directory_bytes(entries: Sequence[Entry], start: int, form: Form) -> bytes:
-    """One directory and its values, an even number of bytes, with no directory next to it."""
+    """Bytes of one directory and its values; an even number, with no link to a next directory."""
     ordered = sorted(entries, key=lambda entry: entry.tag)
     offset_size = struct.calcsize(form.offset)
     at = start + struct.calcsize(form.count) + struct.calcsize(form.entry) * len(ordered) + offset_size

@@ -1,4 +1,4 @@
-"""The photographs of a folder, and the files that nobody reads."""
+"""Lists the photographs of a folder, and the files that cannot be read as photographs."""
 
 import logging
 from collections import Counter
@@ -11,7 +11,7 @@ from kpac.images.kinds import HAS_HEIF, HEIF_EXTRA, HEIF_SUFFIXES, RAW_SUFFIXES,
 
 log = logging.getLogger(__name__)
 
-# Files that lie beside photographs and are none: notes, lists, arrays, settings of other programs.
+# Files that often lie beside photographs but are none: notes, lists, arrays, settings of other programs.
 _BESIDE = (
     ".txt .md .rst .csv .tsv .json .jsonl .yaml .yml .toml .xml .xmp .pp3 .dop .html .htm .pdf .log .npy .npz .mat "
     ".pt .pth .safetensors .py .ipynb .sh .ini .db .zip .tar .gz .tgz .7z .rar .md5 .sha256 .aae .thm .lock .flist "
@@ -21,14 +21,14 @@ _NO_PHOTOGRAPHS = frozenset(_BESIDE.split())
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The image files of a folder, sorted by name; an absent folder has none."""
+    """The image files of a folder, sorted by name; none if the folder does not exist."""
     return [path for path in _files(Path(folder)) if path.suffix.lower() in SUFFIXES]
 
 
 def left_out(folder: str | Path) -> dict[str, int]:
-    """The files of a folder that could be photographs and are not read: suffix -> how many, most first.
+    """Counts the files of a folder that could be photographs but are not read: suffix -> count, largest first.
 
-    Hidden files, folders, and what cannot be a photograph by its suffix (.txt, .json, .xmp, ...) are not counted.
+    Does not count hidden files, folders, and suffixes that no photograph has (.txt, .json, .xmp, ...).
     """
     suffixes = (path.suffix.lower() for path in _files(Path(folder)))
     known = {*SUFFIXES, *_NO_PHOTOGRAPHS}
@@ -36,7 +36,7 @@ def left_out(folder: str | Path) -> dict[str, int]:
 
 
 def left_out_text(counts: Mapping[str, int], advice: bool = True) -> str:
-    """ "left out: 12 .heic, 3 .nef", and what to do about them; "" for nothing."""
+    """Text such as "left out: 12 .heic, 3 .nef", and what to do about them; "" if there are none."""
     if not counts:
         return ""
     text = "left out: " + ", ".join(f"{count} {suffix}" for suffix, count in counts.items())
@@ -50,7 +50,7 @@ def left_out_text(counts: Mapping[str, int], advice: bool = True) -> str:
 
 @cache
 def say_left_out(folder: Path) -> None:
-    """One notice a folder and process about the files that nobody reads, if there are some."""
+    """Logs the files of a folder that are not read, once per folder and process."""
     if text := left_out_text(left_out(folder)):
         log.warning("%s: %s", folder, text)
 

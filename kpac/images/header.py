@@ -1,4 +1,4 @@
-"""What an image file says of itself before it is decoded."""
+"""Facts from an image file's header, available before decoding."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class ImageHeader:
     """Facts from a file's header.
 
     Args:
-        width, height: in pixels, before the EXIF orientation is applied.
-        bit_depth: of one channel.
-        gray: whether it has one channel of colour.
-        alpha: whether it has a channel of transparency.
+        width, height: size in pixels, before the EXIF orientation is applied.
+        bit_depth: bits per channel.
+        gray: whether it has a single color channel.
+        alpha: whether it has an alpha channel.
     """
 
     width: int
@@ -22,14 +22,14 @@ class ImageHeader:
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes of the decoded pixels, H x W x 3."""
+        """Size of the decoded pixels, H x W x 3, in bytes."""
         return self.width * self.height * 3 * (2 if self.bit_depth > 8 else 1)
 
     @property
     def memory_bytes(self) -> int:
-        """About what reading takes at the most: the channels as they are stored, twice, and the decoded pixels, twice.
+        """Upper estimate of the memory for reading, in bytes: twice the stored channels plus twice the decoded pixels.
 
-        Measured at 6 and 196 megapixels: 0.3 to 0.9 of that, most for JPEG and for floats in a TIFF.
+        Measured at 6 and 196 megapixels: 0.3 to 0.9 of that; the most for JPEG and for TIFFs of floats.
         """
         channels = (1 if self.gray else 3) + self.alpha
         stored = self.width * self.height * channels * max(1, -(-self.bit_depth // 8))

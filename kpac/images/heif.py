@@ -1,4 +1,4 @@
-"""HEIC as phones write it, through libheif (pillow-heif, an extra of this package)."""
+"""Reads and writes HEIC, as phones do, through libheif (pillow-heif, an extra of this package)."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ from kpac.images.photograph import Metadata, Photograph
 
 
 def read_header(path: Path) -> ImageHeader:
-    """What the primary image says."""
+    """Reads the header of the primary image."""
     image = _primary(path)[0]
     width, height = image.size
     return ImageHeader(
@@ -26,11 +26,11 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def read(path: Path) -> Photograph:
-    """Reads the primary image, which libheif turns upright. 10 and 12 bits become 16, over the full range."""
+    """Reads the primary image, which libheif turns upright. Scales 10 and 12 bits to the full range of 16."""
     image, further = _primary(path)
     values = np.asarray(image)
     depth = image.info.get("bit_depth", 8)
-    if values.dtype == np.uint16:  # the library gives them in the upper bits
+    if values.dtype == np.uint16:  # libheif returns the values in the upper bits
         values = full_range(values >> (16 - depth), depth)
     channels = values[..., None] if values.ndim == 2 else values
     if image.mode.split(";")[0].endswith("a"):
@@ -47,11 +47,11 @@ def read(path: Path) -> Photograph:
 
 
 def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[bytes, list[str]]:
-    """A HEIC file without chroma subsampling, of 8 or 10 bits, and what is left out of it.
+    """Encodes a HEIC file of 8 or 10 bits, without chroma subsampling; also returns what was left out.
 
     Args:
-        channels: H x W x C, uint8 or uint16; gray is stored as colour.
-        metadata: `own` is libheif's description of the colours, or None.
+        channels: H x W x C, uint8 or uint16; gray is stored as color.
+        metadata: `own` is libheif's description of the colors, or None.
         quality: 1 to 100.
     """
     import pillow_heif
@@ -72,7 +72,7 @@ def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[byte
 
 
 def _primary(path: Path) -> tuple[Any, int]:
-    """The primary image, and how many others there are."""
+    """The primary image, and the number of other images."""
     import pillow_heif
 
     file = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)

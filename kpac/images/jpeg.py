@@ -1,4 +1,4 @@
-"""JPEG through libjpeg-turbo (Pillow), with the segments beside the pixels carried along as they are."""
+"""Reads and writes JPEG through libjpeg-turbo (Pillow); copies the metadata segments unchanged."""
 
 import io
 import warnings
@@ -14,31 +14,31 @@ from kpac.images.directories import ORIENTATION, exif_block, read_exif
 from kpac.images.header import ImageHeader
 from kpac.images.photograph import Metadata, Photograph
 
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of odd tags, which are kept as they are
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about unusual tags, which are kept unchanged
 
 APP0, APP1, APP2, APP14, COMMENT, START_OF_SCAN = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame's header
 LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 EXIF, XMP, PROFILE, PICTURES = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"MPF\0"
-CONTAINERS = (b"GContainer", b"Container:Directory", b"hdrgm:")  # in an XMP packet that lists further pictures
+CONTAINERS = (b"GContainer", b"Container:Directory", b"hdrgm:")  # found in XMP packets that list further pictures
 LONGEST = 65533  # bytes of a segment
 
 Segment = tuple[int, bytes]  # marker and content
 
 
 def read_header(path: Path) -> ImageHeader:
-    """What the header of the frame says."""
+    """Reads the frame header."""
     segments, _ = _split(path.read_bytes())
     _, depth, height, width, components = _frame(segments)
     return ImageHeader(width, height, depth, gray=components == 1, alpha=False)
 
 
 def read(path: Path) -> Photograph:
-    """Reads a JPEG of 8 bits, gray or colour; of a file with several pictures the first one, which is the photograph.
+    """Reads a JPEG of 8 bits, gray or color; if a file has several pictures, the first one is the photograph.
 
     Raises:
-        UserError: 12 bits, a lossless file, CMYK.
+        UserError: the file has 12 bits, is lossless, or is CMYK.
     """
     encoded = path.read_bytes()
     segments, rest = _split(encoded)
@@ -49,9 +49,9 @@ def read(path: Path) -> Photograph:
     if components not in (1, 3):
         found = "CMYK" if components == 4 else f"{components} channels"
         raise UserError(f"{path}: expected RGB or gray of 8 or 16 bits, found {found}; convert it to RGB first")
-    if encoded.find(b"\xff\xd9", rest) < 0:  # decoders make up what is missing behind the last line
+    if encoded.find(b"\xff\xd9", rest) < 0:  # decoders would invent the missing lines
         raise ValueError("no end of image")
-    with JpegImageFile(io.BytesIO(encoded)) as file:  # not Image.open, whose limit is a number of pixels
+    with JpegImageFile(io.BytesIO(encoded)) as file:  # not Image.open, which limits the number of pixels
         channels = np.asarray(file)
         profile, dpi = file.info.get("icc_profile"), file.info.get("dpi")
     exif = next((content for marker, content in segments if marker == APP1 and content.startswith(EXIF)), b"")
@@ -66,11 +66,11 @@ def read(path: Path) -> Photograph:
 
 
 def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[bytes, list[str]]:
-    """A JPEG file without chroma subsampling, and what is left out of it.
+    """Encodes a JPEG file without chroma subsampling; also returns what was left out.
 
     Args:
         channels: H x W x 1 or 3, uint8.
-        metadata: `own` holds segments to take along as they are, or is None.
+        metadata: `own` holds segments to copy unchanged, or is None.
         quality: 1 to 100.
     """
     stream = io.BytesIO()
@@ -78,7 +78,7 @@ def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[byte
     image.save(stream, "JPEG", quality=quality, subsampling=0, dpi=metadata.dpi or (0, 0))
     encoded = stream.getvalue()
     segments, left = (metadata.own, []) if metadata.own is not None else _from_other_formats(metadata)
-    head = 4 + int.from_bytes(encoded[4:6], "big")  # Pillow's own APP0, behind the file's first two bytes
+    head = 4 + int.from_bytes(encoded[4:6], "big")  # end of Pillow's own APP0, which follows the file's first two bytes
     if any(marker == APP0 for marker, _ in segments):
         first, kept = b"", sorted(segments, key=lambda segment: segment[0] != APP0)
     else:
@@ -87,7 +87,7 @@ def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[byte
 
 
 def _split(encoded: bytes) -> tuple[list[Segment], int]:
-    """The segments before the first scan, and where that begins."""
+    """The segments before the first scan, and the scan's offset."""
     segments: list[Any] = []
     at = 2
     while encoded[at : at + 1] == b"\xff" and at + 4 <= len(encoded):
@@ -106,7 +106,7 @@ def _split(encoded: bytes) -> tuple[list[Segment], int]:
 
 
 def _frame(segments: list[Segment]) -> tuple[int, int, int, int, int]:
-    """Marker, bit depth, height, width and number of components."""
+    """Marker, bit depth, height, width and number of components of the frame."""
     for marker, content in segments:
         if marker in FRAMES and len(content) >= 6:
             height, width = (int.from_bytes(content[at : at + 2], "big") for at in (1, 3))
@@ -115,10 +115,10 @@ def _frame(segments: list[Segment]) -> tuple[int, int, int, int, int]:
 
 
 def _stays_true(marker: int, content: bytes, several: bool) -> bool:
-    """Whether a segment can be copied beside other pixels."""
+    """Whether a segment stays valid when the pixels change."""
     if marker == APP0:
         return content.startswith(b"JFIF\0")
-    if marker == APP14 or (marker == APP2 and content.startswith(PICTURES)):  # how the colours lie; other pictures
+    if marker == APP14 or (marker == APP2 and content.startswith(PICTURES)):  # the color transform; further pictures
         return False
     if several and content.startswith(XMP) and any(word in content for word in CONTAINERS):
         return False

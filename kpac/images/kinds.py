@@ -1,7 +1,7 @@
-"""What kind of file holds a photograph: told by its first bytes, never by its name.
+"""Detects the format of an image file from its first bytes, not from its name.
 
-A name can only make a file refused: the file of a raw converter's suffix is never taken for a photograph, whatever its
-first image is.
+A name can only cause a refusal: a file with the suffix of a camera's raw format is never read as a photograph, whatever
+its first image is.
 """
 
 from importlib.util import find_spec
@@ -33,9 +33,9 @@ HEIF_EXTRA = "reading HEIC needs an extra: pip install 'kpac[heic]'"
 
 NOT_READ = frozenset((".gif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".ppm", ".pgm", ".pdf", ".svg"))
 
-HEAD = 64  # bytes that tell the kind
+HEAD = 64  # bytes that identify the format
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2"}
-_MAGIC = (  # kinds that are refused, by their first bytes
+_MAGIC = (  # first bytes of formats that are refused
     (b"GIF8", "GIF"),
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -53,10 +53,10 @@ _RAW_MAGIC = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", 
 
 
 def format_of(path: Path) -> str:
-    """The format of a file, a key of `READ` or "HEIF".
+    """Detects the format of a file: a key of `READ`, or "HEIF".
 
     Raises:
-        UserError: no such file, or one of another kind, which is named.
+        UserError: there is no such file, or it has another format; the message names the format.
     """
     try:
         with path.open("rb") as file:
@@ -78,12 +78,12 @@ def format_of(path: Path) -> str:
 
 
 def format_for(suffix: str) -> str | None:
-    """The format that a suffix stands for; None where it stands for none that can be written."""
+    """The format to write for a suffix; None if it stands for no format that can be written."""
     return next((name for name, suffixes in READ.items() if suffix.lower() in suffixes), None)
 
 
 def can_write(path: Path) -> bool:
-    """Whether the suffix stands for a format that is written."""
+    """Whether the suffix stands for a format that can be written."""
     return format_for(path.suffix) is not None
 
 
@@ -93,7 +93,7 @@ def is_of_a_photograph(suffix: str) -> bool:
 
 
 def raw_error(path: Path) -> UserError:
-    """The refusal of a raw file."""
+    """The error for a raw file."""
     return UserError(f"{path}: is a camera's RAW file, whose preview is not the photograph; {WHAT_TO_DO_WITH_RAW}")
 
 

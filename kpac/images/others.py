@@ -1,4 +1,4 @@
-"""WebP and BMP through Pillow."""
+"""Reads and writes WebP and BMP through Pillow."""
 
 import io
 from pathlib import Path
@@ -13,15 +13,15 @@ from kpac.images.directories import ORIENTATION, exif_block, read_exif
 from kpac.images.header import ImageHeader
 from kpac.images.photograph import Metadata, Photograph
 
-BYTES_A_PIXEL = 24  # that reading takes at the most: Pillow and libwebp hold copies of four channels; 22 measured
+BYTES_A_PIXEL = 24  # upper bound for reading: Pillow and libwebp hold copies of four channels; 22 measured
 
-# Pillow's plugins themselves, not Image.open, whose limit is a number of pixels.
+# Pillow's plugins, called directly: Image.open limits the number of pixels.
 PLUGINS = {"WEBP": WebPImageFile, "BMP": BmpImageFile}
-MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA"}  # as they are -> as they are read
+MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA"}  # file's mode -> mode to read
 
 
 def read_header(path: Path, file_format: str) -> ImageHeader:
-    """What the file's header says."""
+    """Reads the file's header."""
     with PLUGINS[file_format](path) as file:
         mode = _mode(path, file)
         width, height = file.size
@@ -32,7 +32,7 @@ def read(path: Path, file_format: str) -> Photograph:
     """Reads a WebP or BMP file.
 
     Raises:
-        UserError: an animation.
+        UserError: the file is an animation.
     """
     encoded = path.read_bytes()
     with PLUGINS[file_format](io.BytesIO(encoded)) as file:
@@ -50,11 +50,11 @@ def read(path: Path, file_format: str) -> Photograph:
 
 
 def encode_webp(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[bytes, list[str]]:
-    """A WebP file, lossless where the original was, and what is left out of it.
+    """Encodes a WebP file, lossless if the original was; also returns what was left out.
 
     Args:
-        channels: H x W x C, uint8; gray is stored as colour.
-        metadata: `own` tells whether to write it lossless.
+        channels: H x W x C, uint8; gray is stored as color.
+        metadata: `own` says whether to write it lossless.
         quality: 1 to 100.
     """
     colour = np.repeat(channels[..., :1], 3, axis=2) if channels.shape[2] < 3 else channels[..., :3]
@@ -74,11 +74,11 @@ def encode_webp(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple
 
 
 def encode_bmp(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
-    """A BMP file, and what is left out of it: the format has room for pixels and resolution alone.
+    """Encodes a BMP file, which stores only pixels and resolution; also returns what was left out.
 
     Args:
         channels: H x W x 1 or 3, uint8.
-        metadata: of the photograph.
+        metadata: metadata of the photograph.
     """
     stream = io.BytesIO()
     image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)

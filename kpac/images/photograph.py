@@ -1,4 +1,4 @@
-"""A photograph as a file holds it: pixels at their own bit depth, and what the file carries besides them."""
+"""A photograph in memory: pixels at their own bit depth, and the file's metadata."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -13,19 +13,19 @@ from kpac.images.directories import Tags
 
 log = logging.getLogger(__name__)
 
-FLIPPED_AXES = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # of EXIF orientations, after transposing
+FLIPPED_AXES = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # by EXIF orientation, after transposing
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file of any format can say besides its pixels.
+    """Metadata of a photograph, for any file format.
 
     Args:
-        tags: EXIF, with the orientation that the file states.
-        icc_profile: how to show the colours.
-        xmp: an XMP packet.
-        dpi: pixels an inch, across and down.
-        own: what only a file of the same format can carry, in the terms of its module.
+        tags: EXIF tags, with the orientation that the file states.
+        icc_profile: the ICC color profile.
+        xmp: the XMP packet.
+        dpi: pixels per inch, across and down.
+        own: data that only a file of the same format can carry; its module defines the type.
     """
 
     tags: Tags = field(default_factory=Tags)
@@ -41,12 +41,12 @@ class Photograph:
 
     Args:
         pixels: H x W x 3 RGB, uint8 or uint16; a gray file's channels are equal.
-        format: of the file, such as "PNG"; a key of `kpac.images.kinds.READ`.
-        alpha: H x W, of the same type; None where there is none. The colours are not multiplied by it.
-        gray: the file has a single channel of colour.
-        orientation: EXIF's number for how the stored pixels lie, 1 to 8; `save` stores them the same way.
-        metadata: what else the file says.
-        left_behind: what it holds that `save` cannot write, in words.
+        format: format of the file, such as "PNG"; a key of `kpac.images.kinds.READ`.
+        alpha: alpha channel, H x W, of the same type, or None. The colors are not premultiplied.
+        gray: whether the file has a single color channel.
+        orientation: EXIF orientation of the stored pixels, 1 to 8; `save` stores them with the same orientation.
+        metadata: metadata of the file.
+        left_behind: content of the file that `save` cannot write, in words.
     """
 
     pixels: np.ndarray
@@ -66,12 +66,12 @@ class Photograph:
         metadata: Metadata | None = None,
         left_behind: tuple[str, ...] = (),
     ) -> "Photograph":
-        """A photograph from channels as they are stored.
+        """Makes a photograph from channels as they are stored in a file.
 
         Args:
             channels: H x W x C, uint8 or uint16; C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha).
             file_format: see `Photograph`.
-            orientation: how they lie; numbers outside of 1 to 8 count as 1.
+            orientation: EXIF orientation of the channels; numbers outside of 1 to 8 count as 1.
             metadata, left_behind: see `Photograph`.
         """
         orientation = orientation if orientation in range(1, 9) else 1
@@ -89,19 +89,19 @@ class Photograph:
 
     @property
     def stored(self) -> np.ndarray:
-        """The channels as they lie in the file, H x W x C; the inverse of `from_channels`."""
+        """The channels as they are stored in the file, H x W x C; the inverse of `from_channels`."""
         colour = self.pixels[..., :1] if self.gray else self.pixels
         channels = colour if self.alpha is None else np.dstack([colour, self.alpha])
         return np.ascontiguousarray(_turn_back(channels, self.orientation))
 
     def with_image(self, image: np.ndarray) -> "Photograph":
-        """The same photograph with other pixels, rounded to its bit depth.
+        """Returns a copy with other pixels, rounded to the photograph's bit depth.
 
         Args:
-            image: H x W x 3 in [0, 1]; of a gray photograph the mean over the channels is taken.
+            image: H x W x 3 in [0, 1]; for a gray photograph, the mean over the channels is taken.
 
         Raises:
-            ValueError: another size.
+            ValueError: the image has another size.
         """
         if image.shape != self.pixels.shape:
             raise ValueError(f"expected an image of shape {self.pixels.shape}, found {image.shape}")
@@ -110,18 +110,18 @@ class Photograph:
         return replace(self, pixels=from_float(image, bits(self.pixels)))
 
     def save(self, path: str | Path, quality: int = 95) -> None:
-        """Writes the photograph with all that it carries; whole or not at all.
+        """Writes the photograph with its metadata, atomically.
 
-        What the file cannot carry is left out, with a notice.
+        Content that the format cannot store is left out, and that is logged.
 
         Args:
-            path: the suffix chooses the format; one that stands for none keeps the photograph's own.
-            quality: of JPEG, WebP and HEIC, 1 to 100.
+            path: the suffix chooses the format; an unknown suffix keeps the photograph's own.
+            quality: quality of JPEG, WebP and HEIC, 1 to 100.
 
         Raises:
-            UserError: the file cannot be written, or the format has no room for so many pixels.
+            UserError: the file cannot be written, or the image is too large for the format.
         """
-        from kpac.images.writing import write_photograph  # which imports this module
+        from kpac.images.writing import write_photograph  # imported late: it imports this module
 
         missing = write_photograph(Path(path), self, quality)
         if missing:
@@ -129,7 +129,7 @@ class Photograph:
 
 
 def turned_upright(photograph: Photograph) -> Photograph:
-    """The same photograph, stored upright."""
+    """Returns a copy whose stored pixels are upright."""
     tags = photograph.metadata.tags
     if photograph.orientation != 1:
         tags = tags.with_orientation(1)

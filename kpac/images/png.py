@@ -1,7 +1,7 @@
-"""PNG through libpng (imagecodecs), with the chunks beside the pixels carried along as they are.
+"""Reads and writes PNG through libpng (imagecodecs); copies the metadata chunks unchanged.
 
-libpng gets the chunks that make the pixels alone: it would refuse or drop large texts and odd profiles. The others are
-copied, as far as the specification says that they stay true for other pixels (PNG, third edition, 5.4 and 11.3).
+libpng gets only the chunks of the pixels: it would refuse or drop large texts and unusual profiles. The other chunks
+are copied if, by the specification, they stay valid when the pixels change (PNG, third edition, 5.4 and 11.3).
 """
 
 import struct
@@ -19,20 +19,20 @@ from kpac.images.photograph import Metadata, Photograph
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IHDR_END = 33  # the signature, then the header's length, name, 13 bytes and checksum
 PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"}  # how to show them
-OF_THE_OLD_FILE = {b"tIME", b"sBIT", b"hIST", b"sPLT"}  # its date, and how its pixels were stored
+COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"}  # how to show the colors
+OF_THE_OLD_FILE = {b"tIME", b"sBIT", b"hIST", b"sPLT"}  # date, and how the pixels were stored
 ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 XMP = b"XML:com.adobe.xmp\0"
 RAW_EXIF = b"Raw profile type exif\0"
 METRE = 0.0254  # an inch in metres
 LARGEST_PROFILE = 1 << 24  # bytes; more is damage
-SPEED = {"level": 1, "strategy": 3, "filter": 16}  # what imagecodecs calls fast: 0.3 s for 16 bits of 1680x1120
+SPEED = {"level": 1, "strategy": 3, "filter": 16}  # imagecodecs' fast settings: 0.3 s for 16 bits at 1680x1120
 
 Chunk = tuple[bytes, bytes]  # name and content
 
 
 def read_header(path: Path) -> ImageHeader:
-    """What the file's header and its chunks up to the pixels say."""
+    """Reads the file's header, and its chunks up to the pixels."""
     with path.open("rb") as file:
         if file.read(8) != SIGNATURE:
             raise ValueError("no PNG signature")
@@ -51,10 +51,10 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def read(path: Path) -> Photograph:
-    """Reads a PNG of any colour type and bit depth.
+    """Reads a PNG of any color type and bit depth.
 
     Raises:
-        UserError: an animation.
+        UserError: the file is an animation.
     """
     pixels, beside = _split(path.read_bytes())
     frames = next((content for name, content in beside if name == b"acTL" and len(content) == 8), bytes(8))
@@ -71,11 +71,11 @@ def read(path: Path) -> Photograph:
 
 
 def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
-    """A PNG file, and what is left out of it.
+    """Encodes a PNG file; also returns what was left out.
 
     Args:
         channels: H x W x C, uint8 or uint16, 1 <= C <= 4.
-        metadata: `own` holds chunks to take along as they are, or is None.
+        metadata: `own` holds chunks to copy unchanged, or is None.
     """
     image = channels[..., 0] if channels.shape[2] == 1 else channels
     encoded = bytes(imagecodecs.png_encode(image, **SPEED))
@@ -84,7 +84,7 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
 
 
 def _split(encoded: bytes) -> tuple[bytes, list[Chunk]]:
-    """A PNG of nothing but pixels, and the other chunks; damaged ones that pictures do without are passed over."""
+    """Splits a PNG into a PNG of its pixels only and the other chunks; skips damaged ancillary chunks."""
     content, at = memoryview(encoded), len(SIGNATURE)
     pixels: list[bytes | memoryview] = [SIGNATURE]
     beside = []
@@ -95,7 +95,7 @@ def _split(encoded: bytes) -> tuple[bytes, list[Chunk]]:
             break
         if zlib.crc32(content[at + 4 : end]).to_bytes(4, "big") == content[end : end + 4]:
             if name in PIXELS:
-                pixels.append(content[at : end + 4])  # not copied before all are joined
+                pixels.append(content[at : end + 4])  # copied only once, when all are joined
             else:
                 beside.append((name, bytes(content[at + 8 : end])))
         elif name[:1].isupper():
@@ -107,7 +107,7 @@ def _split(encoded: bytes) -> tuple[bytes, list[Chunk]]:
 
 
 def _stays_true(name: bytes) -> bool:
-    """Whether a chunk can be copied beside other pixels: by its name's fourth letter, or by what we know of it."""
+    """Whether a chunk stays valid when the pixels change: known color chunks, and those with the safe-to-copy bit."""
     if name in ANIMATION or name in OF_THE_OLD_FILE:
         return False
     return name in COLOURS or (name[:1].islower() and name[3:4].islower())
@@ -117,7 +117,7 @@ def _exif(chunks: list[Chunk]) -> Tags:
     for name, content in chunks:
         if name == b"eXIf":
             return read_exif(content.removeprefix(b"Exif\0\0"))
-        if name == b"zTXt" and content.startswith(RAW_EXIF):  # what ImageMagick wrote before there was eXIf
+        if name == b"zTXt" and content.startswith(RAW_EXIF):  # written by ImageMagick before eXIf existed
             words = (_inflate(content[len(RAW_EXIF) + 1 :]) or b"").split()
             try:
                 return read_exif(bytes.fromhex(b"".join(words[2:]).decode("ascii")).removeprefix(b"Exif\0\0"))
@@ -141,7 +141,7 @@ def _xmp(chunks: list[Chunk]) -> bytes | None:
 
 
 def _inflate(compressed: bytes) -> bytes | None:
-    """None for nothing, for damage, and for more than any profile has."""
+    """Decompresses a profile or EXIF text; None if the result is empty, damaged or larger than any profile."""
     decoder = zlib.decompressobj()
     try:
         content = decoder.decompress(compressed, LARGEST_PROFILE)

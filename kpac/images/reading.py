@@ -1,4 +1,4 @@
-"""The one door to photographs on disk: the same file gives the same array wherever it is read."""
+"""Reads photographs; all parts of the package use this module, so that a file always gives the same array."""
 
 import logging
 from collections.abc import Iterator
@@ -19,17 +19,17 @@ from kpac.text import bytes_text
 
 log = logging.getLogger(__name__)
 
-# Counts up whenever a file may give other pixels than before; decoded copies of other versions are not used.
+# Increase it whenever a file may decode to other pixels than before; caches of other versions are then not used.
 READER_VERSION = 2
 
 
 def read_photograph(path: str | Path) -> Photograph:
-    """Reads a photograph with all that its file carries.
+    """Reads a photograph with its metadata.
 
-    Which files are read, and how their pixels are brought to one form, is in docs/photographs.md.
+    docs/photographs.md lists the supported files, and says how their pixels are converted.
 
     Raises:
-        UserError: missing, damaged, of a kind that is not read, or larger than the memory; in one line.
+        UserError: the file is missing, damaged, of an unsupported kind, or too large for the memory.
     """
     path = Path(path)
     file_format = format_of(path)
@@ -41,13 +41,13 @@ def read_photograph(path: str | Path) -> Photograph:
 
 
 def read_pixels(path: str | Path, bit_depth: BitDepth | None = None) -> np.ndarray:
-    """The pixels of a photograph, upright.
+    """Reads the pixels of a photograph, upright.
 
-    Gray images become three equal channels. Alpha is dropped, which is said once a folder.
+    Gray images become three equal channels. Alpha is dropped, which is logged once per folder.
 
     Args:
         path: a file of any format in `kpac.images.SUFFIXES`.
-        bit_depth: None keeps the file's own. For 8 and 16 see `at_depth`.
+        bit_depth: None keeps the file's own; for 8 and 16 see `at_depth`.
 
     Returns:
         H x W x 3, uint8 or uint16.
@@ -62,7 +62,7 @@ def read_pixels(path: str | Path, bit_depth: BitDepth | None = None) -> np.ndarr
 
 
 def at_depth(pixels: np.ndarray, path: str | Path, bit_depth: BitDepth | None) -> np.ndarray:
-    """Decoded pixels of a file as `read_pixels` gives them at another bit depth, to the bit; see `at_bit_depth`.
+    """Converts a file's decoded pixels to another bit depth, bit-identical to `read_pixels`; see `at_bit_depth`.
 
     Shape: H x W x 3 -> H x W x 3.
     """
@@ -72,7 +72,7 @@ def at_depth(pixels: np.ndarray, path: str | Path, bit_depth: BitDepth | None) -
 
 
 def read_header(path: str | Path) -> ImageHeader | None:
-    """The facts of a file's header, or None when it cannot be read or holds no photograph."""
+    """Reads a file's header; None if it cannot be read or is not a photograph's."""
     path = Path(path)
     try:
         file_format = format_of(path)
@@ -89,7 +89,7 @@ def _header(path: Path, file_format: str) -> ImageHeader:
 
 
 def _require_memory(path: Path, file_format: str) -> None:
-    """Refuses what does not fit: a photograph that is too large for the machine, or a header that is damaged."""
+    """Raises a UserError if the photograph does not fit in memory, or its header is so damaged that it seems so."""
     header, free = _header(path, file_format), available_bytes()
     need = header.memory_bytes
     if file_format in others.PLUGINS:
@@ -103,7 +103,7 @@ def _require_memory(path: Path, file_format: str) -> None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Makes one line of what decoders raise for damaged files, which is anything."""
+    """Turns the decoders' exceptions for damaged files, which may be of any class, into a one-line UserError."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:

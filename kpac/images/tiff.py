@@ -1,7 +1,7 @@
-"""TIFF through tifffile and imagecodecs: every layout and compression that they know, brought to one form.
+"""Reads and writes TIFF through tifffile and imagecodecs, with all layouts and compressions that they support.
 
-Packed bits are scaled to the full range, white-is-zero is inverted, colours multiplied by alpha are divided by it
-again. What would need a guess is refused: other colour spaces, several images, floats outside of [0, 1].
+Packed bits are scaled to the full range, white-is-zero is inverted, and premultiplied colors are divided by alpha.
+Files whose meaning would have to be guessed are refused: other color spaces, several images, floats outside of [0, 1].
 """
 
 import io
@@ -36,21 +36,21 @@ from kpac.images.header import ImageHeader
 from kpac.images.kinds import raw_error
 from kpac.images.photograph import Metadata, Photograph
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damage is reported by our own message
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # we report damage ourselves
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
-COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, YCBCR: 3}  # channels of colour
+COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, YCBCR: 3}  # number of color channels
 NAMES = {5: "CMYK", 6: "YCbCr", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32844: "LogL", 32845: "LogLuv"}
 RAW_COLOURS = {32803, 34892}  # the mosaic of a sensor, and its linear values
 DNG_VERSION = 50706
 REDUCED, MASK, DEPTH = 1, 4, 8  # bits of NewSubfileType: an image that is not the photograph itself
 JPEG, OLD_JPEG = 7, 6
-ASSOCIATED = 1  # of ExtraSamples: the colours are multiplied by alpha
+ASSOCIATED = 1  # value of ExtraSamples: the colors are premultiplied by alpha
 XMP, ICC_PROFILE, COLOUR_MAP = 700, 34675, 320
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, CENTIMETRE = 282, 283, 296, 3
 MOST_IMAGES = 1000  # in one file; more is damage
 
-# Tags that tell how the pixels lie, which the writer states anew, or the least and largest of the old ones.
+# Tags for how the pixels are stored, which the writer sets anew, and for the old pixels' minimum and maximum.
 OF_THE_PIXELS = frozenset(
     {*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 297, 317, *range(320, 326)}
     | {332, 333, 334, 336, *range(338, 343), 347, 400, *range(512, 522), *range(529, 533), *range(32995, 32999)}
@@ -62,14 +62,14 @@ NOT_COPIED = {330: "further images inside the TIFF (SubIFDs)", 37724: "Photoshop
 
 @dataclass(frozen=True)
 class Own:
-    """What only a TIFF can carry: all its tags, and the type of its numbers, such as "float32"; None for integers."""
+    """Data that only a TIFF can carry: all its tags, and the type of float pixels ("float32"; None for integers)."""
 
     tags: Tags
     float_type: str | None
 
 
 def read_header(path: Path) -> ImageHeader:
-    """What the photograph's directory says."""
+    """Reads the header from the photograph's directory."""
     with _photograph(path) as page:
         depth = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
         gray = page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
@@ -82,7 +82,7 @@ def read(path: Path) -> Photograph:
     """Reads a TIFF: gray, RGB or palette, of 1 to 16 bits or floats in [0, 1], with or without alpha.
 
     Raises:
-        UserError: several images, another colour space, other numbers, a raw file.
+        UserError: the file has several images, another color space or type of numbers, or is a raw file.
     """
     with _photograph(path) as page:
         _require_all_parts(page)
@@ -105,7 +105,7 @@ def read(path: Path) -> Photograph:
 
 
 def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
-    """A TIFF file, losslessly compressed, and what is left out of it.
+    """Encodes a TIFF file with lossless compression; also returns what was left out.
 
     Args:
         channels: H x W x C, uint8 or uint16; C is 1, 2 (gray and alpha), 3 or 4.
@@ -123,7 +123,7 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
         planarconfig=None if count == 1 else "contig",
         extrasamples=["unassalpha"] if count in (2, 4) else None,
         compression="zlib",
-        predictor=pixels.dtype != np.float16,  # which imagecodecs cannot predict
+        predictor=pixels.dtype != np.float16,  # imagecodecs has no predictor for float16
         metadata=None,
         software=False,
         byteorder=cast(Literal["<", ">"], tags.form.order),
@@ -135,7 +135,7 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
 
 @contextmanager
 def _photograph(path: Path) -> Iterator[tifffile.TiffPage]:
-    """The one image of a file that is a photograph, checked to be of a kind that is read."""
+    """Opens a file's photograph; checks that there is only one and that its kind is supported."""
     with tifffile.TiffFile(path) as file:
         if len(file.pages) > MOST_IMAGES:
             raise UserError(f"{path}: holds {len(file.pages):,} images; expected one")
@@ -157,7 +157,7 @@ def _photograph(path: Path) -> Iterator[tifffile.TiffPage]:
 
 
 def _require_known(path: Path, page: tifffile.TiffPage) -> None:
-    """Refuses what could only be guessed, by its name."""
+    """Raises a UserError that names the property, if the pixels' meaning would have to be guessed."""
     colours = COLOURS.get(int(page.photometric))
     if colours is None or (page.photometric == YCBCR and (page.compression != JPEG or page.planarconfig != 1)):
         name = NAMES.get(int(page.photometric), f"photometric interpretation {int(page.photometric)}")
@@ -185,7 +185,7 @@ def _require_known(path: Path, page: tifffile.TiffPage) -> None:
 
 
 def _require_all_parts(page: tifffile.TiffPage) -> None:
-    """tifffile gives black where strips or tiles are missing."""
+    """Raises an error if strips or tiles are missing; tifffile would return black there."""
     size, count = page.parent.filehandle.size, math.prod(page.chunked)
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     contiguous = page.is_contiguous and len(places) == 1
@@ -197,7 +197,7 @@ def _require_all_parts(page: tifffile.TiffPage) -> None:
 
 
 def _channels(path: Path, page: tifffile.TiffPage) -> np.ndarray:
-    """H x W x C, uint8 or uint16, over the full range, black at 0, colours not multiplied by alpha."""
+    """Channels as H x W x C, uint8 or uint16, over the full range, black at 0, colors not premultiplied."""
     channels = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # planes, H, W, channels
     channels = np.moveaxis(channels, 0, 2).reshape(*channels.shape[1:3], -1)
     if channels.shape[:2] != (page.imagelength, page.imagewidth) or channels.shape[2] != page.samplesperpixel:
@@ -218,19 +218,19 @@ def _channels(path: Path, page: tifffile.TiffPage) -> np.ndarray:
 
 
 def _through_palette(indices: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
-    """8-bit colours, as libtiff shows them: the upper bytes of the palette, unless it is one of 8 bits."""
+    """Looks up 8-bit colors as libtiff does: the palette's upper bytes, unless the palette itself has 8 bits."""
     palette: np.ndarray = np.asarray(page.tags[COLOUR_MAP].value, np.uint16).reshape(3, -1)
     palette = palette >> 8 if palette.max() > 255 else palette
     return looked_up(indices, palette.astype(np.uint8).T)
 
 
 def _from_unit_range(path: Path, values: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] as 16 bits; half a step outside is rounding."""
+    """Converts floats in [0, 1] to 16 bits; accepts values outside by up to half a step, as rounding errors."""
     pixels = np.empty(values.shape, np.uint16)
     for start in range(0, len(values), ROWS):
         with np.errstate(invalid="ignore"):
             steps = np.rint(values[start : start + ROWS].astype(np.float64) * 65535)
-        if not ((steps >= 0) & (steps <= 65535)).all():  # NaN is neither
+        if not ((steps >= 0) & (steps <= 65535)).all():  # also true for NaN
             known = values[~np.isnan(values)]
             low, high = (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
             more = " and NaN" if known.size < values.size else ""
@@ -267,14 +267,14 @@ def _from_other_formats(metadata: Metadata) -> Tags:
 
 
 def _replace_directory(file: io.BytesIO, tags: Tags) -> None:
-    """Appends the directory that tifffile wrote, with our tags in it, and makes it the file's own."""
+    """Appends a copy of tifffile's directory with our tags added, and makes it the file's first directory."""
     form = tags.form
     place = len(form.header)
     file.seek(place)
     written = read_directory(file, struct.unpack(form.offset, file.read(struct.calcsize(form.offset)))[0], form)
     of_the_pixels = [entry for tag, entry in written.items() if tag in OF_THE_PIXELS]
     end = file.seek(0, 2)
-    end += file.write(b"\0" * (end % 2))  # directories begin on a word
+    end += file.write(b"\0" * (end % 2))  # directories begin at even offsets
     file.write(directories_bytes([*of_the_pixels, *tags.entries], tags.directories, end, form))
     file.seek(place)
     file.write(struct.pack(form.offset, end))

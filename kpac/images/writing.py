@@ -1,4 +1,4 @@
-"""Photographs and arrays to files, in the format that the suffix stands for."""
+"""Writes photographs and arrays to files; the suffix chooses the format."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +17,18 @@ WITHOUT_ALPHA = {"JPEG", "BMP"}
 
 
 def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[str, ...]:
-    """Writes a photograph; whole or not at all.
+    """Writes a photograph atomically.
 
     Args:
-        path: the suffix chooses the format; one that stands for none keeps the photograph's own.
-        photograph: to write.
-        quality: of JPEG, WebP and HEIC, 1 to 100.
+        path: the suffix chooses the format; an unknown suffix keeps the photograph's own.
+        photograph: the photograph to write.
+        quality: quality of JPEG, WebP and HEIC, 1 to 100.
 
     Returns:
-        What is not in the file, in words.
+        Content that the file cannot hold, in words.
 
     Raises:
-        UserError: the file cannot be written, or the format has no room for so many pixels.
+        UserError: the file cannot be written, or the image is too large for the format.
     """
     target = format_for(path.suffix) or photograph.format
     left = list(photograph.left_behind)
@@ -45,7 +45,7 @@ def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[
     with whole_file(path) as partial:
         try:
             encoded, more = _encode(channels, target, photograph.metadata, quality)
-        except (ValueError, OSError, RuntimeError) as error:  # what the libraries raise for sizes without room
+        except (ValueError, OSError, RuntimeError) as error:  # raised by the libraries for images that are too large
             raise UserError(f"{path}: cannot be written as {target} ({error})") from None
         partial.write_bytes(encoded)
     return (*left, *more)
@@ -62,12 +62,10 @@ def _encode(channels: np.ndarray, target: str, metadata: Metadata, quality: int)
 
 
 def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
-    """Writes H x W x 3 RGB integers; the format follows the suffix.
-
-    The file appears whole or not at all.
+    """Writes H x W x 3 RGB integers atomically; the suffix chooses the format.
 
     Raises:
-        UserError: the folder cannot be written, or the suffix is of no known format.
+        UserError: the folder cannot be written, or the suffix stands for no known format.
     """
     path = Path(path)
     file_format = format_for(path.suffix)
