@@ -1,1 +1,1 @@
-"""Many runs at once: sweeps over a configuration, and the paper's tables."""
+"""Experiments of many runs: sweeps over a configuration, comparisons of methods, and the paper's tables."""

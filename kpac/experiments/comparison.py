@@ -1,4 +1,4 @@
-"""One YAML file for a whole comparison: methods, data sets, protocols, metrics, and what to draw of them."""
+"""A comparison in one YAML file: methods, data sets, protocols, metrics, and the tables and figures to write."""
 
 import re
 from collections import Counter
@@ -22,10 +22,10 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 class MethodSection(Section):
     weights: Path | None = None
-    """A run's folder, a weights file, a checkpoint of another project, or a name of `kpac weights`; a path alone, as in
-    `KPAC: runs/mine`, says this."""
+    """A run's folder, a weights file, a checkpoint of another project, or a name from `kpac weights`. A path alone, as
+    in `KPAC: runs/mine`, sets this key."""
     images: Path | None = None
-    """Or a folder with one output a scene, which any other program made."""
+    """Instead of weights: a folder with one output image per scene, made by any program."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "MethodSection":
@@ -40,66 +40,66 @@ class DataSection(Section):
     split: str = "test"
     """train, val or test."""
     layout: str = "auto"
-    """How it lies on disk, a name from data/README.md; "auto" looks."""
+    """Layout of the folder, a name from data/README.md; "auto" detects it."""
 
 
 class TableSection(Section):
     published: bool = False
-    """Adds published numbers, where the data are the published images."""
+    """Adds published numbers, if the images are the published ones."""
     groups: bool = False
-    """Adds indoor and outdoor means."""
+    """Adds means over indoor and over outdoor scenes."""
     intervals: bool = False
     """Adds confidence intervals of the means over images."""
     paired: str | None = None
-    """The method that the others are compared with image by image; null for none."""
+    """Method with which all others are compared image by image; null for none."""
 
 
 class ScatterSection(Section):
     metric: str = "psnr"
-    """On the vertical axis: psnr, ssim, mae, lpips."""
+    """Metric on the vertical axis: psnr, ssim, mae, lpips."""
     cost: str = "macs"
-    """On the horizontal axis: macs, parameters, seconds."""
+    """Cost on the horizontal axis: macs, parameters, seconds."""
 
 
 class SheetSection(Section):
     scenes: list[str] = []
-    """Names; empty for the first one."""
+    """Names of scenes; empty for the first scene."""
     crops: Annotated[int, Field(ge=1)] = 1
-    """Places to enlarge, where input and target differ most."""
+    """Number of crops to enlarge, where input and target differ most."""
     crop: Annotated[int, Field(ge=1)] = 96
-    """Their height, in pixels."""
+    """Height of the crops, in pixels."""
     errors: bool = False
     """Also draws maps of the absolute error."""
 
 
 class DrawSection(Section):
     table: TableSection = TableSection()
-    """Always written, as Markdown, LaTeX, CSV and JSON, one for each protocol."""
+    """Tables, one for each protocol; always written, as Markdown, LaTeX, CSV and JSON."""
     scatter: ScatterSection | None = ScatterSection()
-    """Quality against cost; null for none."""
+    """Chart of quality against cost; null for none."""
     sheet: SheetSection | None = SheetSection()
-    """Input, methods and target side by side; null for none. Keeps all outputs as images."""
+    """Sheet of input, outputs and target side by side; null for none. Keeps all outputs as images."""
     page: bool = True
-    """A page for a browser, as `kpac view` writes it. Keeps all outputs as images."""
+    """Writes a page for a browser, as `kpac view` does. Keeps all outputs as images."""
 
 
 class ComparisonFile(ScoringSection):
     name: Annotated[str, Field(pattern=NAME)]
-    """Of the comparison; its folder is `OUTPUT/NAME`."""
+    """Name of the comparison; its folder is `OUTPUT/NAME`."""
     output: Path = Path("results")
     """Folder of all comparisons; relative to the working directory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """"auto" takes a CUDA device when there is one."""
+    """Device to compute on; "auto" uses a CUDA device if there is one."""
     plugins: list[str] = []
     """Python files or modules that register networks of your own."""
     methods: Annotated[dict[str, MethodSection], Field(min_length=1)]
-    """Name in tables -> its weights, or `{images: DIR}`."""
+    """Name in tables -> weights, or `{images: DIR}`."""
     data: Annotated[dict[str, DataSection], Field(min_length=1)]
     """Name -> data set."""
     protocols: Annotated[list[str], Field(min_length=1)] = ["dpdd-8bit"]
-    """Names that `kpac protocols` lists, or FILE.yaml:NAME."""
+    """Names from `kpac protocols`, or FILE.yaml:NAME."""
     draw: DrawSection = DrawSection()
-    """What the comparison ends in."""
+    """Tables, charts, sheets and pages to write."""
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -122,10 +122,10 @@ class Task:
     """One evaluation of a comparison.
 
     Args:
-        label: of the method.
-        source: what is evaluated.
-        evaluation: on what, and how.
-        folder: for the results.
+        label: name of the method.
+        source: weights or images to evaluate.
+        evaluation: data, protocol and metrics.
+        folder: folder for the results.
     """
 
     label: str
@@ -134,10 +134,10 @@ class Task:
     folder: Path
 
     def method(self, device: torch.device) -> Method:
-        """The method, on a device.
+        """Loads the method on a device.
 
         Raises:
-            UserError: it cannot be loaded.
+            UserError: the method cannot be loaded.
         """
         if self.source.images:
             return SavedImages(self.source.images, device, self.label)
@@ -146,11 +146,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison, checked as far as it can be without loading anything.
+    """A comparison, checked as far as possible without loading models or images.
 
     Args:
-        file: what the YAML file says.
-        folder: of all results.
+        file: content of the YAML file.
+        folder: folder for all results.
         tasks: every method on every data set under every protocol.
     """
 
@@ -159,17 +159,17 @@ class Comparison:
     tasks: tuple[Task, ...]
 
     def by_protocol(self) -> Iterator[tuple[str, list[Task]]]:
-        """The tasks of each protocol, by its name."""
+        """Yields the name of each protocol, and its tasks."""
         for name in self.file.protocols:
             yield find_protocol(name).name, [task for task in self.tasks if task.evaluation.protocol == name]
 
 
 def load_comparison(path: Path, output: Path | None = None, device: str | None = None) -> Comparison:
-    """Reads a comparison.
+    """Reads and checks a comparison.
 
     Args:
         path: a YAML file; see `ComparisonFile`.
-        output, device: instead of what the file says.
+        output, device: override the keys of the file.
 
     Raises:
         UserError: a mistake in the file, a method given twice, or a missing file or folder.
@@ -219,14 +219,14 @@ def load_comparison(path: Path, output: Path | None = None, device: str | None =
 
 
 def draw(comparison: Comparison, found: Sequence[tuple[Path, dict[str, Any]]]) -> tuple[list[str], list[Path]]:
-    """Writes tables, figures and the page.
+    """Writes the tables, figures and page of a comparison.
 
     Args:
-        comparison: whose evaluations are finished.
-        found: their results.json files, and what these hold, in the order of the tasks.
+        comparison: a comparison whose evaluations are finished.
+        found: results.json files and their content, in the order of the tasks.
 
     Returns:
-        Lines to say, the tables among them as Markdown, and the files.
+        Lines to print, including the tables as Markdown; and the written files.
     """
     from kpac.reporting.charts import scatter
     from kpac.reporting.comparison import compare

@@ -1,4 +1,4 @@
-"""What a run does, and who does it: this process one after the other, or jobs of SLURM."""
+"""Carries out runs: one by one in this process, or as SLURM jobs."""
 
 import subprocess
 import sys
@@ -15,19 +15,19 @@ from kpac.experiments.sweep import Run
 from kpac.signals import StopRequest
 
 Executor = Literal["here", "slurm", "local"]
-POLL = 2.0  # seconds between two looks at submitted jobs
-SIGNAL_POLL = 0.2  # and at a signal
+POLL = 2.0  # seconds between two checks of submitted jobs
+SIGNAL_POLL = 0.2  # seconds between two checks for a signal
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Trains and evaluates one run, in processes of their own: what breaks there breaks nothing here.
+    """Trains and evaluates one run in subprocesses, so that a crash does not affect the sweep.
 
-    Called again after an interruption, it goes on where the run stands; one that another job trains is left to it.
+    Called again after an interruption, it resumes the run. A run that another job is training is skipped.
 
     Args:
-        run: what to do.
-        processes: of the training and the evaluation, one a GPU; more than one start under torchrun.
+        run: the run to train and evaluate.
+        processes: number of processes, one per GPU; more than one are started with torchrun.
     """
 
     run: Run
@@ -51,18 +51,18 @@ class Job:
                     return
 
     def checkpoint(self) -> Any:
-        """What submitit submits again when SLURM ends a job before its time."""
+        """Used by submitit to resubmit the job after SLURM preempts it or its time runs out."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def commands(self) -> Iterator[list[str]]:
-        """What is left to do, as arguments of `kpac`; each is decided when the one before it is done."""
+        """Yields the remaining commands, as arguments of `kpac`; each depends on the state after the one before."""
         run = self.run
         if not is_trained(run):
             again = ["--overwrite"] if run.folder.is_dir() else []
             yield ["train", *(["--resume", str(run.folder)] if can_resume(run) else [*run.words, *again])]
-        # Results of other weights, such as another checkpoint that was given before, are not this run's.
+        # Existing results are of other weights, for example of a checkpoint that was given earlier: replace them.
         again = ["--overwrite"] if (run.results / FILE).is_file() else []
         yield ["evaluate", str(run.weights or run.folder), *run.evaluation, "--output", str(run.results), *again]
 
@@ -72,7 +72,7 @@ class Job:
 
 
 def run_here(jobs: Sequence[Job], after_each: Callable[[Job], None]) -> None:
-    """One job after the other.
+    """Carries out jobs one by one in this process.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM; the running job has saved its state.
@@ -91,19 +91,19 @@ def run_submitted(
     after_each: Callable[[Job], None],
     at_once: int | None = None,
 ) -> None:
-    """As jobs of SLURM, or as processes that submitit watches on this machine.
+    """Carries out jobs with submitit, as SLURM jobs or as processes on this machine.
 
     Args:
-        jobs: to submit.
-        cluster: where.
-        parameters: of submitit.
-        folder: for submitit's files.
+        jobs: jobs to submit.
+        cluster: "slurm", or "local" for this machine.
+        parameters: parameters of submitit.
+        folder: folder for submitit's files.
         after_each: called when a job has ended.
-        at_once: jobs that wait or run at the same time; None for all.
+        at_once: number of jobs that are submitted at the same time; None for all.
 
     Raises:
-        UserError: submitit is not installed or refuses, or a job ended without a word.
-        Stopped: Ctrl-C or SIGTERM; jobs of SLURM go on.
+        UserError: submitit is not installed, or refuses its parameters.
+        Stopped: Ctrl-C or SIGTERM; SLURM jobs go on, local ones are cancelled.
     """
     try:
         import submitit
@@ -146,12 +146,12 @@ def run_submitted(
 
 
 def job_of(job: Job, executor: Any, folder: Path) -> Any:
-    """The job that an earlier command submitted and that has not ended, or None.
+    """Handle of a job that an earlier command submitted and that has not ended; None if there is none.
 
     Args:
-        job: to do.
-        executor: of submitit.
-        folder: of submitit's files.
+        job: the job to look for.
+        executor: submitit's executor.
+        folder: folder of submitit's files.
     """
     if not job_file(job.run).is_file():
         return None
@@ -160,7 +160,7 @@ def job_of(job: Job, executor: Any, folder: Path) -> Any:
 
 
 def note_crash(job: Job, handle: Any) -> None:
-    """A job that could not say itself what went wrong: killed, out of memory, out of time."""
+    """Records the failure of a job that could not do so itself: killed, out of memory or out of time."""
     error = handle.exception()
     if error is not None and not failure_file(job.run).is_file():
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
@@ -169,10 +169,10 @@ def note_crash(job: Job, handle: Any) -> None:
 
 
 def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
-    """Runs a command to its end; when it is to stop, it is told so once, and gets the time to save.
+    """Runs a command to its end; on a stop request, sends it SIGTERM once and waits until it has saved.
 
-    It has a session of its own, so that a Ctrl-C on the terminal reaches this process alone; a training that hears of a
-    stop twice ends without saving.
+    The command runs in a session of its own, so a Ctrl-C on the terminal reaches only this process: a training run that
+    gets two signals would end without saving.
     """
     with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
         while True:
@@ -182,7 +182,7 @@ def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
                 if stop and stop.number:
                     process.terminate()
                     return process.wait()
-            except (SystemExit, KeyboardInterrupt):  # with which submitit ends a job before its time
+            except (SystemExit, KeyboardInterrupt):  # submitit raises these to end a job early
                 process.terminate()
                 process.wait()
                 raise

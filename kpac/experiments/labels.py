@@ -9,9 +9,9 @@ Axes = Mapping[str, Sequence[Any]]  # dotted key -> its values
 
 
 def is_ordered(axes: Axes) -> bool:
-    """Whether a line may join the settings: one axis, of numbers or lists of numbers that grow or shrink step by step.
+    """Whether the settings have an order, so that a line may join their points in a figure.
 
-    Lists are ordered by their length, as dilations are.
+    They do if there is one axis, of numbers that grow or shrink from value to value, or of lists whose lengths do.
     """
     if len(axes) != 1:
         return False
@@ -27,18 +27,18 @@ def is_ordered(axes: Axes) -> bool:
 
 
 def title(axes: Axes) -> str:
-    """What an axis of the figure is called: what varies, or "" where the labels say it."""
+    """Title of the figure's axis: what is varied; "" if the labels say it."""
     if len(axes) == 1:
         return _words(next(iter(axes)))
     return _common_word(axes) if _are_switches(axes) else ""
 
 
 def label(axes: Axes, point: Mapping[str, Any]) -> str:
-    """One setting: "2" of a single axis, "scale + shape" of switches, or each value with its name.
+    """Label of one setting: "2" for a single axis, "scale + shape" for switches, else each value with its name.
 
     Args:
-        axes: all of the sweep.
-        point: dotted key -> the setting's value.
+        axes: all axes of the sweep.
+        point: dotted key -> value in this setting.
     """
     if len(axes) == 1:
         (value,) = point.values()

@@ -1,4 +1,4 @@
-"""The paper's tables: its three networks, trained or given, on DPDD's test split, beside the published numbers."""
+"""Reproduces the paper's tables: its three networks on DPDD's test split, with the published numbers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,23 +18,23 @@ from kpac.reporting.comparison import Table, compare
 from kpac.reporting.formats import write_table
 
 NETWORKS = ("kpac_2level", "kpac_3level", "kpac_dual")
-PROTOCOL = "saved-png-8bit"  # of the published numbers, as far as it is known: see kpac/reporting/published.yaml
+PROTOCOL = "saved-png-8bit"  # probable protocol of the published numbers; see kpac/reporting/published.yaml
 
 
 def paper_sweep(
     dpdd: Path, networks: Sequence[str], checkpoints: Sequence[Path], configs: Path, overrides: Sequence[str] = ()
 ) -> Sweep:
-    """The runs behind the tables.
+    """Makes the sweep of the runs for the tables.
 
     Args:
-        dpdd: DPDD's folder.
-        networks: which of the three; those without a checkpoint will be trained.
+        dpdd: folder of DPDD.
+        networks: names of the paper's networks to include; those without a checkpoint will be trained.
         checkpoints: .safetensors files to evaluate instead of training their networks.
         configs: folder of the paper's configurations.
-        overrides: for all runs.
+        overrides: overrides for all runs.
 
     Raises:
-        UserError: a checkpoint of another network or given twice, a missing configuration, or no data set.
+        UserError: two checkpoints of one network or one of another network, a missing configuration, or no data set.
     """
     given: dict[str, Path] = {}
     for path in checkpoints:
@@ -62,10 +62,10 @@ def paper_sweep(
 
 
 def check_networks(names: Sequence[str]) -> None:
-    """Refuses names of other networks.
+    """Refuses names that are not among the paper's networks.
 
     Raises:
-        UserError: naming the nearest.
+        UserError: an unknown name; the message suggests the nearest one.
     """
     for name in names:
         if name not in NETWORKS:
@@ -73,7 +73,7 @@ def check_networks(names: Sequence[str]) -> None:
 
 
 def needs(sweep: Sweep) -> list[str]:
-    """What the runs need, a line each."""
+    """Lists what the runs need, one line each."""
     trained = [run.label for run in sweep.runs if not run.weights]
     root = sweep.runs[0].config.data.root
     lines = [f"DPDD's test split in {root}, complete as published, to evaluate under the protocol {PROTOCOL}"]
@@ -84,13 +84,13 @@ def needs(sweep: Sweep) -> list[str]:
 
 
 def check_dpdd(sweep: Sweep) -> list[str]:
-    """Decodes the data set, and refuses another one than the published, or a part of it.
+    """Decodes the data set, and checks that it is the complete published one.
 
     Returns:
-        A verdict for each split.
+        A line with the result for each split.
 
     Raises:
-        UserError: the first fault.
+        UserError: the first problem found.
     """
     root = sweep.runs[0].config.data.root
     needed = ["test"] if all(run.weights for run in sweep.runs) else ["train", "val", "test"]
@@ -108,10 +108,10 @@ def check_dpdd(sweep: Sweep) -> list[str]:
 
 
 def write_paper_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
-    """Writes table.md, .tex, .csv and .json, and quality_against_cost.png and .pdf, of the runs that are finished.
+    """Writes table.md, .tex, .csv and .json, and quality_against_cost.png and .pdf, from the finished runs.
 
     Returns:
-        The table, or None while no run is finished; and the files.
+        The table, or None while no run is finished; and the written files.
     """
     finished = [run.results / FILE for run in sweep.runs if state_of(run) == "finished"]
     if not finished:

@@ -1,4 +1,4 @@
-"""How far a run is, read from its folder alone, so that an interrupted sweep knows what is left."""
+"""Progress of the runs of a sweep, determined from their folders alone, so that a sweep can resume."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -18,7 +18,7 @@ State = Literal["planned", "begun", "running", "trained", "finished", "failed"]
 
 
 def state_of(run: Run) -> State:
-    """Whether a run waits, has begun, is being trained by any process, is trained, is evaluated as well, or failed."""
+    """State of a run: planned, begun, running (in any process), trained, finished (also evaluated) or failed."""
     if not run.weights and in_use(run.folder):
         return "running"
     if failure_file(run).is_file():
@@ -29,7 +29,7 @@ def state_of(run: Run) -> State:
 
 
 def is_trained(run: Run) -> bool:
-    """Whether its last weights are those of its last iteration, or were given."""
+    """Whether a run has the weights of its last iteration, or weights were given for it."""
     if run.weights:
         return True
     weights = run.folder / "checkpoints" / "last.safetensors"
@@ -37,9 +37,9 @@ def is_trained(run: Run) -> bool:
 
 
 def is_evaluated(run: Run) -> bool:
-    """Whether its results are there, and are those of its weights: other weights may have been given before.
+    """Whether a run has results, and they are of its weights and not of weights that were given earlier.
 
-    Results of an older version, or damaged ones, count as none: the run is evaluated again.
+    Results that are damaged, or of an older version, do not count; the run is evaluated again.
 
     Raises:
         UserError: the results are of a newer version.
@@ -55,15 +55,15 @@ def is_evaluated(run: Run) -> bool:
 
 
 def can_resume(run: Run) -> bool:
-    """Whether it left a checkpoint to go on from."""
+    """Whether a run has a training checkpoint to resume from."""
     return any((run.folder / "checkpoints").glob("iteration_*.pt"))
 
 
 def check_unchanged(run: Run) -> None:
-    """Refuses to take a run for one of this sweep that was trained otherwise.
+    """Checks that an existing run was trained with the configuration of this sweep.
 
     Raises:
-        UserError: its folder holds another configuration.
+        UserError: the run's folder holds another configuration.
     """
     own = run.folder / "config.yaml"
     if not own.is_file():
@@ -77,12 +77,12 @@ def check_unchanged(run: Run) -> None:
 
 
 def check_data(runs: Sequence[Run]) -> None:
-    """Looks for the data that unfinished runs will read, once for each data set, split and choice of views.
+    """Checks that the data of unfinished runs exist, once for each data set, split and choice of views.
 
     Raises:
-        UserError: a data set or split that is not there, or without the views or targets that a run needs.
+        UserError: a data set or split is missing, or lacks views or targets that a run needs.
     """
-    needed: dict[tuple[Any, ...], bool] = {}  # in order; whether targets are needed, too
+    needed: dict[tuple[Any, ...], bool] = {}  # data set, split and views -> whether targets are needed, too
     for run in runs:
         if state_of(run) == "finished":
             continue
@@ -97,20 +97,20 @@ def check_data(runs: Sequence[Run]) -> None:
 
 
 def log_file(run: Run) -> Path:
-    """What its commands printed."""
+    """Log file of a run: the output of its commands."""
     return run.folder.parent / "logs" / f"{run.folder.name}.log"
 
 
 def failure_file(run: Run) -> Path:
-    """Is there when it failed, and says why."""
+    """File that exists if a run failed, and holds the reason."""
     return log_file(run).with_suffix(".failed")
 
 
 def job_file(run: Run) -> Path:
-    """Is there while a job that was submitted for it has not ended, and holds its number."""
+    """File that exists while a job submitted for a run has not ended; it holds the job's number."""
     return log_file(run).with_suffix(".job")
 
 
 def failure_of(run: Run) -> str:
-    """Why it failed, in a line."""
+    """The reason why a run failed, in one line."""
     return failure_file(run).read_text(encoding="utf-8").strip()

@@ -1,4 +1,4 @@
-"""What a sweep found so far: a table over seeds, a curve; and, beforehand, what it will take."""
+"""Reports of a sweep: a table over seeds and a curve of finished runs, and a plan with the expected times."""
 
 import json
 import math
@@ -23,13 +23,13 @@ CURVE_METRIC = "psnr"
 
 
 def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
-    """Writes table.md, .tex, .csv and .json of the runs that are finished; of several settings, curve.png and .pdf.
+    """Writes table.md, .tex, .csv and .json from the finished runs, and curve.png and .pdf for several settings.
 
     Returns:
-        The table, or None while no run is finished; and the files.
+        The table, or None while no run is finished; and the written files.
 
     Raises:
-        UserError: results that do not compare.
+        UserError: the results do not compare.
     """
     table = table_of(sweep)
     if table is None:
@@ -44,12 +44,12 @@ def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
 
 
 def table_of(sweep: Sweep) -> Table | None:
-    """Means and deviations over the seeds that are finished; a row for each setting."""
+    """Table with a row for each setting: means and deviations over the finished seeds."""
     finished = [run for run in sweep.runs if state_of(run) == "finished"]
     if not finished:
         return None
     found = [(run.results / FILE, read_results(run.results / FILE)) for run in finished]
-    compare(found)  # refuses what does not compare
+    compare(found)  # raises if the results do not compare
     rows = []
     for label in sweep.labels:
         results = [values for run, (_, values) in zip(finished, found, strict=True) if run.label == label]
@@ -68,9 +68,9 @@ def table_of(sweep: Sweep) -> Table | None:
 
 
 def plan_table(sweep: Sweep) -> str:
-    """Every run: its state, its size and the multiply-accumulates of its training, and how long that takes.
+    """Table of all runs: state, parameters, multiply-accumulates of the training, and expected time.
 
-    Times follow from the speed that runs of this sweep had so far.
+    Times are estimated from the speed of this sweep's runs so far.
     """
     costs = {run: _training_macs(run) for run in sweep.runs}
     speeds = [speed for run in sweep.runs if (speed := _speed(run, costs[run][1])) is not None]
@@ -101,7 +101,7 @@ def plan_table(sweep: Sweep) -> str:
 
 
 def failures(sweep: Sweep) -> list[str]:
-    """A line for each run that failed."""
+    """Lists the failed runs, one line each."""
     return [f"{run.folder}: failed: {failure_of(run)}" for run in sweep.runs if state_of(run) == "failed"]
 
 
@@ -132,14 +132,14 @@ def _points(sweep: Sweep, table: Table) -> list[CurvePoint]:
 
 
 def _training_macs(run: Run) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one crop: forward, and twice that backward."""
+    """Parameters, and multiply-accumulates for one crop, where the backward pass counts twice the forward pass."""
     crop = run.config.data.crop
     cost = count_cost(create_model(run.config.model.name, **run.config.model.options), crop, crop)
     return cost.parameters, 3 * cost.macs
 
 
 def _crops(run: Run) -> float:
-    """Crops of the whole training, in crops of the last stage's size."""
+    """Number of crops in the whole training, converted to crops of the last stage's size."""
     done, total = 0, 0.0
     for stage in run.config.stages:
         total += (stage.until - done) * stage.batch_size * (stage.crop / run.config.data.crop) ** 2
@@ -148,7 +148,7 @@ def _crops(run: Run) -> float:
 
 
 def _speed(run: Run, macs: int) -> float | None:
-    """Multiply-accumulates a second of its training so far, by its log."""
+    """Multiply-accumulates per second of a run's training so far, from its log."""
     log = run.folder / "metrics.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     rates = [entry["images_per_second"] for entry in map(json.loads, lines) if "images_per_second" in entry]

@@ -1,4 +1,4 @@
-"""Which metrics an evaluation computes, as comparisons and sweeps say it in YAML."""
+"""Section for the metrics of an evaluation, shared by the YAML files of comparisons and sweeps."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +11,15 @@ Metric = Literal["psnr", "ssim", "mae", "lpips", "niqe", "musiq"]
 
 class ScoringSection(Section):
     metrics: list[Metric] = ["psnr", "ssim", "mae"]
-    """PSNR, SSIM and MAE are always there. lpips makes a missing backbone an error instead of a notice; niqe and musiq
-    need no targets, and the package pyiqa."""
+    """Metrics besides PSNR, SSIM and MAE, which are always computed. With lpips, a missing backbone is an error instead
+    of a notice; niqe and musiq need the package pyiqa, and no targets."""
     lpips_weights: Path | None = None
-    """torchvision's weights of the LPIPS backbone; null for its own copy."""
+    """File with torchvision's weights of the LPIPS backbone; null for torchvision's cache."""
     save_images: bool = False
     """Keeps all outputs as images."""
 
     def metric_options(self) -> dict[str, Any]:
-        """The arguments of `kpac.evaluation.request.Evaluation` that say the metrics."""
+        """The section as arguments of `kpac.evaluation.request.Evaluation`."""
         return {
             "lpips_weights": self.lpips_weights,
             "no_reference": tuple(name for name in self.metrics if name in NO_REFERENCE),
@@ -27,7 +27,7 @@ class ScoringSection(Section):
         }
 
     def metric_flags(self) -> list[str]:
-        """The same as arguments of `kpac evaluate`."""
+        """The section as arguments of `kpac evaluate`."""
         options = self.metric_options()
         flags = ["--require", *options["required"]] if options["required"] else []
         flags += ["--no-reference", *options["no_reference"]] if options["no_reference"] else []

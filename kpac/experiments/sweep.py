@@ -1,4 +1,4 @@
-"""A sweep as data: a base configuration, what varies, and the runs that follow."""
+"""A sweep: a base configuration, the keys to vary, and the resulting runs."""
 
 import itertools
 import json
@@ -22,26 +22,26 @@ Seed = Annotated[int, Field(ge=0)]
 
 class EvaluationSection(ScoringSection):
     data: Path | None = None
-    """Folder of the data set to score on; null: the one to train on."""
+    """Folder of the data set to evaluate on; null: the training data set."""
     split: str = "test"
     """train, val or test."""
     layout: str = "auto"
-    """How the data set lies on disk."""
+    """Layout of the data set on disk."""
     protocol: str | None = None
-    """How the numbers are computed; null: as the base configuration validates."""
+    """Protocol of the evaluation; null: that of the base configuration's validation."""
 
 
 class SweepFile(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the sweep; its folder is `runs/NAME`."""
     base: Path
-    """The configuration that the runs share; relative to this file."""
+    """Configuration that all runs share; relative to this file."""
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """Dotted keys and their values; there is a run for every combination."""
+    """Dotted keys and their values; every combination is a run."""
     points: dict[str, dict[str, Any]] = {}
-    """Or, instead of axes, a name for every run, and the dotted keys that it sets."""
+    """Instead of axes: the name of each run, and the dotted keys that it sets."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    """Every run is repeated with each seed; tables give mean and deviation."""
+    """Seeds; every run is repeated with each, and tables give mean and deviation."""
     evaluation: EvaluationSection = EvaluationSection()
     slurm: dict[str, Any] = {}
     """Parameters of submitit for jobs, such as slurm_partition, gpus_per_node, timeout_min, slurm_array_parallelism."""
@@ -65,14 +65,14 @@ class Run:
     """One run of a sweep.
 
     Args:
-        label: what it varies, for tables; the same for all seeds.
-        value: the same, short, for a curve.
-        config: resolved.
-        words: what to give to `kpac train`.
-        evaluation: what to give to `kpac evaluate`, without the model and the output.
-        scored_on: the data set and the split that this names.
-        results: folder of its results.
-        weights: to evaluate instead of training; None trains.
+        label: the run's setting, for tables; the same for all seeds.
+        value: short form of the label, for a curve.
+        config: resolved configuration.
+        words: arguments for `kpac train`.
+        evaluation: arguments for `kpac evaluate`, without the model and the output.
+        scored_on: data set and split of the evaluation.
+        results: folder of the results.
+        weights: weights to evaluate instead of training; None to train.
     """
 
     label: str
@@ -92,14 +92,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that belong together.
+    """The runs of a sweep, with everything that its tables and figures need.
 
     Args:
-        name: of the sweep.
-        folder: of its runs and tables.
-        varied: what it varies, for the curve's axis; "" where the runs' values say it.
-        ordered: whether it varies one thing that grows or shrinks from run to run.
-        runs: in the order of the table.
+        name: name of the sweep.
+        folder: folder of its runs and tables.
+        varied: what is varied, for the curve's axis; "" if the runs' values say it.
+        ordered: whether one quantity is varied, which grows or shrinks from run to run.
+        runs: runs in the order of the table.
         slurm: see `SweepFile`.
     """
 
@@ -112,7 +112,7 @@ class Sweep:
 
     @property
     def labels(self) -> list[str]:
-        """Those of its runs, each once."""
+        """Labels of the runs, each once."""
         return list(dict.fromkeys(run.label for run in self.runs))
 
 
@@ -121,10 +121,10 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
     Args:
         path: a YAML file; see `SweepFile`.
-        overrides: dotted assignments that all runs share, such as data.root=/data/dpdd.
+        overrides: dotted assignments for all runs, such as data.root=/data/dpdd.
 
     Raises:
-        UserError: a mistake in the file, in its base, or in what a run sets.
+        UserError: a mistake in the file, in its base configuration, or in the keys that a run sets.
     """
     tree = read_yaml(path)
     file = validate(SweepFile, tree, [(str(path), tree)])
@@ -155,13 +155,13 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 def make_run(
     label: str, value: str, base: Path, words: Sequence[str], config: Config, evaluation: EvaluationSection
 ) -> Run:
-    """A run, and how it will be evaluated.
+    """Makes a run, with the arguments of its evaluation.
 
     Args:
         label, value: see `Run`.
-        base: the configuration's file.
+        base: file of the base configuration.
         words: overrides.
-        config: what follows from the two, resolved.
+        config: the resolved configuration, from `base` and `words`.
         evaluation: see `EvaluationSection`.
     """
     data = evaluation.data or config.data.root

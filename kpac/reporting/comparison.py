@@ -97,7 +97,7 @@ class Table:
         return self.mixed or len({row.protocol for row in self.rows if row.protocol}) > 1
 
     def ranks(self) -> dict[tuple[int, Column], int]:
-        """Ranks by (row, column): 0 for a metric's best value, 1 for the second best. Equal printed values share it.
+        """Ranks by (row, column): 0 for a metric's best value, 1 for the second best. Equal printed values tie.
 
         Only rows that compare are ranked. Columns of a single value, and tables of mixed protocols, are not ranked.
         """
