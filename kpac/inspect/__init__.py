@@ -1,1 +1,1 @@
-"""Looking into a trained network: attention, kernels, receptive field. A function and a sheet for each."""
+"""Inspection of a trained network: attention, kernels and receptive field, as numbers and as sheets."""

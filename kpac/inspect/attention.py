@@ -1,4 +1,4 @@
-"""What the blocks attend to in one image: scale-attention maps, the dilation that they amount to, shape attention."""
+"""Attention of the KPAC blocks for one image: scale-attention maps, the expected dilation, and shape attention."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,13 @@ from kpac.restore.restorer import Restorer
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """What one block made of one image; h x w is the size of its features.
+    """Attention of one block for one image; h x w is the size of the block's features.
 
     Args:
-        dilations: of the branches, B of them.
+        dilations: dilations of the B branches.
         scale: B x h x w, each weight in (0, 1); None for a block without scale attention.
-        shape: one weight a filter, in (0, 1), over the image's mean if they differ from place to place; None without.
+        shape: one weight per filter, in (0, 1), the mean over the image if it varies within it; None for a block
+            without shape attention.
     """
 
     dilations: tuple[int, ...]
@@ -37,7 +38,7 @@ class BlockAttention:
 def attention_of(
     model: ImageNetwork, image: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[BlockAttention]]:
-    """Restores an image in one pass and looks into the blocks meanwhile.
+    """Restores an image in one pass, and records the attention of each block.
 
         restored, blocks = attention_of(kpac.load_model("runs/quickstart"), image)
         plt.imshow(blocks[0].expected_dilation)
@@ -47,7 +48,7 @@ def attention_of(
         image, left, right: see `kpac.Restorer`.
 
     Returns:
-        The restored image, H x W x 3 in [0, 1], and one entry a KPAC block.
+        The restored image, H x W x 3 in [0, 1], and one entry per KPAC block.
 
     Raises:
         UserError: the network has no KPAC blocks.
@@ -85,9 +86,9 @@ def rank_correlation(attention: BlockAttention, blur_radius: np.ndarray) -> floa
     """Spearman's rank correlation of the expected dilation with the true circle of confusion.
 
     Args:
-        attention: of a block with scale attention.
-        blur_radius: H x W in pixels, of either sign, as `kpac data synthesize` writes it; its mean size over the pixels
-            of each of the block's positions is compared.
+        attention: attention of a block with scale attention.
+        blur_radius: H x W in pixels, with signs, as `kpac data synthesize` writes it. Its absolute value is averaged
+            over the pixels of each of the block's positions.
 
     Returns:
         -1 to 1; NaN if the expected dilation or the blur is the same everywhere.
@@ -100,10 +101,10 @@ def rank_correlation(attention: BlockAttention, blur_radius: np.ndarray) -> floa
 
 
 def reduce_to(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Means over the pixels of each position, where the last row and column of positions may lie partly outside."""
+    """Averages values over the pixels of each feature position; the last row and column may extend beyond the image."""
     height, width = values.shape
     factor = max(-(-height // size[0]), -(-width // size[1]))
-    factor = 1 << (factor - 1).bit_length()  # an encoder halves
+    factor = 1 << (factor - 1).bit_length()  # an encoder halves the size, so the factor is a power of 2
     padded = np.pad(values, ((0, size[0] * factor - height), (0, size[1] * factor - width)), mode="edge")
     return padded.reshape(size[0], factor, size[1], factor).mean(axis=(1, 3))
 

@@ -1,4 +1,4 @@
-"""The shared kernels as small images."""
+"""Kernels of a KPAC block as small images."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from kpac.models.kpac import KPACBlock
 
 @dataclass(frozen=True)
 class KernelPatterns:
-    """Patterns of one kernel bank, strongest filter first.
+    """Spatial patterns of one kernel bank, strongest filter first.
 
     Args:
-        patterns: F x k x k; the largest value of each is positive.
+        patterns: F x k x k; the value of largest magnitude in each is positive.
         share: F, the part of a filter's energy that its pattern explains, 0 to 1.
-        filters: F, which filter each belongs to.
+        filters: F, index of the filter of each pattern.
     """
 
     patterns: np.ndarray
@@ -23,14 +23,14 @@ class KernelPatterns:
 
 
 def kernel_patterns(block: KPACBlock, branch: int = 0) -> KernelPatterns:
-    """The one spatial pattern a filter that comes closest to what it does in all of its input channels.
+    """Approximates each filter by one spatial pattern, the best for all of its input channels.
 
-    A filter is a k x k kernel for each of C channels, so a C x k^2 matrix; its first singular vector times its first
-    singular value is the pattern whose multiples approximate the C kernels best.
+    A filter has a k x k kernel for each of C channels, which makes a C x k^2 matrix. Its first right singular vector
+    times the first singular value is the pattern whose multiples approximate the C kernels best.
 
     Args:
         block: a KPAC block.
-        branch: which kernel bank, in a block whose branches do not share one.
+        branch: index of the kernel bank, for a block without kernel sharing.
     """
     weight = block.kernels[branch].detach().float().cpu().numpy()
     filters, channels, size, _ = weight.shape

@@ -1,4 +1,4 @@
-"""How far a pixel of the output looks: in principle, and how much each place counts."""
+"""Receptive field of a network: its theoretical reach, and the influence of each input pixel."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class ReceptiveField:
     """Influence of the input on one pixel of the output.
 
     Args:
-        influence: side x side, around the pixel in the middle; sums to 1.
-        reach: rows above and below the pixel that the layers can read, shape attention aside; None for a network
-            whose reach is not known.
+        influence: side x side, centered on the output pixel; sums to 1.
+        reach: numbers of rows above and below the pixel that the layers can read, without shape attention; None for a
+            network whose reach is not known.
     """
 
     influence: np.ndarray
@@ -32,16 +32,16 @@ class ReceptiveField:
 
 
 def effective_receptive_field(model: ImageNetwork, side: int = 257, images: int = 8, seed: int = 0) -> ReceptiveField:
-    """The effective receptive field by gradient (Luo et al., arXiv 1701.04128).
+    """Measures the effective receptive field by gradients (Luo et al., arXiv 1701.04128).
 
-    The influence of an input pixel is the size of the derivative of the residual (output minus center view) of the
-    pixel in the middle, summed over channels and views and averaged over images of uniform noise.
+    The influence of an input pixel is the magnitude of the derivative of the residual (output minus center view) at the
+    central pixel, summed over channels and views and averaged over images of uniform noise.
 
     Args:
         model: a registered network, on any device.
-        side: of the images in pixels, odd.
-        images: to average over.
-        seed: of the noise.
+        side: side of the images in pixels, odd.
+        images: number of images to average over.
+        seed: seed of the noise.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""From weights and photographs to a folder of sheets, and the numbers behind them as inspect.json."""
+"""Inspects weights on photographs: writes a folder of sheets, and their numbers as inspect.json."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ from kpac.models.weights import load_model, weights_file
 from kpac.restore.photos import other_view
 from kpac.text import markdown_table
 
-HEALTH = {"contribution": ".3f", "mean_weight": ".2f", "saturated": ".0%"}  # what is printed, and how
-VIEWS = {"center": "image", "left": "left", "right": "right"}  # arguments of `attention_of`
+HEALTH = {"contribution": ".3f", "mean_weight": ".2f", "saturated": ".0%"}  # printed values and their formats
+VIEWS = {"center": "image", "left": "left", "right": "right"}  # view -> argument of `attention_of`
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A photograph to look at.
+    """A photograph to inspect.
 
     Args:
-        name: of its sheet.
-        views: by name, H x W x 3 in [0, 1].
-        blur_radius: H x W in pixels, of either sign, if it is known.
-        reduced_from: height and width of the file, if it was larger.
+        name: name of its sheet.
+        views: view -> H x W x 3 in [0, 1].
+        blur_radius: H x W in pixels, with signs, if known.
+        reduced_from: height and width of the file, if the photograph was reduced.
     """
 
     name: str
@@ -57,28 +57,28 @@ def inspect_weights(
     device: str = "auto",
     other_views: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """Draws one sheet a photograph, and one of the model.
+    """Draws one sheet per photograph, and one of the model.
 
     Args:
         weights: see `kpac.models.weights.load_model`.
         output: folder for NAME.png and NAME.pdf of each photograph, model.png, model.pdf and inspect.json.
-        photos: image files: the center views.
-        data: a data set, whose scenes are looked at in place of photographs. One that `kpac data synthesize` made
-            brings the true blur. Without photographs and data, photographs of scikit-image are taken.
-        split: of the data set.
-        longest_side: larger photographs are reduced to it; the sheets say so.
+        photos: image files with the center views.
+        data: a data set whose scenes are inspected instead of photographs; one from `kpac data synthesize` includes
+            the true blur. Without photographs and data, photographs of scikit-image are used.
+        split: split of the data set.
+        longest_side: longer photographs are reduced to this many pixels, and their sheets say so.
         device: see `kpac.environment.choose_device`.
-        other_views: for a network that reads dual-pixel views, "left" and "right": files of a single photograph, or
-            folders with files of the same names as the photographs.
+        other_views: for a dual-pixel network, "left" and "right": files for a single photograph, or folders with files
+            of the same names as the photographs.
 
     Returns:
-        What inspect.json holds: for each photograph and each block its health (see `kpac.models.health.BlockHealth`),
-        the range of the expected dilation, the shape attention, and the rank correlation with the true blur where that
-        is known (None where one of the two is the same everywhere); the receptive field.
+        The content of inspect.json. For each photograph and block: its health (`kpac.models.health.BlockHealth`), the
+        range of the expected dilation, the shape attention, and, if the true blur is known, the rank correlation with
+        it (None if either is constant). Also the receptive field.
 
     Raises:
-        UserError: a file cannot be read, or photographs are given for a network without KPAC blocks, of which the
-            receptive field alone can be drawn.
+        UserError: a file cannot be read, or photographs are given for a network without KPAC blocks, for which only
+            the receptive field can be drawn.
     """
     _check_names(photos)
     model = load_model(weights).to(choose_device(device))
@@ -132,7 +132,7 @@ def inspect_weights(
 
 
 def _inspect_receptive_field(model: ImageNetwork, weights: Path, output: Path) -> dict[str, Any]:
-    """Draws what can be drawn of a network without KPAC blocks, such as another project's."""
+    """Draws the receptive field alone, for a network without KPAC blocks."""
     field = effective_receptive_field(model)
     save_sheet(model_sheet({}, [], field, f"{model.config['name']}, {weights}"), output / "model")
     radius = {f"{share:.0%}": field.radius(share) for share in SHARES}
@@ -143,7 +143,7 @@ def _inspect_receptive_field(model: ImageNetwork, weights: Path, output: Path) -
 
 
 def correlation_table(result: dict[str, Any]) -> str:
-    """The rank correlations in what `inspect_weights` returns, image by block; empty if the true blur is not known."""
+    """Table of rank correlations, image by block, from the result of `inspect_weights`; empty without true blur."""
     rows = [
         [image["name"], *(_correlation(block["rank_correlation"]) for block in image["blocks"])]
         for image in result["images"]
@@ -155,7 +155,7 @@ def correlation_table(result: dict[str, Any]) -> str:
 
 
 def health_table(result: dict[str, Any]) -> str:
-    """The health of the blocks in what `inspect_weights` returns, as means over the images."""
+    """Table of the blocks' health, as means over the images, from the result of `inspect_weights`."""
     rows = []
     for number in range(len(result["images"][0]["blocks"])):
         found = [image["blocks"][number] for image in result["images"]]

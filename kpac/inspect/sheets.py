@@ -1,4 +1,4 @@
-"""What `kpac inspect` draws: one sheet a photograph, one sheet a model, each as PNG and PDF."""
+"""Sheets of `kpac inspect`: one per photograph and one per model, each as PNG and PDF."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from kpac.inspect.attention import BlockAttention
 from kpac.inspect.kernels import KernelPatterns
 from kpac.inspect.receptive_field import ReceptiveField
 
-SHARES = (0.5, 0.9, 0.99)  # of the influence, drawn as squares around the pixel
+SHARES = (0.5, 0.9, 0.99)  # shares of the influence, drawn as squares around the pixel
 KERNEL_COLUMNS = 16
 
 
@@ -23,13 +23,13 @@ def attention_sheet(
     caption: str,
     blur_radius: np.ndarray | None = None,
 ) -> Figure:
-    """Input, output, and for each block its scale-attention maps, the expected dilation, and its shape attention.
+    """Draws input and output, and for each block scale-attention maps, expected dilation and shape attention.
 
     Args:
         image, restored: H x W x 3 in [0, 1].
-        blocks: of `kpac.inspect.attention.attention_of`.
-        caption: printed at the top; say the model and the photograph.
-        blur_radius: H x W in pixels, of either sign, if it is known.
+        blocks: from `kpac.inspect.attention.attention_of`.
+        caption: text at the top, which should name the model and the photograph.
+        blur_radius: H x W in pixels, with signs, if known.
     """
     columns = max(len(block.dilations) for block in blocks) + 1
     panel = 2.4  # inches
@@ -64,13 +64,13 @@ def attention_sheet(
 def model_sheet(
     kernels: Mapping[str, KernelPatterns], shapes: Sequence[np.ndarray], field: ReceptiveField, caption: str
 ) -> Figure:
-    """The shared kernels, shape attention over several photographs, and the effective receptive field.
+    """Draws the kernels, shape attention over several photographs, and the effective receptive field.
 
     Args:
-        kernels: title -> patterns, of every kernel bank.
-        shapes: of every block with shape attention, photographs x filters.
-        field: of the whole network.
-        caption: printed at the top; say the model.
+        kernels: title -> patterns, for every kernel bank.
+        shapes: for every block with shape attention, photographs x filters.
+        field: receptive field of the whole network.
+        caption: text at the top, which should name the model.
     """
     rows = [-(-len(bank.filters) // KERNEL_COLUMNS) for bank in kernels.values()]
     heights = [0.95 * count + 0.3 for count in rows] + [1.2] * len(shapes) + [4.6]
@@ -87,22 +87,22 @@ def model_sheet(
 
 
 def save_sheet(figure: Figure, stem: Path) -> None:
-    """Writes STEM.png and STEM.pdf, whole.
+    """Writes STEM.png and STEM.pdf, atomically.
 
     Raises:
         UserError: the folder cannot be written.
     """
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once for both
+    figure.set_layout_engine("none")  # keeps the layout, computed once, for both files
     for suffix in (".png", ".pdf"):
         with whole_file(stem.with_name(stem.name + suffix)) as partial:
             figure.savefig(partial)
 
 
 def _mosaic(axes: Axes, bank: KernelPatterns, rows: int, title: str) -> None:
-    """All patterns of a bank as one image, because a hundred small ones take minutes."""
+    """Draws all patterns of a bank as one image; a hundred small images would take minutes."""
     count, size, _ = bank.patterns.shape
-    across, down = size + 1, size + 2  # with a gap, and room for a label
+    across, down = size + 1, size + 2  # a gap between columns, a gap and a label between rows
     canvas = np.full((rows * down, KERNEL_COLUMNS * across), np.nan)
     for position in range(count):
         top, left = position // KERNEL_COLUMNS * down + 1, position % KERNEL_COLUMNS * across
