@@ -1,17 +1,18 @@
-"""KPAC's networks, faster on a CPU, behind one call: `accelerate(model)`.
+"""Faster CPU implementations of KPAC's networks, behind one call: `accelerate(model)`.
 
-`kpac.models` says what is computed, in plain PyTorch, and knows nothing of this package; the tests hold the two
-together, in values and in gradients. docs/benchmarks.md says what each idea gains, and what was tried and dropped.
-From the idea that says most about the method to the one that says least:
+`kpac.models` defines the computation in plain PyTorch and does not depend on this package. The tests check that both
+give the same values and gradients. docs/benchmarks.md lists the gain of each idea, and what was tried and dropped. From
+the most specific to the method to the most general:
 
 - `shared_kernel`: the five dilated convolutions of a block share their products.
-- `winograd`: convolutions with a fraction of the multiplications, by what `filtering` derives and `tiles` runs.
-- `few_outputs`: the last convolution fills the processor's vector registers.
-- `bands`: without gradients, the whole network a few rows at a time (`banded`), in float32 or bfloat16.
+- `winograd`: convolutions with a fraction of the multiplications; `filtering` derives the transforms, `tiles` has the
+  loops.
+- `few_outputs`: the last convolution, rearranged to fill the processor's vector registers.
+- `bands`: inference of the whole network a few rows at a time (`banded`), in float32 or bfloat16.
 
-Below them, `vectors` has matrix products and sums on whole vector registers, `compiled` turns loops into machine code,
-`parallel` runs pieces of work in threads, and `allocator` keeps freed memory for the next tensor. `layers` has the
-accelerated classes, `conditions` says when they may take over.
+Their building blocks: `vectors` has matrix products and sums on whole vector registers, `compiled` turns loops into
+machine code, `parallel` runs pieces of work in threads, and `allocator` keeps freed memory for the next tensor.
+`layers` has the accelerated classes, and `conditions` decides when they can be used.
 
 Needs Numba, the extra `cpu`: pip install 'kpac[cpu]'.
 """
@@ -31,22 +32,22 @@ __all__ = ["BAND_BYTES", "accelerate", "freed_memory_kept", "hand_back_freed", "
 
 Model = TypeVar("Model", bound=nn.Module)
 
-BAND_BYTES = 64 << 20  # bytes a thread, for the rows at work
+BAND_BYTES = 64 << 20  # working memory for bands of rows, in bytes per thread
 
 
 def accelerate(model: Model, training: bool = False) -> Model:
-    """The same network, computing sooner on a CPU; the model given stays as it is.
+    """Returns a network that computes the same as `model`, faster on a CPU; `model` itself is not changed.
 
-    The result shares the model's parameters, buffers and hooks, so it has the same `state_dict`, and training either
-    trains both. Parts that are not KPAC's own, inputs on another device or in another number format, compiling and
-    exporting: PyTorch's layers compute them as ever. Second derivatives and `torch.func` need the model as it was.
+    The result shares the model's parameters, buffers and hooks: it has the same `state_dict`, and training one trains
+    both. PyTorch's plain layers are used as before for parts that are not KPAC's, for inputs on another device or of
+    another dtype, and while compiling or exporting. Double backward and `torch.func` need the original model.
 
-    Without Numba the model itself comes back, and a warning says what is missing.
+    Without Numba, logs a warning that says what is missing, and returns the model itself.
 
     Args:
-        model: any network; one that has no part of KPAC's comes back as it is.
-        training: keeps the memory of freed tensors for the next step, for the rest of the process: a training step
-            otherwise spends two fifths of its time on memory that the system clears (docs/benchmarks.md).
+        model: any network; one without KPAC's layers is returned unchanged.
+        training: keeps the memory of freed tensors for the next step, for the rest of the process. Without it, a
+            training step spends two fifths of its time on the system clearing memory (docs/benchmarks.md).
     """
     reason = missing()
     if reason:
@@ -59,10 +60,10 @@ def accelerate(model: Model, training: bool = False) -> Model:
 
 @lru_cache
 def missing() -> str | None:
-    """Why networks cannot be accelerated; None if they can."""
+    """The reason why networks cannot be accelerated; None if they can."""
     try:
         import numba  # noqa: F401
-    except ImportError as error:  # also a version that does not fit NumPy's
+    except ImportError as error:  # also raised if Numba does not support the NumPy version
         return str(error)
     return None
 
@@ -75,19 +76,19 @@ def _warn(reason: str) -> None:
 
 
 def plain_class(model: nn.Module) -> type[nn.Module]:
-    """The class that says what a module computes: its own, or the one that `accelerate` replaced."""
+    """The plain class of a module: its own, or the one that `accelerate` replaced."""
     return next((plain for plain, fast in ACCELERATED.items() if type(model) is fast), type(model))
 
 
 def pass_bytes(model: nn.Module, height: int, width: int) -> int | None:
-    """The memory of the tensors in a pass over one image, in inference and under the autocast in force.
+    """Peak memory of the tensors in an accelerated inference pass over one image, in bytes.
 
-    The rows at work in each thread come to it: `BAND_BYTES` a thread.
+    Takes account of the current autocast. Add `BAND_BYTES` per thread for the rows being computed.
 
     Returns:
-        None where the model is not accelerated, or this pass would not be: count the plain model's tensors then.
+        None if the model is not accelerated, or would not be for this pass: estimate the plain model's tensors then.
     """
     with torch.no_grad():
         if not whole_in_bands(model, torch.empty(0)):
             return None
-    return torch.float32.itemsize * bands.peak_values(model, height, width)  # in bfloat16 it is less
+    return torch.float32.itemsize * bands.peak_values(model, height, width)  # an upper bound for bfloat16

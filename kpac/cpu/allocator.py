@@ -1,7 +1,7 @@
-"""What the C library does with freed memory, where it is glibc; elsewhere these functions do nothing.
+"""Controls how glibc treats freed memory; with other C libraries, these functions do nothing.
 
-It returns every large tensor to the operating system, which clears each page that it hands out again: two fifths of the
-time of a training step on a CPU (`python benchmarks/network.py --tricks`).
+By default, glibc returns every large freed tensor to the operating system, which clears each page before it hands it
+out again. That takes two fifths of the time of a training step on a CPU (`python benchmarks/network.py --tricks`).
 """
 
 import ctypes
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # names of <malloc.h>
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # from <malloc.h>
 KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
-# What glibc settles at by itself in a program with large blocks; what it had before cannot be asked.
+# The values that glibc reaches by itself in a program with large blocks; the earlier values cannot be queried.
 RETURNING = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
 
-_depth = 0  # of contexts that keep memory
+_depth = 0  # number of nested contexts that keep memory
 _lock = Lock()
 
 
@@ -25,10 +25,10 @@ def keep_freed_memory() -> None:
 
 
 def hand_back_freed() -> None:
-    """Returns what is free to the system.
+    """Returns free memory to the operating system.
 
-    The C library otherwise keeps blocks of up to 32 MB for later ones, which then do not fit: tiles of 512 over 6
-    megapixels took 1.85 GB at most without this, and 1.44 GB with it after every tile, in the same time
+    glibc otherwise keeps free blocks of up to 32 MB, which later allocations often do not fit. For 6 megapixels in
+    tiles of 512, calling this after every tile lowers the peak from 1.85 GB to 1.44 GB, in the same time
     (benchmarks/tiling.py).
     """
     trim = _of_the_library("malloc_trim")
@@ -38,9 +38,9 @@ def hand_back_freed() -> None:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keeps freed memory inside the context, and hands it back at the end of the outermost one.
+    """Context that keeps freed memory, and returns it to the system at the end of the outermost context.
 
-    Around several images of one size, each takes over the memory of the last, which saves 8 % of the time of a forward
+    Around several images of one size, each reuses the memory of the last one. This saves 8 % of the time of a forward
     pass (`python benchmarks/network.py --tricks`).
     """
     _enter()

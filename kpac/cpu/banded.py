@@ -1,8 +1,8 @@
-"""Features that are computed a few rows at a time, and the layers that do so.
+"""Features that are computed in bands of a few rows, and the layers on them.
 
-A band of them stays in the processor's cache, in memory that was used before: the operating system clears every page
-that it maps anew, which takes longer than most layers do. Inside, features are (rows, columns, channels), the order in
-which convolutions need no copies.
+A band stays in the processor's cache and reuses memory. New memory is slow: the operating system clears every newly
+mapped page, which takes longer than most layers do. Features are stored as (rows, columns, channels), so that
+convolutions need no copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,21 +17,21 @@ from kpac.cpu.instructions import fill_registers
 from kpac.cpu.parallel import in_threads, spans
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
-BAND_BYTES = 4 << 20  # of the widest features of a band
-CHAIN_BYTES = 10 << 20  # the same where several layers follow in a band, and compute some of its neighbours' rows, too
-BLOCK = winograd.BLOCK  # rows that are computed together
+BAND_BYTES = 4 << 20  # size of a band of the widest features
+CHAIN_BYTES = 10 << 20  # the same for a chain of layers in one band, which recomputes some rows of the adjacent bands
+BLOCK = winograd.BLOCK  # number of rows that are computed together
 
 Result = TypeVar("Result")
 
 
 class Rows:
-    """Features that are computed a few rows at a time, when they are asked for; beyond the border they are zero.
+    """Features whose rows are computed on demand; outside of the border they are zero.
 
     Args:
         shape: (rows, columns, channels).
         dtype: float32 or bfloat16.
-        compute: first and last (excluded) row within the border -> these rows. Several threads call it at a time.
-        fill: computes these rows into a tensor; either of both will do.
+        compute: first and last (exclusive) row, inside the border -> these rows. Several threads may call it at once.
+        fill: the same, but writes the rows into a tensor. Only one of the two is needed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Rows:
 
     @property
     def parts(self) -> "Sequence[Rows]":
-        """What lies beside each other in the channels."""
+        """The features whose channels are concatenated here."""
         return (self,)
 
     def compute(self, top: int, bottom: int) -> Tensor:
@@ -63,11 +63,11 @@ class Rows:
             rows.copy_(self._compute(top, bottom))
 
     def within(self, top: int, bottom: int) -> Tensor:
-        """The rows among these that there are."""
+        """The rows from `top` to `bottom` (exclusive) that are inside the border."""
         return self.compute(*self.inside(top, bottom))
 
     def __call__(self, top: int, bottom: int) -> Tensor:
-        """All of these rows."""
+        """The rows from `top` to `bottom` (exclusive), with zeros outside of the border."""
         first, last = self.inside(top, bottom)
         return F.pad(self.compute(first, last), (0, 0, 0, 0, first - top, bottom - last))
 
@@ -75,11 +75,11 @@ class Rows:
         return max(top, 0), min(bottom, self.shape[0])
 
     def keep(self, *reads: "Rows", size: int | None = None) -> Tensor:
-        """All rows in memory.
+        """Computes all rows, band by band, and stores them in one tensor.
 
         Args:
-            reads: what a band reads and makes on the way, besides these rows.
-            size: bytes of a band of the widest of them; None for the usual number.
+            reads: the inputs and intermediate features of a band, which count for its size.
+            size: size in bytes of a band of the widest of these features; by default `BAND_BYTES`.
         """
         kept = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         rows = min(rows_of(size or BAND_BYTES, features) for features in (self, *reads))
@@ -88,12 +88,12 @@ class Rows:
         return kept
 
     def bytes(self) -> int:
-        """Of a row."""
+        """Size of one row in bytes."""
         return self.shape[1] * self.shape[2] * self.dtype.itemsize
 
 
 class Joined(Rows):
-    """Features beside each other in the channels."""
+    """Features concatenated along the channels."""
 
     def __init__(self, parts: Sequence[Rows]):
         rows, columns, _ = parts[0].shape
@@ -111,19 +111,20 @@ def stored(x: Tensor) -> Rows:
 
 
 def rows_of(size: int, rows: Rows) -> int:
-    """How many rows take about so many bytes, in whole blocks."""
+    """Number of rows, in whole blocks, that take about `size` bytes."""
     return max(1, size // (BLOCK * rows.bytes())) * BLOCK
 
 
 def in_bands(
     function: Callable[[int, int], Result], height: int, rows: int, multiple: int, early: int = 0
 ) -> Iterator[Result]:
-    """`function` of the first and the last (excluded) row of bands of about so many rows, in threads.
+    """Calls `function` for bands of about `rows` rows, in threads; yields the results in order.
 
-    Bands end at multiples of `multiple`, or `early` rows before them.
+    Its arguments are the first and the last (exclusive) row of a band. Bands end at multiples of `multiple`, or `early`
+    rows before them.
     """
     threads = torch.get_num_threads()
-    count = -(-height // (threads * rows)) * threads  # the same for each thread
+    count = -(-height // (threads * rows)) * threads  # the same number for each thread
     cuts = spans(height + early, -(-height // count), multiple)
     return in_threads(lambda span: function(*span), ((max(0, top - early), bottom - early) for top, bottom in cuts))
 
@@ -154,7 +155,10 @@ def downsampled(layer: DownConv, x: Rows) -> Rows:
 
 
 def downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor, Tensor], None]:
-    """A call computes some rows from those of the input that they read; the last one may be missing, and is zero."""
+    """Makes a function (input rows, target) that computes rows of a layer into `target`.
+
+    If the last input row is missing, it counts as zero.
+    """
     if winograd.suits(layer):
         convolution = winograd.of_layer(layer, LEAKY_SLOPE, dtype)
         return lambda rows, target: convolution([rows[None]], target[None])
@@ -162,7 +166,7 @@ def downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor, Tenso
 
     def downsample(rows: Tensor, target: Tensor) -> None:
         rows = F.pad(rows, (0, 0, 0, 0, 0, 2 * len(target) + 1 - len(rows)))
-        # Two zeros at both sides, and the first column dropped, is one zero at the right without a copy.
+        # Padding both sides by two and dropping the first output column equals one zero at the right, without a copy.
         image = F.conv2d(as_image(rows), weight, bias, layer.stride, padding=(0, 2))[..., 1:]
         target.copy_(activation(image)[0].permute(1, 2, 0))
 
@@ -187,11 +191,11 @@ def upsampled(layer: UpConv, x: Rows) -> Rows:
 
 
 def _transformed(layer: Any, x: Rows, shape: Sequence[int], reads: Callable[[int, int], Sequence[int]]) -> Rows:
-    """A layer by minimal filtering.
+    """Computes a layer by minimal filtering.
 
     Args:
-        reads: the output's first and last row -> the input's row where they begin, the first and the last row of the
-            input that they read, and the shift of a `winograd.Convolution`.
+        reads: first and last (exclusive) row of the output -> the input row at the first output row, the first and the
+            last (exclusive) input row that they read, and the shift of a `winograd.Convolution`.
     """
     convolution = winograd.of_layer(layer, LEAKY_SLOPE, x.dtype)
     parts = x.parts if fill_registers(*(part.shape[2] for part in x.parts)) else (x,)
@@ -205,16 +209,16 @@ def _transformed(layer: Any, x: Rows, shape: Sequence[int], reads: Callable[[int
 
 
 def numbers(pair: Sequence[int] | str) -> tuple[int, int]:
-    """A layer's padding, which PyTorch also lets be a word."""
+    """A layer's padding as two integers; for type checkers, since PyTorch's type also allows a string."""
     rows, columns = map(int, pair)
     return rows, columns
 
 
 def parameters_of(layer: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weight and bias."""
+    """Weight and bias of a layer, as `dtype`."""
     return layer.weight.to(dtype), layer.bias.to(dtype)
 
 
 def as_image(features: Tensor) -> Tensor:
-    """(H, W, C) -> (1, C, H, W), in an order that PyTorch knows as channels last."""
-    return features[None].permute(0, 3, 1, 2)  # not permuted first: the stride of the new dimension would be another
+    """View of features (H, W, C) as an image (1, C, H, W) that PyTorch recognizes as channels-last."""
+    return features[None].permute(0, 3, 1, 2)  # [None] first: afterwards, the new dimension would get another stride

@@ -1,7 +1,7 @@
-"""The whole network without gradients, in bands of rows: `kpac.models.network` says what is computed.
+"""Inference of the whole network in bands of rows; `kpac.models.network` defines the computation.
 
-No features of full resolution are kept. The last convolution is linear in the encoder's skip: the skip's share of the
-three output channels is added as soon as it is there.
+No features of full resolution are stored. The last convolution is linear in the encoder's full-size skip, so the skip's
+contribution to the three output channels is added as soon as the skip is computed.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,16 +38,16 @@ ATTENTION = 2 * 32  # channels of two layers of scale attention
 
 
 def peak_values(model: Any, height: int, width: int) -> int:
-    """The most values that features of one image have in memory at one time, those of bands left out.
+    """Peak number of values in memory for the features of one image, without those of bands.
 
     Args:
         model: a KPACNet.
-        height, width: of the image, in pixels.
+        height, width: size of the image, in pixels.
     """
     levels = len(model.encoder)
     sizes = [-(-height // 2**level) * -(-width // 2**level) for level in range(levels)]
     channels = [stage[-1].out_channels for stage in model.encoder]
-    image = sizes[0] * (2 * 3 * len(model.views) + 2 * 3)  # the views and in [-1, 1]; the residual and the output
+    image = sizes[0] * (2 * 3 * len(model.views) + 2 * 3)  # the views, also scaled to [-1, 1]; residual and output
     kept = [
         sum(size * count for size, count in zip(sizes[1:level], channels[1:level], strict=True))
         for level in range(1, levels)
@@ -61,7 +61,7 @@ def peak_values(model: Any, height: int, width: int) -> int:
 
 
 def residual(model: Any, x: Tensor) -> Tensor:
-    """What `model.residual` gives, of the channels that the encoder reads, in [-1, 1].
+    """Computes `model.residual` from the channels that the encoder reads, in [-1, 1].
 
     Shape: (N, 3 or 6, H, W) -> (N, 3, H, W) float32.
     """
@@ -72,7 +72,7 @@ def residual(model: Any, x: Tensor) -> Tensor:
 
 
 def encode(model: Any, x: Tensor) -> Tensor:
-    """The deepest features that `model.encode` gives.
+    """Computes the deepest features of `model.encode`.
 
     Shape: (1, 3 or 6, H, W) -> (1, C, h, w), in channels-last order.
     """
@@ -82,7 +82,7 @@ def encode(model: Any, x: Tensor) -> Tensor:
 
 
 def apply_block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
-    """What a block gives; see `KPACBlock` for `shape`.
+    """Computes a block; see `KPACBlock` for `shape`.
 
     Shape: (N, C, h, w) -> (N, C, h, w), in channels-last order.
     """
@@ -93,10 +93,10 @@ def apply_block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
 
 
 def decode(model: Any, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
-    """The residual from the chain of the blocks; the skips are computed here.
+    """Computes the residual from the chain's features; recomputes the encoder's skips from `x`.
 
-    Shape: x (1, 3 or 6, H, W), and what the first block reads and every block gives, (1, C, h, w) -> (1, 3, H, W)
-    float32.
+    Shape: x (1, 3 or 6, H, W); chain: the input of the first block, then the output of every block, (1, C, h, w) each
+    -> (1, 3, H, W) float32.
     """
     (image,) = _images(x)
     with freed_memory_kept():
@@ -107,12 +107,12 @@ def decode(model: Any, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
 
 
 def _images(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W, C), in the number format of the layers."""
+    """Converts (N, C, H, W) to (N, H, W, C), in the dtype of the computation."""
     return channels_last(x.to(number_format(x)))
 
 
 class _Output:
-    """The residual of an image (H, W, 3 or 6), to which the last convolution adds what each part of its input gives."""
+    """Accumulates the residual of an image (H, W, 3 or 6): the contributions of the last convolution's two inputs."""
 
     def __init__(self, model: Any, image: Tensor):
         stage = model.decoder[-1]
@@ -123,20 +123,24 @@ class _Output:
         self.values = stage.merge.bias.repeat(*image.shape[:2], 1)  # (H, W, 3) float32
 
     def responses(self, features: Tensor, columns: Tensor) -> Tensor:
-        """What some rows of features give for all rows that they reach, (rows, W, C) -> (rows + 4, W, columns).
+        """Convolves rows of features with the kernel's columns, for all output rows that read them.
 
         Args:
+            features: (rows, W, C).
             columns: `of_up` or `of_skip`.
+
+        Returns:
+            (rows + size - 1, W, columns).
         """
         return F.conv2d(as_image(features), columns, padding=(self.size - 1, 0))[0].permute(1, 2, 0)
 
     def add(self, top: int, responses: Tensor) -> None:
-        """Adds the responses of the rows from `top`; from one thread, for the sums to be always rounded alike."""
+        """Adds the responses of the rows from `top`. Call it from one thread, so that rounding does not vary."""
         few_outputs.add_rows(responses, self.size, top - self.size // 2, self.values)
 
 
 def _residual(model: Any, x: Tensor) -> Tensor:
-    """(H, W, 3 or 6) -> (H, W, 3)."""
+    """Computes the residual of one image: (H, W, 3 or 6) -> (H, W, 3)."""
     output = _Output(model, x)
     skips = _encode(model, x, output)
     chain = [skips.pop()]
@@ -147,7 +151,10 @@ def _residual(model: Any, x: Tensor) -> Tensor:
 
 
 def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
-    """The features of every level but the first, which is not kept, or of the first few; the output gets its share."""
+    """Features of every encoder level but the first, up to level `levels`.
+
+    The first level's features are not stored: their contribution is added to `output`.
+    """
     (first, second), *deeper = model.encoder[:levels]
     features = convolved(second, convolved(first, stored(x)))
     downsample = downsampling(deeper[0][0], x.dtype)
@@ -158,7 +165,7 @@ def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = 
         downsample(rows, kept[top:bottom])
         return 2 * top, None if output is None else output.responses(rows[: 2 * (bottom - top)], output.of_skip)
 
-    # One row of the features more than twice the rows of a band should be as many as whole blocks have.
+    # A band reads 2 * rows + 1 rows of the features; these should just fit into whole blocks.
     rows = rows_of(banded.CHAIN_BYTES, features) // 2 - 1
     for top, responses in in_bands(pass_on, len(kept), max(1, rows), 1):
         if output is not None and responses is not None:
@@ -173,7 +180,7 @@ def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = 
 
 
 def _decode(model: Any, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
-    """Completes the output; both lists are emptied."""
+    """Runs fusion and decoder, and completes the output; empties both lists to free their tensors."""
     parts = Joined([stored(features) for features in chain])
     x = convolved(model.fusion[0], parts).keep(parts)
     chain.clear()
@@ -204,7 +211,7 @@ def _block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
     if shape is None and block.shape_attention is not None:
         shape = block.shape_attention(image)
     if shape is not None and shape.shape[2:] == (1, 1):
-        # A factor above zero passes through the activation, so that it may stand before it, in the kernel.
+        # The leaky ReLU commutes with positive factors, so shape attention can be multiplied into the kernel.
         kernels = [kernel * shape.view(-1, 1, 1, 1) for kernel in kernels]
         shape = None
     if shared_kernel.suits(kernels, block.dilations):
@@ -221,7 +228,7 @@ def _block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
 
 
 def _branch(kernel: Tensor, dilation: int, x: Rows) -> Rows:
-    """The response of a kernel of its own at one dilation, in float32."""
+    """Response of one branch's own kernel at one dilation, in float32."""
     reach = dilation * (kernel.shape[-1] // 2)
 
     def compute(top: int, bottom: int) -> Tensor:
@@ -232,7 +239,7 @@ def _branch(kernel: Tensor, dilation: int, x: Rows) -> Rows:
 
 
 def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | None, dtype: torch.dtype) -> Rows:
-    """The activation of each branch's responses, weighed by the attentions that are on, branch beside branch.
+    """Applies the activation to each branch's responses, and weighs them by the attentions; concatenates the branches.
 
     Shape: responses (rows, columns, filters) each, scale (rows, columns, branches), shape (rows, columns, filters).
     """
@@ -252,8 +259,11 @@ def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | 
 
 @lru_cache
 def _weigh(filters: int, by_scale: bool, by_shape: bool, dtype: torch.dtype) -> Callable:
-    """A call takes: responses, scale and shape attention (None where it is off), which branch, the first row, the rows
-    (rows, columns, branches * filters) to put the weighed responses into."""
+    """Compiles the loop of `_weighed` for one branch.
+
+    Arguments of a call: responses; scale and shape attention (None if off); index of the branch; first row; target rows
+    (rows, columns, branches * filters).
+    """
     slope = np.float32(LEAKY_SLOPE)
     _, store = access(dtype)
 
@@ -275,7 +285,7 @@ def _weigh(filters: int, by_scale: bool, by_shape: bool, dtype: torch.dtype) -> 
 
 
 def _scale_attention(attention: Any, x: Tensor) -> Tensor:
-    """(rows, columns, C) -> (rows, columns, branches) float32."""
+    """Computes scale attention: (rows, columns, C) -> (rows, columns, branches) float32."""
     for conv in attention.features:
         x = convolved(conv, stored(x)).keep()
     features, (weight, bias), reach = stored(x), parameters_of(attention.weigh, x.dtype), attention.weigh.padding[0]

@@ -1,6 +1,6 @@
-"""Loops that Numba compiles when they are first called, for the processor at hand; no compiler needs to be there.
+"""Compiles loops with Numba on their first call, for the current processor; no C compiler is needed.
 
-What was compiled is kept beside the module, or in the user's cache folder, so that it takes its seconds once.
+The machine code is cached beside the module, or in the user's cache folder, so that it is compiled only once.
 """
 
 from collections.abc import Callable
@@ -14,33 +14,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Products and sums may be rounded once instead of twice; the loops run beside other threads.
+# nogil: releases the GIL, to run in several threads. contract: allows fused multiply-add, which rounds once, not twice.
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
 
 
 def compiled(function: Callable) -> Callable:
-    """`function`, which takes arrays and numbers, as machine code that runs beside other threads.
+    """Compiles a function of arrays and numbers to machine code that releases the GIL.
 
-    The variables that it takes from the function around it become constants.
+    The variables of its closure become constants.
     """
-    from numba import njit  # imported when it is needed: importing kpac stays quick
+    from numba import njit  # imported late, so that importing kpac is fast
 
     identity = _identity(function)
-    # Numba keeps what it compiled by the function's name. A name for each set of constants keeps processes that compile
-    # at the same time from writing into one file.
+    # Numba's cache files are named after the function. One name per set of constants prevents processes that compile at
+    # the same time from writing to the same file.
     function.__qualname__ = f"{function.__name__}_{identity[:16]}"
     try:
         made = njit(**OPTIONS, cache=True)(function)
-    except RuntimeError:  # no folder can be written
+    except RuntimeError:  # no writable cache folder
         made = njit(**OPTIONS)(function)
     else:
         made._cache.save_overload = _unless_disk_fails(made._cache.save_overload)
-    made._set_uuid(identity)  # Numba's own is random, and no other process would find what takes this as a constant
+    made._set_uuid(identity)  # Numba's own is random: other processes could not find cached callers
     return made
 
 
 def _identity(function: Callable) -> str:
-    """Of the code, of the constants, other compiled functions among them, and of the processor."""
+    """Hash of a function's code, its constants (including compiled functions), and the processor."""
     import llvmlite.binding as llvm
 
     constants = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -51,7 +51,7 @@ def _identity(function: Callable) -> str:
 
 
 def fingerprint(code: CodeType) -> str:
-    """Of what a function does. Its file may have changed since it was imported."""
+    """Fingerprint of a function's bytecode: its source file may have changed since it was imported."""
     constants = [fingerprint(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
     facts = (code.co_name, code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)
     return sha256(repr(facts).encode()).hexdigest()
@@ -59,21 +59,21 @@ def fingerprint(code: CodeType) -> str:
 
 def _unless_disk_fails(save: Callable) -> Callable:
     def save_or_not(*arguments: Any) -> None:
-        with suppress(OSError):  # compiled again the next time
+        with suppress(OSError):  # if saving fails, it is compiled again the next time
             save(*arguments)
 
     return save_or_not
 
 
 def array(values: Tensor) -> np.ndarray:
-    """The memory of a tensor for compiled loops, which know bfloat16 as 16 bits; see `access`."""
+    """Returns a tensor's memory as an array for compiled loops; bfloat16 becomes uint16, see `access`."""
     values = values.detach()
     return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.numpy()
 
 
 @lru_cache
 def access(dtype: torch.dtype) -> tuple[Callable, Callable]:
-    """How compiled loops read a value of an array as float32, and round float32 to a value of an array."""
+    """Functions for compiled loops: array value to float32, and float32 rounded to an array value."""
     if dtype != torch.bfloat16:
         return (compiled(_itself),) * 2
     half, one, bits = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)

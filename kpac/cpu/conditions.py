@@ -1,4 +1,4 @@
-"""When the loops of this package may stand in for PyTorch's layers."""
+"""Conditions under which this package's loops can replace PyTorch's layers."""
 
 import torch
 from torch import Tensor
@@ -12,23 +12,23 @@ def is_plain(x: Tensor) -> bool:
 
 
 def fits(x: Tensor, channels: int, *parameters: Tensor | None) -> bool:
-    """Whether a layer may be computed by loops over addresses, which check nothing themselves.
+    """Whether loops over raw addresses, which check nothing themselves, can compute a layer.
 
     Args:
-        x: the layer's input; should be plain, (N, channels, H, W), with more than one row and column.
-        channels: of the layer's input.
-        parameters: of the layer; should be float32 on a CPU.
+        x: the layer's input; must be plain, (N, channels, H, W), with more than one row and column.
+        channels: number of input channels of the layer.
+        parameters: parameters of the layer; must be float32 on a CPU.
     """
-    if not is_plain(x):  # asked first: in an export, each question about sizes becomes a condition on them
+    if not is_plain(x):  # must come first: during an export, every check of a size becomes a guard on it
         return False
     shaped = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0 and min(x.shape[2:]) > 1
     return shaped and all(parameter is not None and is_float_on_cpu(parameter) for parameter in parameters)
 
 
 def number_format(x: Tensor) -> torch.dtype | None:
-    """The number format to compute a whole network or block in: float32, bfloat16 under autocast, None for neither.
+    """The dtype to compute a whole network or block in: float32, or bfloat16 under autocast; None if neither.
 
-    bfloat16 needs the processor's own instructions; without them it would save nothing.
+    bfloat16 needs native instructions of the processor; without them it would save nothing.
     """
     if is_plain(x):
         return torch.float32

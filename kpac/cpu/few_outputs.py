@@ -1,8 +1,8 @@
-"""A convolution with few output channels, faster on a CPU: `nn.Conv2d` says what is computed.
+"""A convolution with few output channels, faster on a CPU; the same computation as `nn.Conv2d`.
 
-A processor computes 8 or 16 neighbouring output channels at a time; a convolution to three leaves most of that idle.
-Here every column of the kernel has output channels of its own, so that 5x5 to 3 channels becomes 5x1 to 15. Their
-responses are then added up with shifts. It takes half the time, and less than half with gradients.
+SIMD code computes 8 or 16 neighbouring output channels at a time; a convolution to three channels leaves most lanes
+idle. Here every column of the kernel gets its own output channels, so that 5x5 to 3 channels becomes 5x1 to 15. Their
+responses are then summed with shifts. This takes half the time, and less than half with gradients.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from kpac.cpu.compiled import access, array, compiled
 from kpac.cpu.parallel import channels_last, in_threads, spans
 from kpac.cpu.vectors import product
 
-LANES = 16  # float32 values in the widest vector units
-PIXELS = 96  # whose neighbourhoods stay in the cache
+LANES = 16  # float32 values in the widest vector registers
+PIXELS = 96  # pixels per step: their neighbourhoods fit in the cache
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A convolution with zero padding that keeps the size, with gradients; float32.
+    """Computes a size-preserving convolution with zero padding, in float32, with gradients.
 
-    Shape: x (N, C, H, W), whose channels `fill_registers`, weight (M, C, size, size) with an odd size, bias (M) ->
-    (N, M, H, W).
+    Shape: x (N, C, H, W), weight (M, C, size, size), bias (M) -> (N, M, H, W). C must satisfy `fill_registers`; size
+    must be odd.
     """
     return _FewOutputs.apply(x, weight, bias).permute(0, 3, 1, 2)
 
@@ -53,7 +53,7 @@ class _FewOutputs(torch.autograd.Function):
         images, above = channels_last(x), gradient.contiguous()
         outputs, channels, size, _ = weight.shape
         grad_images, taps = torch.empty_like(images), size**2 * outputs
-        # A pixel's gradient is the product of its neighbourhood in `above` with the kernel turned around.
+        # A pixel's gradient is the product of its neighbourhood in `above` with the flipped kernel.
         turned = F.pad(weight.flip(2, 3).permute(2, 3, 0, 1).flatten(0, 2), (0, 0, 0, -taps % LANES)).contiguous()
         compute = _gradients(size, outputs)
 
@@ -72,17 +72,17 @@ class _FewOutputs(torch.autograd.Function):
 
 
 def _shares(images: int) -> list[tuple[int, int]]:
-    """First and last (excluded) image of each thread."""
+    """First and last (exclusive) image of each thread."""
     return list(spans(images, -(-images // torch.get_num_threads()))) if images else []
 
 
 @lru_cache
 def _gradients(size: int, outputs: int) -> Callable:
-    """The gradients of an image and of the kernel.
+    """Compiles the backward loop for one image: writes the image's gradient, and adds to the kernel's.
 
-    A call takes: the gradient of the output (H, W * outputs); addresses of the kernel turned around (taps, C), of the
-    image, of its gradient (H, W, C) and of what the kernel's gains, (C, taps); C; zeros (PIXELS, taps), and their
-    address. Taps are filled up to whole vectors.
+    Arguments of a call: gradient of the output (H, W * outputs); addresses of the flipped kernel (taps, C), of the
+    image, of its gradient (H, W, C) and of the flipped kernel's gradient (C, taps); C; a zeroed buffer (PIXELS, taps)
+    and its address. Taps are padded to whole vectors.
     """
     half, line, pixels = size // 2, size * outputs, PIXELS
     taps = -(-(size * line) // LANES) * LANES
@@ -90,7 +90,7 @@ def _gradients(size: int, outputs: int) -> Callable:
 
     @compiled
     def gather(above, y, left, count, around):
-        """The neighbourhoods of some pixels of a row."""
+        """Copies the neighbourhoods of `count` pixels of a row to `around`."""
         height, values = above.shape
         for row in range(size):
             there = y + row - half
@@ -120,19 +120,19 @@ def _gradients(size: int, outputs: int) -> Callable:
 
 
 def columns_of(weight: Tensor) -> Tensor:
-    """(M, C, size, size) -> (size * M, C, size, 1), and zeros up to a whole number of vector units."""
+    """Splits a kernel into its columns: (M, C, size, size) -> (size * M, C, size, 1), zero-padded to whole vectors."""
     columns = weight.permute(3, 0, 1, 2).flatten(0, 1)[..., None]
     return F.pad(columns, (0, 0, 0, 0, 0, 0, 0, -len(columns) % LANES))
 
 
 def add_rows(responses: Tensor, size: int, top: int, output: Tensor) -> None:
-    """Adds the responses of the columns up.
+    """Adds the responses of the kernel's columns, with their shifts, to the output.
 
     Args:
-        responses: of `columns_of`, (rows, W, at least size * M), without gaps.
-        size: of the kernel.
-        top: the output's row that the first row belongs to; those beyond the border are left out.
-        output: (H, W, M) float32, without gaps.
+        responses: responses to `columns_of`, (rows, W, at least size * M), contiguous.
+        size: size of the kernel.
+        top: output row of the first row of responses; rows outside of the output are left out.
+        output: (H, W, M) float32, contiguous.
     """
     _add_rows(size, output.shape[2], responses.dtype)(array(responses), top, output.numpy())
 

@@ -1,8 +1,9 @@
-"""Minimal filtering: what transforms a convolution with fewer multiplications consists of, in one dimension.
+"""Minimal filtering: the one-dimensional transforms of Winograd convolutions.
 
-Winograd's idea, in the form of Lavin and Gray (arXiv 1509.09308): neighbouring outputs of a convolution are like the
-coefficients of a product of polynomials. Their inputs become values at a few points, these are multiplied with the
-kernel's values there, and the products become outputs. F(outputs, taps) takes outputs + taps - 1 points.
+Follows Winograd, in the form of Lavin and Gray (arXiv 1509.09308). Neighbouring outputs of a convolution are like the
+coefficients of a product of polynomials. A transform evaluates the inputs at a few points; these values are multiplied
+with those of the kernel, and a last transform turns the products into outputs. F(outputs, taps) needs
+outputs + taps - 1 points.
 """
 
 from collections.abc import Iterable
@@ -20,15 +21,15 @@ POINTS = (0, 1, -1, 2, -2)  # and infinity
 
 
 class Filtering(NamedTuple):
-    """A minimal filtering in one dimension; along the other it is the same.
+    """The transforms of a minimal filtering in one dimension; both dimensions use the same.
 
     Args:
-        spread: (points, window): a window of inputs -> values at the points.
-        kernels: (values, taps) for each of the interleaved parts of the output.
-        chosen: which of these values belongs to each point.
-        gather: (outputs, points): products -> neighbouring outputs of a part.
-        step: inputs from window to window.
-        before: inputs of the first window that lie before the first output's place.
+        spread: (points, window): transforms a window of inputs to values at the points.
+        kernels: (values, taps): transforms the kernel, for each of the interleaved parts of the output.
+        chosen: for each point, the index of its kernel value.
+        gather: (outputs, points): transforms products to neighbouring outputs of a part.
+        step: number of inputs from one window to the next.
+        before: number of inputs of the first window before the position of the first output.
     """
 
     spread: Matrix
@@ -40,7 +41,7 @@ class Filtering(NamedTuple):
 
 
 def minimal(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """F(outputs, taps): its matrices for inputs, kernel and products, from the places where a polynomial is known."""
+    """The transform matrices of F(outputs, taps) for inputs, kernel and products."""
     places = POINTS[: outputs + taps - 2]
     spread: list[Iterable[float]] = []
     kernel: list[list[float]] = []
@@ -61,14 +62,14 @@ def _matrix(rows: Iterable[Iterable[float]]) -> Matrix:
 
 @lru_cache
 def same_size(outputs: int, taps: int) -> Filtering:
-    """Of a convolution with an odd kernel that keeps the size."""
+    """The filtering of a size-preserving convolution with an odd kernel."""
     spread, kernel, gather = minimal(outputs, taps)
     return Filtering(spread, (kernel,), tuple(range(len(spread))), gather, outputs, taps // 2)
 
 
 @lru_cache
 def doubling() -> Filtering:
-    """Of a transposed convolution of stride 2 with 4 taps, of which one lies before an input's place.
+    """The filtering of a transposed convolution of stride 2 with 4 taps, one of them before the input's position.
 
     Part 0 has the outputs at 0, 2, ..., part 1 those at -1, 1, ...: both read the same windows.
     """
@@ -79,10 +80,13 @@ def doubling() -> Filtering:
 
 @lru_cache
 def halving(taps: int) -> Filtering:
-    """Of a convolution of stride 2. Every second tap reads every second input; with 3 taps, one reads by itself.
+    """The filtering of a convolution of stride 2.
+
+    Even taps read even inputs, odd taps read odd inputs: each set is a filtering. With 3 taps, the single odd tap needs
+    no transform.
 
     Args:
-        taps: 3, or 4 of which one lies before an output's place.
+        taps: 3, or 4 with one of them before the output's position.
     """
     spread, kernel, gather = map(np.array, minimal(4, 2))
     odd, odd_kernel, odd_gather, chosen = spread, kernel, gather, tuple(range(10))
@@ -98,7 +102,7 @@ def halving(taps: int) -> Filtering:
 
 
 def of_layer(layer: Any) -> Filtering | None:
-    """How to compute a layer of `kpac.models.layers`; None if no filtering here is for it."""
+    """The filtering for a layer of `kpac.models.layers`; None if there is none."""
     facts = (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     if isinstance(layer, nn.ConvTranspose2d):
         return doubling() if facts == ((4, 4), (2, 2), (1, 1), (1, 1)) else None
@@ -111,10 +115,11 @@ def of_layer(layer: Any) -> Filtering | None:
 
 
 def reverse(filtering: Filtering, weight: Tensor) -> tuple[Filtering, Tensor]:
-    """By which filtering, with which weight, the gradient of the output becomes that of the input.
+    """The filtering and the weight that compute the gradient of a convolution's input from that of its output.
 
     Args:
-        weight: of the convolution, (F, C, taps, taps).
+        filtering: filtering of the convolution.
+        weight: weight of the convolution, (F, C, taps, taps).
     """
     weight = weight.transpose(0, 1)
     if filtering == doubling():
@@ -126,10 +131,11 @@ def reverse(filtering: Filtering, weight: Tensor) -> tuple[Filtering, Tensor]:
 
 @lru_cache
 def values_of_taps(filtering: Filtering, each_point: bool = False) -> Tensor:
-    """The values of a kernel in two dimensions, from its taps: (values ** 2 * parts ** 2, taps ** 2) float64.
+    """Matrix that transforms a two-dimensional kernel: (values ** 2 * parts ** 2, taps ** 2) float64.
 
     Args:
-        each_point: has a row for each point, instead of each value, which some points may share.
+        filtering: filtering of the convolution.
+        each_point: one row per point instead of one per value; points may share a value.
     """
     kernels = torch.tensor(filtering.kernels, dtype=torch.float64, device="cpu")
     if each_point:

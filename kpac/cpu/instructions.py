@@ -1,4 +1,4 @@
-"""LLVM's instructions for whole vector registers, for steps that compiled loops can call; `vectors` is made of them."""
+"""Builds LLVM instructions on whole vector registers; `vectors` makes functions for compiled loops from them."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -12,13 +12,13 @@ from kpac.cpu.compiled import fingerprint
 
 Matrix = tuple[tuple[float, ...], ...]
 
-_SOURCE = Path(__file__).read_bytes()  # as it is imported: it may be another when something is compiled
+_SOURCE = Path(__file__).read_bytes()  # read at import: the file may change before something is compiled
 
 
 class Registers(NamedTuple):
-    """What fits into a processor's vector registers: a product keeps the sums of `rows` times `vectors` of them."""
+    """Sizes for the processor's vector registers: a matrix product keeps `rows` times `vectors` of them as sums."""
 
-    lanes: int  # float32 values in one
+    lanes: int  # float32 values per register
     rows: int
     vectors: int
 
@@ -37,7 +37,7 @@ def registers() -> Registers:
 
 @lru_cache
 def fill_registers(*channels: int) -> bool:
-    """Whether so many channels are whole vectors, on a processor that multiplies and adds in one instruction."""
+    """Whether the channel counts are multiples of the SIMD width, on a processor with fused multiply-add."""
     import llvmlite.binding as llvm
 
     has = llvm.get_host_cpu_features()
@@ -47,7 +47,7 @@ def fill_registers(*channels: int) -> bool:
 
 @lru_cache
 def multiplies_bfloat16() -> bool:
-    """Whether `product` takes bfloat16."""
+    """Whether `product` supports bfloat16 on this processor."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_asmparser()
@@ -56,7 +56,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def intrinsic(make: Callable, *facts: object) -> Callable:
-    """A function for compiled loops, with an identity that another process finds again; see `compiled`."""
+    """Makes an intrinsic for compiled loops, with an identity that is the same in every process; see `compiled`."""
     from numba.extending import intrinsic
 
     made = intrinsic(make)
@@ -65,7 +65,7 @@ def intrinsic(make: Callable, *facts: object) -> Callable:
 
 
 class Vectors:
-    """What a builder of LLVM's instructions needs for registers of `registers().lanes` float32 values."""
+    """Emits LLVM instructions for vector registers of `registers().lanes` float32 values."""
 
     def __init__(self, builder):
         from llvmlite import ir
@@ -82,7 +82,7 @@ class Vectors:
         return self.ir.Constant(self.floats, [self.ir.Constant(self.float, value)] * self.lanes)
 
     def load(self, place, dtype: torch.dtype):
-        """A vector as float32."""
+        """Loads a vector, converted to float32."""
         if dtype == torch.float32:
             return self._load(place, self.floats)
         words = self.builder.zext(self._load(place, self.halves), self.words)
@@ -98,20 +98,20 @@ class Vectors:
         self.builder.store(value, self.builder.inttoptr(place, value.type.as_pointer()), align=dtype.itemsize)
 
     def places(self, first, step, count: int) -> list:
-        """Every third of so many places: an instruction reaches the two that follow without a register of their own."""
+        """Addresses of every third of `count` places; `near` derives the others without registers of their own."""
         return [self.builder.add(first, self.builder.mul(step, self.integer(i))) for i in range(0, count, 3)]
 
     def near(self, places: Sequence, step, count: int) -> list:
-        """All of the places."""
+        """Addresses of all `count` places, from those of every third."""
         add, twice = self.builder.add, self.builder.add(step, step)
         return [near for place in places for near in (place, add(place, step), add(place, twice))][:count]
 
     def load_pairs(self, place, dtype: torch.dtype):
-        """A vector of float32 values, or of pairs of bfloat16."""
+        """Loads a vector of float32 values, or of pairs of bfloat16."""
         return self._load(place, self.floats if dtype == torch.float32 else self.words)
 
     def spread(self, place, dtype: torch.dtype):
-        """One value, or pair of bfloat16, in all lanes."""
+        """Loads one float32 value, or one pair of bfloat16, into all lanes."""
         vectors = self.floats if dtype == torch.float32 else self.words
         return self._spread(self._load(place, vectors.element), vectors)
 
@@ -122,7 +122,7 @@ class Vectors:
         return self.builder.call(self.ir.InlineAsm(kind, "vdpbf16ps $2, $1, $0", "=v,v,v,0"), [a, b, c])
 
     def linear(self, matrix: Matrix, values: Sequence) -> list:
-        """The products of constants with the values. Rows that differ in signs alone share their sums."""
+        """Multiplies a constant matrix with the values; rows that differ only in signs share their sums."""
         found = [None] * len(matrix)
         for index, row in enumerate(matrix):
             if found[index] is not None:
@@ -140,12 +140,12 @@ class Vectors:
         return found
 
     def activation(self, value, slope):
-        """The leaky ReLU, whose slope is at most 1."""
+        """Computes the leaky ReLU; the slope must be at most 1."""
         lower = self.builder.fmul(value, self._spread(slope, self.floats))
         return self.builder.select(self.builder.fcmp_ordered(">", value, lower), value, lower)
 
     def loop(self, count, values: list, body: Callable) -> list:
-        """The values after `body` (step, values) was called for every step, at least once."""
+        """Emits a loop of `count` steps, at least one, that updates values by `body(step, values)`; returns them."""
         builder = self.builder
         before = builder.block
         inside, after = builder.append_basic_block("step"), builder.append_basic_block("after")
@@ -194,6 +194,6 @@ class Vectors:
 
 
 def _mirrored(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether two rows have the same magnitudes, and share some values and differ in the signs of others."""
+    """Whether two rows have equal magnitudes, with some signs equal and others different."""
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x or y]
     return all(abs(x) == abs(y) for x, y in pairs) and 0 < sum(x == y for x, y in pairs) < len(pairs)

@@ -1,4 +1,4 @@
-"""The accelerated classes: each computes what its parent in `kpac.models` says, and leaves to it what it cannot."""
+"""The accelerated classes: each computes the same as its parent in `kpac.models`, or falls back to it."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from kpac.models.network import DecoderStage, KPACNet
 
 
 def _filtered(layer: Conv | DownConv | UpConv, x: Tensor) -> Tensor | None:
-    """The layer by minimal filtering; None where that does not fit, or would save nothing."""
+    """Computes a layer by minimal filtering; None if that does not apply or would save nothing."""
     if fits(x, layer.in_channels, layer.weight, layer.bias) and winograd.suits(layer):
         return winograd.convolve(layer, LEAKY_SLOPE, x)
     return None
@@ -92,7 +92,7 @@ _KNOWN |= {nn.Conv2d, nn.Sequential, nn.ModuleList, nn.ParameterList}
 
 
 def view(module: nn.Module) -> nn.Module:
-    """The module with accelerated classes, and everything else shared; itself where it has none of the known parts."""
+    """A copy of the module with accelerated classes that shares everything else; the module itself if none applies."""
     return _view(module, {})
 
 
@@ -103,18 +103,18 @@ def _view(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
         done[module] = module
         if cls is not type(module) or any(child is not module._modules[name] for name, child in children.items()):
             done[module] = made = object.__new__(cls)
-            # Parameters, buffers and hooks are dictionaries, which both share; so the two cannot drift apart.
+            # Both share the dictionaries of parameters, buffers and hooks, so they always stay the same.
             made.__dict__ = {**module.__dict__, "_modules": children}
     return done[module]
 
 
 def whole_in_bands(model: nn.Module, x: Tensor) -> bool:
-    """Whether a pass over such an input goes through the image in bands, at this moment."""
+    """Whether a pass over such an input would be computed in bands, in the current modes (gradients, autocast)."""
     return isinstance(model, FastNet) and _in_bands(model, x)
 
 
 def _in_bands(module: nn.Module, x: Tensor) -> bool:
-    """Whether `bands` may compute a module: no gradients, only parts that it knows, and no hooks to call."""
+    """Whether `bands` can compute a module: no gradients, only known parts, and no hooks."""
     if torch.is_grad_enabled() or number_format(x) is None:
         return False
     if isinstance(module, FastNet):

@@ -1,7 +1,7 @@
-"""Pieces of work in threads, each of which has one core and the memory in its cache to itself.
+"""Runs pieces of work in threads, one per core, so that each piece stays in one core's cache.
 
-PyTorch divides every operation among its threads, and waits for all of them before the next one. Here a thread takes a
-band of rows through many operations instead.
+PyTorch divides every operation among its threads, and waits for all of them before the next one. Here, each thread
+takes a band of rows through many operations instead.
 """
 
 import os
@@ -21,12 +21,13 @@ Result = TypeVar("Result")
 
 
 def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-    """`function` of each piece, in their order, in as many threads as PyTorch has; without gradients or autocast.
+    """Calls `function` for each piece in threads, without gradients or autocast; yields the results in order.
 
-    Within `function`, PyTorch computes with one thread. After an error, pieces that were begun still finish.
+    Uses as many threads as PyTorch does. Within `function`, PyTorch uses one thread. After an error, pieces that have
+    started still finish.
     """
     threads = torch.get_num_threads()
-    inference = torch.is_inference_mode_enabled()  # known to the calling thread alone
+    inference = torch.is_inference_mode_enabled()  # thread-local: read it in the calling thread
 
     def call(piece: Piece) -> Result:
         with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -41,7 +42,7 @@ def in_threads(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> 
     try:
         for piece in pieces:
             waiting.append(pool.submit(call, piece))
-            if len(waiting) > 2 * threads:  # more results would only take memory
+            if len(waiting) > 2 * threads:  # bounds the memory of waiting results
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -55,7 +56,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     started = Barrier(threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # PyTorch would otherwise set its own number when the thread first needs one
+        torch.get_num_threads()  # initializes PyTorch's own number, which would later overwrite ours
         torch.set_num_threads(1)
         started.wait()
 
@@ -65,7 +66,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             pool.submit(int)
         started.wait()
     except BaseException:
-        started.abort()  # or else those that have started would wait, and Python for them
+        started.abort()  # otherwise the started threads would wait forever, and Python's exit for them
         raise
     _begin_later_threads_with(threads)
     return pool
@@ -73,11 +74,11 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @lru_cache(maxsize=1)
 def _let_others_sleep() -> None:
-    """Keeps PyTorch's own threads from looking out for their next operation, on the cores that are needed here.
+    """Stops PyTorch's idle OpenMP threads from spinning on the cores that are needed here.
 
-    GNU's OpenMP has threads do so for milliseconds, unless there are more of them than cores (its manual, on
-    GOMP_SPINCOUNT). Here it gets some that never work: training steps of 8x96 take 0.29 s instead of 0.42
-    (`python benchmarks/network.py --tricks`).
+    Idle threads of GNU's OpenMP spin for milliseconds, unless there are more threads than cores (see GOMP_SPINCOUNT in
+    its manual). This function adds threads that never work, to exceed the number of cores. Training steps of 8x96 take
+    0.29 s instead of 0.42 s (`python benchmarks/network.py --tricks`).
     """
     begun, never = Event(), Event()
     before = torch.get_num_threads()
@@ -96,24 +97,31 @@ def _let_others_sleep() -> None:
 
 
 def _begin_later_threads_with(number: int) -> None:
-    """The number of threads that a thread sets is its own, but also the one that later threads begin with."""
+    """Sets PyTorch's initial thread count for threads started later, without changing that of the current thread.
+
+    `torch.set_num_threads` sets both the calling thread's count and this initial count, so it is called in another
+    thread.
+    """
     other = Thread(target=torch.set_num_threads, args=(number,))
     other.start()
     other.join()
 
 
-if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
     for started in (_pool, _let_others_sleep):
         os.register_at_fork(after_in_child=started.cache_clear)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W, C), without gaps."""
+    """Converts (N, C, H, W) to contiguous (N, H, W, C)."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 def spans(size: int, most: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """Cuts of about equal size, none much above `most`, at multiples of `multiple`."""
+    """Divides 0..`size` into spans (first, last exclusive) of about equal length, at multiples of `multiple`.
+
+    No span is much longer than `most`.
+    """
     count = -(-size // most)
     cuts = sorted({size * index // count // multiple * multiple for index in range(count)} | {size})
     yield from pairwise(cuts)

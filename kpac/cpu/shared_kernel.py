@@ -1,10 +1,11 @@
-"""One kernel at several dilations, faster on a CPU: `KPACBlock.branches` says what is computed.
+"""One kernel at several dilations, faster on a CPU; the same computation as `KPACBlock.branches`.
 
-A kernel with taps W_k gives, at dilation d, the sum over k of W_k x(p + d k). The products W_k x are the same for every
-dilation. So they are computed once, as one matrix product, and each dilation adds them up with other shifts: a fifth of
-the multiplications of the paper's five convolutions. The gradients have the same form.
+At dilation d, the output of a kernel with taps W_k is the sum over k of W_k x(p + d k). The products W_k x are the same
+for every dilation. So they are computed once, as one matrix product, and each dilation sums them with its own shifts.
+This takes a fifth of the multiplications of the paper's five convolutions. The gradients have the same form.
 
-No general library can know that the five convolutions share their kernel. docs/benchmarks.md has what it gains.
+A general library cannot do this, as it does not know that the convolutions share their kernel. docs/benchmarks.md
+reports the gain.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +22,13 @@ from kpac.cpu.vectors import in_pairs, linear, product
 
 
 def suits(kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:
-    """Whether there are products to share, of whole vectors."""
+    """Whether the dilations share a kernel, and its channels fill whole vector registers."""
     filters, channels, _, size = kernels[0].shape
     return len(kernels) == 1 and len(dilations) > 1 and size > 1 and fill_registers(filters, channels)
 
 
 def shared_branches(x: Tensor, kernel: Tensor, dilations: Sequence[int]) -> Tensor:
-    """The kernel's response at each dilation, before the activation, with gradients.
+    """Computes the kernel's response at each dilation, before the activation, with gradients.
 
     Shape: x (N, C, H, W), kernel (filters, C, size, size) -> (dilations, N, filters, H, W).
     """
@@ -52,13 +53,13 @@ class _SharedKernel(torch.autograd.Function):
 
 
 def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums: Tensor) -> None:
-    """Adds the products with all taps to the sums that they belong to.
+    """Adds the kernel's response at each dilation to `sums`.
 
     Args:
-        images: (N, H, W, C), without gaps.
+        images: (N, H, W, C), contiguous.
         kernel: (filters, C, size, size).
-        dilations: D of them.
-        sums: (D, N, H, W, filters) float32, without gaps.
+        dilations: D dilations.
+        sums: (D, N, H, W, filters) float32, contiguous.
     """
     height, width, channels = images.shape[1:]
     taps = _taps_of(kernel.to(images.dtype))
@@ -77,7 +78,7 @@ def add_responses(images: Tensor, kernel: Tensor, dilations: Sequence[int], sums
 
 
 def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: Tensor) -> tuple[Tensor, Tensor]:
-    """The reverse of `add_responses`: from the gradient of its sums, those of the images and of the kernel."""
+    """Backward of `add_responses`: the gradients of the images and of the kernel, from the gradient of the sums."""
     taps, grad_images = _taps_of(kernel), torch.empty_like(images)
     turned, shape = taps.transpose(1, 2).contiguous(), (*images.shape[1:], len(kernel))
     collect, plane = _collect(kernel.shape[-1], tuple(dilations)), 4 * above.stride(0)
@@ -97,11 +98,11 @@ def _gradients(images: Tensor, kernel: Tensor, dilations: Sequence[int], above: 
 
 @lru_cache
 def _respond(side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> Callable:
-    """The loops of `add_responses` for some rows of one image.
+    """Compiles the loops of `add_responses` for some rows of one image.
 
-    A call takes: addresses of the image, of the taps, of the image's first sums and of room for a row's products with a
-    row of taps; the distance to the sums of the next dilation; height, width, channels, filters; first and last
-    (excluded) row to multiply; those whose sums may change.
+    Arguments of a call: addresses of the image, of the taps, of the image's first sums, and of a buffer for the
+    products of an image row with a row of taps; byte offset to the sums of the next dilation; height, width, channels,
+    filters; first and last (exclusive) row to multiply; first and last (exclusive) row whose sums may change.
     """
     half, branches, distances = side // 2, len(dilations), np.array(dilations)
     size, pair, multiply = dtype.itemsize, 4 // dtype.itemsize, product(dtype)
@@ -110,7 +111,7 @@ def _respond(side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> Calla
 
     @compiled
     def add_row(products, target, distance, width, filters):
-        """Adds a row's products with one row of taps, (taps, W, filters), to a row of sums."""
+        """Adds an image row's products with one row of taps, (taps, W, filters), to a row of sums."""
         reach, value, plane = half * distance, filters * 4, width * filters * 4
         within = width - 2 * reach
         if within > 0:
@@ -155,11 +156,11 @@ def _respond(side: int, dilations: tuple[int, ...], dtype: torch.dtype) -> Calla
 
 @lru_cache
 def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
-    """The loops of `_gradients` for some rows of one image.
+    """Compiles the loops of `_gradients` for some rows of one image.
 
-    A call takes: addresses of the gradients of the image's first sums, of the image, of the taps (taps, filters, C), of
-    the image's and of the taps' gradients, and of room for a row's sums; the distance to the sums of the next
-    dilation; height, width, channels, filters; first and last (excluded) row.
+    Arguments of a call: addresses of the gradients of the image's first sums, of the image, of the taps (taps, filters,
+    C), of the gradients of the image and of the taps, and of a buffer for a row's sums; byte offset to the sums of the
+    next dilation; height, width, channels, filters; first and last (exclusive) row.
     """
     half, branches, distances = side // 2, len(dilations), np.array(dilations)
     accumulate = product(torch.float32, adds=True)
@@ -191,7 +192,7 @@ def _collect(side: int, dilations: tuple[int, ...]) -> Callable:
 
 
 def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
-    """An image, first and last (excluded) row: at least one for each thread."""
+    """Yields pieces of work, at least one per thread: image, first and last (exclusive) row."""
     each = -(-torch.get_num_threads() // max(1, images))
     for image in range(images):
         for top, bottom in spans(height, -(-height // each)):
@@ -199,6 +200,6 @@ def _pieces(images: int, height: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _taps_of(kernel: Tensor) -> Tensor:
-    """(filters, C, size, size) -> (size * size, C, filters), bfloat16 in pairs."""
+    """The kernel's taps as matrices: (filters, C, size, size) -> (size * size, C, filters), bfloat16 in pairs."""
     taps = kernel.permute(2, 3, 1, 0).flatten(0, 1)
     return (in_pairs(taps) if kernel.dtype == torch.bfloat16 else taps).contiguous()

@@ -1,8 +1,8 @@
-"""The loops of convolutions by minimal filtering, over tiles; `winograd` calls them.
+"""Compiled loops of Winograd convolutions over tiles; called by `winograd`.
 
-Some tiles go through all steps while they are in the cache: windows of the input become values at the points, these are
-multiplied with the kernel's values, and the products become outputs. All but the product are done along columns, then
-along rows.
+A few tiles at a time go through all steps while they are in the cache: input windows are transformed to values at the
+points, these are multiplied with the kernel's values, and the products are transformed to outputs. The transforms work
+along columns, then along rows.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from kpac.cpu.filtering import Filtering
 from kpac.cpu.instructions import Matrix
 from kpac.cpu.vectors import linear, product
 
-NONE = np.float32(0)  # for a slope that nothing reads
-CLEAR, COPY = ((0.0,),), ((1.0,),)  # for `linear`
+NONE = np.float32(0)  # an unused slope
+CLEAR, COPY = ((0.0,),), ((1.0,),)  # matrices for `linear`
 
 
 class View(NamedTuple):
-    """Features of some images in memory: an address, and distances in bytes."""
+    """Features of a batch of images in memory: address, strides in bytes, and sizes."""
 
     address: int
     image: int
@@ -35,21 +35,21 @@ class View(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor) -> "View":
-        """Features (N, H, W, C), whose channels lie beside each other."""
+        """The view of features (N, H, W, C) whose channels are contiguous."""
         distances = [stride * features.element_size() for stride in features.stride()[:3]]
         return cls(features.data_ptr(), *distances, *features.shape[1:])
 
 
 class Grid(NamedTuple):
-    """How tiles cover images.
+    """How tiles cover the images.
 
     Args:
-        down, across: tiles along the columns and rows of an image; with a dilation, of each of the images that its
-            kernel sees interleaved.
-        dilation: of the kernel.
-        top, left: where the first window begins in the sources.
-        shift: the output's row that the target begins with.
-        first, last: the tiles to compute, among those of all images.
+        down, across: number of tiles down and across an image. A dilated kernel sees the image as dilation ** 2
+            interleaved images; the numbers are then for each of these.
+        dilation: dilation of the kernel.
+        top, left: row and column of the sources where the first window begins.
+        shift: output row of the target's first row.
+        first, last: first and last (exclusive) tile to compute, among those of all images.
     """
 
     down: int
@@ -63,17 +63,17 @@ class Grid(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Memory for a thread's loops: addresses.
+    """Addresses of the buffers for one thread's loops.
 
     Args:
-        columns: of windows, transformed along the columns.
-        column: one of a window, with zeros beyond the border.
-        tiles: their values at all points.
-        products: of these with the kernel.
-        sums: of a tile's products along the columns.
-        outputs: of a tile's row, also those beyond the border.
-        reads: how many columns there may be.
-        most: how many tiles there may be.
+        columns: windows, transformed along the columns.
+        column: one column of a window, with zeros outside of the border.
+        tiles: the tiles' values at all points.
+        products: products of these values with the kernel's.
+        sums: a tile's products, transformed along the columns.
+        outputs: one row of a tile's outputs, including those outside of the border.
+        reads: maximum number of columns.
+        most: maximum number of tiles.
     """
 
     columns: int
@@ -89,7 +89,7 @@ class Room(NamedTuple):
     def of(
         cls, filtering: Filtering, channels: int, filters: int, dtype: torch.dtype, across: int, most: int
     ) -> tuple["Room", Tensor]:
-        """Also the tensor that owns the memory."""
+        """Allocates the buffers; also returns the tensor that owns their memory."""
         window, points, outputs = len(filtering.spread[0]), len(filtering.spread), len(filtering.gather)
         reads = filtering.step * (min(across, most) - 1) + window
         sizes = [
@@ -107,10 +107,10 @@ class Room(NamedTuple):
 
 @lru_cache
 def forward(filtering: Filtering, dtype: torch.dtype) -> Callable:
-    """A convolution and its activation.
+    """Compiles the loops of a convolution and its activation.
 
-    A call takes: the views of the sources, whose channels follow each other; the target's; a grid; room; the number of
-    channels; addresses of the kernel's values and of the biases; the slope of the leaky ReLU.
+    Arguments of a call: views of the sources, whose channels are concatenated; view of the target; grid; room; number
+    of channels; addresses of the kernel's values and of the biases; slope of the leaky ReLU.
     """
     points, parts = len(filtering.spread), len(filtering.kernels)
     chosen, values = filtering.chosen, max(filtering.chosen) + 1
@@ -142,10 +142,10 @@ def forward(filtering: Filtering, dtype: torch.dtype) -> Callable:
 
 @lru_cache
 def weight_gradient(filtering: Filtering) -> Callable:
-    """What the kernel's values gain, at all points, from the gradient of a convolution's output; float32.
+    """Compiles the loops that add up the gradient of the kernel's values at all points, in float32.
 
-    A call takes: the views of the sources and of the gradient, a grid, room, the number of channels, and the address of
-    the gains (points ** 2, C, parts ** 2 * F).
+    Arguments of a call: views of the sources; view of the output's gradient; grid; room; number of channels; address of
+    the gradient to add to, (points ** 2, C, parts ** 2 * F).
     """
     points, parts = len(filtering.spread), len(filtering.kernels)
     spread, outputs_of, scatter = _spread(filtering, torch.float32), _outputs_of(filtering), _scatter(filtering)
@@ -174,7 +174,7 @@ def weight_gradient(filtering: Filtering) -> Callable:
 
 @lru_cache
 def _spread(filtering: Filtering, dtype: torch.dtype) -> Callable:
-    """The windows of some tiles -> their values at all points."""
+    """Compiles the transform of the windows of some tiles to their values at all points."""
     window, points, step, size = len(filtering.spread[0]), len(filtering.spread), filtering.step, dtype.itemsize
     along_columns, along_rows = _linear(filtering.spread, dtype, torch.float32), _linear(filtering.spread, to=dtype)
     clear, copy = _linear(CLEAR, dtype, dtype), _linear(COPY, dtype, dtype)
@@ -182,7 +182,7 @@ def _spread(filtering: Filtering, dtype: torch.dtype) -> Callable:
 
     @compiled
     def transform_column(place, row_step, valid, room, target, plane, channels):
-        """A column of a window, or of it what is within the border."""
+        """Transforms a column of a window, of which only the rows in `valid` are inside the border."""
         for row in range(window):
             found = room.column + row * channels * size
             if valid[0] <= row < valid[1]:
@@ -193,7 +193,7 @@ def _spread(filtering: Filtering, dtype: torch.dtype) -> Callable:
 
     @compiled
     def transform_columns(view, image, top, left, dilation, reads, room):
-        """Neighbouring columns, which are all together in memory if there is no dilation."""
+        """Transforms neighbouring columns; without dilation, they are contiguous in memory and transformed at once."""
         channels, plane = view.channels, room.reads * view.channels * 4
         above = max(0, min(window, -(top // dilation)))
         valid = (above, max(above, min(window, (view.height - top + dilation - 1) // dilation)))
@@ -218,7 +218,7 @@ def _spread(filtering: Filtering, dtype: torch.dtype) -> Callable:
 
     @compiled
     def spread(sources, grid, room, channels, first, last):
-        kinds = grid.dilation * grid.dilation  # of interleaved images
+        kinds = grid.dilation * grid.dilation  # number of interleaved images
         tile = first
         while tile < last:
             line, column = tile // grid.across, tile % grid.across
@@ -243,12 +243,12 @@ def _spread(filtering: Filtering, dtype: torch.dtype) -> Callable:
 
 @lru_cache
 def _outputs_of(filtering: Filtering) -> Callable:
-    """Where the outputs of a tile begin."""
+    """Compiles the computation of the position of a tile's first output."""
     size = len(filtering.kernels) * len(filtering.gather)
 
     @compiled
     def outputs_of(tile, grid):
-        """Image, row, column."""
+        """Returns image, row and column of a tile's first output."""
         line, column, kinds = tile // grid.across, tile % grid.across, grid.dilation * grid.dilation
         kind, row = line // grid.down % kinds, line % grid.down
         top = kind // grid.dilation + grid.dilation * size * row - grid.shift
@@ -259,7 +259,7 @@ def _outputs_of(filtering: Filtering) -> Callable:
 
 @lru_cache
 def _gather(filtering: Filtering, dtype: torch.dtype) -> Callable:
-    """The products of a tile -> its outputs, of which those beyond the border are left out."""
+    """Compiles the transform of a tile's products to its outputs; leaves out those outside of the border."""
     points, outputs, size = len(filtering.spread), len(filtering.gather), dtype.itemsize
     along_columns, along_rows = _linear(filtering.gather), linear(filtering.gather, torch.float32, dtype, ends=True)
     copy = _linear(COPY, dtype, dtype)
@@ -291,7 +291,10 @@ def _gather(filtering: Filtering, dtype: torch.dtype) -> Callable:
 
 @lru_cache
 def _scatter(filtering: Filtering) -> Callable:
-    """The reverse: the gradient of a tile's outputs -> that of its products; zeros are beyond the border."""
+    """Compiles the backward of `_gather`: from the gradient of a tile's outputs to that of its products.
+
+    The gradient is zero outside of the border.
+    """
     points, outputs = len(filtering.spread), len(filtering.gather)
     transform, clear, copy = _linear(tuple(zip(*filtering.gather, strict=True))), _linear(CLEAR), _linear(COPY)
 

@@ -1,8 +1,8 @@
-"""Steps of compiled loops that work on whole vector registers.
+"""Functions for compiled loops that work on whole vector registers.
 
-Left to itself, Numba's compiler keeps no sums in registers over a loop, which a matrix product lives on. So these few
-steps are written as LLVM's instructions; everything around them is Numba's Python. They take addresses and distances in
-bytes, as `Tensor.data_ptr` gives them: who calls keeps the tensors alive, and answers for every access being inside.
+A fast matrix product has to keep its sums in registers over a loop, and Numba's compiler does not do that by itself. So
+these few functions are written as LLVM instructions; the code around them is compiled from Python by Numba. They take
+addresses (`Tensor.data_ptr`) and strides in bytes. The caller must keep the tensors alive and every access in bounds.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from kpac.cpu.instructions import Matrix, Vectors, intrinsic, multiplies_bfloat1
 
 
 def in_pairs(matrix: Tensor) -> Tensor:
-    """The order in which `product` reads B of bfloat16: (..., depth, width) -> (..., depth / 2, width, 2)."""
+    """Reorders a bfloat16 matrix B for `product`: (..., depth, width) -> (..., depth / 2, width, 2)."""
     return matrix.unflatten(-2, (-1, 2)).transpose(-1, -2)
 
 
@@ -24,11 +24,17 @@ def in_pairs(matrix: Tensor) -> Tensor:
 def linear(
     matrix: Matrix, source: torch.dtype, target: torch.dtype, ends: bool = False, adds: bool = False
 ) -> Callable:
-    """Rows of values, times a matrix of constants: rows of the same length.
+    """Makes a function that multiplies a constant matrix with rows of values.
 
-    A call takes: address of the first row that is read, and the distance to the next; address of the first row that is
-    written, and the distance to the next; the length, a multiple of the lanes; and, if this `ends` a layer, the address
-    of a bias for each value of a row, and the slope of the leaky ReLU. If it `adds`, what is there gains the results.
+    Arguments of a call: address and stride of the source rows; address and stride of the target rows; length of a row,
+    a multiple of the lanes; address of the biases, one per value of a row; slope of the leaky ReLU. The last two are
+    used only with `ends`.
+
+    Args:
+        matrix: (target rows, source rows).
+        source, target: dtypes of the rows.
+        ends: adds the biases and applies the leaky ReLU, for the last step of a layer.
+        adds: adds the results to the target rows.
     """
     from numba.core import types
 
@@ -62,15 +68,15 @@ def linear(
 
 @lru_cache
 def product(dtype: torch.dtype, adds: bool = False) -> Callable:
-    """A (rows, depth) times B (depth, width) -> C (rows, width) float32, or what C gains.
+    """Makes a matrix product: A (rows, depth) times B (depth, width) -> C (rows, width) float32.
 
-    A call takes: address of A, its distance from row to row and from column to column; address of B, and its distance
-    from row to row; address of C, and its distance from row to row; rows, depth, and width, a multiple of the lanes.
+    Arguments of a call: address of A, its row stride and column stride; address of B and its row stride; address of C
+    and its row stride; rows; depth; width, a multiple of the lanes.
 
     Args:
-        dtype: of A and B, float32 or bfloat16. For bfloat16 A and B are in pairs, two neighbouring columns of A and two
-            rows of B, which count as one.
-        adds: whether the product is added to C.
+        dtype: type of A and B, float32 or bfloat16. For bfloat16, two neighbouring columns of A, and two rows of B,
+            form pairs, each of which counts as one.
+        adds: adds the product to C.
     """
     if dtype == torch.bfloat16 and not multiplies_bfloat16():
         raise ValueError("this processor has no products of bfloat16")
@@ -96,7 +102,7 @@ def product(dtype: torch.dtype, adds: bool = False) -> Callable:
 
 @lru_cache
 def _rows(vectors: int, dtype: torch.dtype, adds: bool) -> Callable:
-    """A product of any number of rows and so many vectors."""
+    """Makes a product of any number of rows with `vectors` vectors of columns."""
     tall = registers().rows
     many, one = _block(tall, vectors, dtype, adds), _block(1, vectors, dtype, adds)
 
@@ -115,7 +121,7 @@ def _rows(vectors: int, dtype: torch.dtype, adds: bool) -> Callable:
 
 @lru_cache
 def _block(rows: int, vectors: int, dtype: torch.dtype, adds: bool) -> Callable:
-    """A product of so many rows and vectors, whose sums stay in registers."""
+    """Makes a product of `rows` rows with `vectors` vectors of columns, whose sums stay in registers."""
     from numba.core import types
 
     def make(typing, a, a_row, a_column, b, b_row, c, c_row, depth):

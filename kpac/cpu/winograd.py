@@ -1,13 +1,14 @@
-"""Convolutions with a fraction of the multiplications: `kpac.models.layers` says what is computed.
+"""Winograd convolutions, with a fraction of the multiplications; for the layers of `kpac.models.layers`.
 
-By minimal filtering, see `filtering`, along columns and rows:
+They use minimal filtering (see `filtering`) along columns and rows:
 
-- F(4, 3) for 3x3 convolutions: 36 products instead of 144 for 4x4 outputs and each pair of channels.
-- F(2, 5) for 5x5 ones: 36 instead of 100. A dilation of 2 leaves four images to convolve, interleaved.
-- F(4, 2) twice for 4x4 transposed ones of stride 2, whose every second output has two of the taps: 100 instead of 256.
-- F(4, 2) and the middle tap by itself for 3x3 convolutions of stride 2: 81 instead of 144.
+- F(4, 3) for 3x3 convolutions: 36 products instead of 144, for 4x4 outputs and each pair of channels.
+- F(2, 5) for 5x5 convolutions: 36 instead of 100. A dilation of 2 is computed as four interleaved images.
+- F(4, 2) twice for 4x4 transposed convolutions of stride 2, where even and odd outputs use two taps each: 100 instead
+  of 256.
+- F(4, 2) and a separate middle tap for 3x3 convolutions of stride 2: 81 instead of 144.
 
-The gradients are of the same form.
+The gradients are computed in the same way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,27 +27,27 @@ from kpac.cpu.parallel import channels_last, in_threads, spans
 from kpac.cpu.tiles import Grid, Room, View
 from kpac.cpu.vectors import in_pairs
 
-BLOCK = 4  # rows that are computed together
-CHANNELS = 32  # with fewer, the transforms take the time that is saved
-TILE_BYTES = 3 << 18  # of the tiles at work in a thread and their products
-GRADIENT_BYTES = 4 << 20  # the same for the gradients of weights, which gain something with each portion
+BLOCK = 4  # number of rows that are computed together
+CHANNELS = 32  # with fewer, the transforms cost as much as is saved
+TILE_BYTES = 3 << 18  # memory of one thread's current tiles and their products
+GRADIENT_BYTES = 4 << 20  # the same for gradients of weights: larger, since each group of tiles adds to all of them
 
 
 def suits(layer: Any) -> bool:
-    """Whether `of_layer` and `convolve` may stand in for the layer, and take less time."""
+    """Whether `of_layer` and `convolve` can compute the layer, in less time."""
     channels = layer.in_channels, layer.out_channels
     return channels[0] >= CHANNELS and fill_registers(*channels) and minimal.of_layer(layer) is not None
 
 
 def of_layer(layer: Any, slope: float, dtype: torch.dtype) -> "Convolution":
-    """A layer of `kpac.models.layers` that suits, with the slope of its leaky ReLU."""
+    """The convolution of a suitable layer (see `suits`), with the slope of its leaky ReLU."""
     weight = _weight_of(layer)
     tiling = _tiling(layer, weight, dtype)
     return Convolution(tiling, weight, layer.bias, slope)
 
 
 def convolve(layer: Any, slope: float, x: Tensor) -> Tensor:
-    """A layer that suits, and its activation, with gradients.
+    """Computes a suitable layer (see `suits`) and its activation, with gradients.
 
     Shape: (N, C, H, W) float32 -> (N, F, H', W'), in channels-last order.
     """
@@ -110,7 +111,7 @@ class _Convolve(torch.autograd.Function):
 
 
 def _reverse(tiling: "Tiling", weight: Tensor) -> "Convolution":
-    """From the gradient of a convolution's output to that of its input."""
+    """The convolution that computes the gradient of the input from that of the output."""
     filtering, turned = minimal.reverse(tiling.filtering, weight)
     filters, channels = turned.shape[:2]
     tiling = Tiling(filtering, filters, channels, tiling.dtype, tiling.dilation)
@@ -118,13 +119,13 @@ def _reverse(tiling: "Tiling", weight: Tensor) -> "Convolution":
 
 
 class Tiling:
-    """How the tiles of a convolution lie, and what they give its weight.
+    """Division of a convolution into tiles; also computes the gradient of its weight.
 
     Args:
-        filtering: what is computed, and how.
-        filters, channels: of the output and the input; multiples of the registers' lanes.
-        dtype: of the features.
-        dilation: of the kernel.
+        filtering: transforms of the convolution.
+        filters, channels: number of output and input channels; multiples of the registers' lanes.
+        dtype: type of the features.
+        dilation: dilation of the kernel.
     """
 
     def __init__(self, filtering: Filtering, filters: int, channels: int, dtype: torch.dtype, dilation: int):
@@ -133,7 +134,7 @@ class Tiling:
         self.parts, self.points = len(filtering.kernels), len(filtering.spread)
 
     def shares(self, target: Tensor) -> Iterator[tuple[int, int]]:
-        """The tiles of whole images, divided among threads: first and last (excluded) for each.
+        """Divides the tiles of whole images among threads: first and last (exclusive) tile of each share.
 
         Args:
             target: (N, H', W', F).
@@ -142,7 +143,7 @@ class Tiling:
         return spans(total, -(-total // torch.get_num_threads()), registers().rows) if total else iter(())
 
     def grid(self, target: Tensor, above: int = 0, shift: int = 0, span: tuple[int, int] | None = None) -> Grid:
-        """See `Convolution.__call__`."""
+        """The grid of tiles for a target; for the arguments see `Convolution.__call__`."""
         size = self.dilation * self.parts * len(self.filtering.gather)
         lengths = target.shape[1] + shift, target.shape[2]
         down, across = (-(-(length + self.parts - 1) // size) for length in lengths)
@@ -151,19 +152,19 @@ class Tiling:
         return Grid(down, across, self.dilation, above - before, -before, shift, first, last)
 
     def room(self, grid: Grid, size: int) -> tuple[Room, Tensor]:
-        """Memory for tiles of about so many bytes, and the tensor that owns it."""
+        """Buffers for tiles of about `size` bytes, and the tensor that owns the memory."""
         rows = registers().rows
         tile = self.points**2 * (self.channels * self.dtype.itemsize + self.parts**2 * self.filters * 4)
         most = max(1, size // (tile * rows)) * rows
         return Room.of(self.filtering, self.channels, self.filters, self.dtype, grid.across, most)
 
     def weight_gradient(self, images: Tensor, above: Tensor, span: tuple[int, int]) -> Tensor:
-        """What some tiles add to the gradient of the weight, (F, C, taps, taps).
+        """The contribution of some tiles to the gradient of the weight, (F, C, taps, taps).
 
         Args:
-            images: (N, H, W, C) float32, without gaps.
-            above: the gradient of what they give before the activation, (N, H', W', F), without gaps.
-            span: first and last (excluded) tile.
+            images: input, (N, H, W, C) float32, contiguous.
+            above: gradient of the output before the activation, (N, H', W', F), contiguous.
+            span: first and last (exclusive) tile.
         """
         gains = images.new_zeros(self.points**2, self.channels, self.parts**2 * self.filters)
         grid = self.grid(above, span=span)
@@ -179,14 +180,14 @@ class Tiling:
 
 
 class Convolution:
-    """A convolution and its activation, for several threads at a time.
+    """A convolution and its activation; several threads can call it at once.
 
     Args:
-        tiling: how it is computed.
+        tiling: division into tiles.
         weight: (F, C, taps, taps).
         bias: (F).
-        slope: of the leaky ReLU; 1 is none.
-        precision: in which the kernel is transformed; autocast leaves float64 as it is.
+        slope: slope of the leaky ReLU; 1 for no activation.
+        precision: dtype for transforming the kernel; autocast does not change float64.
     """
 
     def __init__(
@@ -212,15 +213,15 @@ class Convolution:
         shift: int = 0,
         span: tuple[int, int] | None = None,
     ) -> None:
-        """Computes some rows of images.
+        """Computes rows of the output into `target`.
 
         Args:
-            sources: (N, H, W, C) each, whose channels lie beside each other; all of them together have the layer's.
-                Zeros are beyond them.
-            target: (N, rows, columns, F), likewise; all rows and columns are written.
-            above: the row of the sources that the output's first row is at.
-            shift: the output's row that the target begins with, 0 or for a doubling -1.
-            span: first and last (excluded) tile to compute, among those of all images.
+            sources: inputs (N, H, W, C) with contiguous channels; concatenated, they have the layer's channels. They
+                count as zero outside of their borders.
+            target: (N, rows, columns, F) with contiguous channels; all rows and columns are written.
+            above: row of the sources at the position of the output's first row.
+            shift: output row of the target's first row: 0, or -1 possible for a transposed convolution.
+            span: first and last (exclusive) tile to compute, among those of all images.
         """
         channels = self.tiling.channels
         if sum(source.shape[3] for source in sources) != channels or target.shape[3] != self.tiling.filters:
