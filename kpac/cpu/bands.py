@@ -151,9 +151,9 @@ def _residual(model: Any, x: Tensor) -> Tensor:
 
 
 def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
-    """Features of every encoder level but the first, up to level `levels`.
+    """Features of the encoder's levels (of all, or of the first `levels`), without the first level.
 
-    The first level's features are not stored: their contribution is added to `output`.
+    The first level's features are not stored; their contribution is added to `output`.
     """
     (first, second), *deeper = model.encoder[:levels]
     features = convolved(second, convolved(first, stored(x)))

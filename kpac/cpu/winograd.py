@@ -220,7 +220,7 @@ class Convolution:
                 count as zero outside of their borders.
             target: (N, rows, columns, F) with contiguous channels; all rows and columns are written.
             above: row of the sources at the position of the output's first row.
-            shift: output row of the target's first row: 0, or -1 possible for a transposed convolution.
+            shift: output row of the target's first row: 0, or for a transposed convolution also -1.
             span: first and last (exclusive) tile to compute, among those of all images.
         """
         channels = self.tiling.channels

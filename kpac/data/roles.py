@@ -20,7 +20,7 @@ def images_by_role(images: Sequence[Path]) -> dict[str, list[Path]]:
     """Sorts images by role; each role keeps the order of `images`.
 
     Images belong to one scene if their names are equal without the last word that stands for a role. An image whose
-    name has no such word is the input. It is the target instead if the scene's other images are all marked as inputs.
+    name has no such word is the input. It is the target instead if all marked images of the folder are inputs.
 
     Returns:
         Role -> images. All images are under "center" unless at least half of the scenes have the same set of two or
