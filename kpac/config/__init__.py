@@ -1,13 +1,13 @@
-"""Configurations: YAML files with `extends`, overrides from the command line, every key checked.
+"""Configurations: YAML files with `extends` and overrides from the command line; every key is checked.
 
-A file states what it means to vary and takes the rest from the file it extends, or from the defaults below:
+A file states only what it changes. The rest comes from the file that it extends, or from the defaults:
 
     extends: paper/kpac_2level.yaml
     name: two_blocks_wide
     model: {width: 64}
 
-The `model` section is open: its keys besides `name` are the options of the network of that name, which
-`kpac.models.registry.resolve_model` checks against the network's own signature.
+The `model` section is open: its keys besides `name` are the options of that network, which
+`kpac.models.registry.resolve_model` checks against the network's signature.
 """
 
 from kpac.config.checks import Section, Source, nearest, place, validate

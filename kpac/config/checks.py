@@ -1,4 +1,4 @@
-"""Sections of a configuration, and mistakes in them as one line."""
+"""Base class of the configuration's sections, and one-line messages about mistakes in them."""
 
 import difflib
 import re
@@ -11,18 +11,18 @@ from pydantic_core import ErrorDetails
 from kpac.errors import UserError
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
-Source = tuple[str, dict[str, Any]]  # where values were written, and the values
+Source = tuple[str, dict[str, Any]]  # name of the file or override, and the values that it sets
 
 
 class Section(BaseModel):
-    """A part of the configuration: typed, closed (a key that is not declared is an error), with documented keys."""
+    """Base class of sections of the configuration: keys are typed and documented, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic takes true for 1: `iterations: true` would train for one step."""
+        """Refuses booleans for numbers: pydantic takes true for 1, so `iterations: true` would train for one step."""
         types = _types(cls.model_fields[str(info.field_name)].annotation)
         values = value if isinstance(value, (list, tuple)) else [value]
         if types & {int, float} and bool not in types and any(isinstance(each, bool) for each in values):
@@ -33,21 +33,21 @@ class Section(BaseModel):
 def validate(
     schema: type[SectionType], values: dict[str, Any], sources: Iterable[Source] = (), under: str = ""
 ) -> SectionType:
-    """Checks values against a schema and turns what pydantic finds into one line.
+    """Checks values against a schema, and turns pydantic's errors into a one-line message.
 
     Args:
         schema: the section's class.
-        values: what was read.
-        sources: every place that contributed, the strongest last; errors name the place.
+        values: values to check.
+        sources: files and overrides that the values come from, those of highest precedence last; errors name them.
         under: dotted prefix of the section, for messages.
 
     Raises:
-        UserError: the first problem, and how many there are besides.
+        UserError: names the first problem, and the number of further ones.
     """
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        # The mistyped key before the missing one that it should have been.
+        # Unknown keys first: a mistyped key also makes the right key missing.
         problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     location, problem = _sentence(schema, problems[0])
     key = ".".join([*([under] if under else []), *map(str, location)])
@@ -60,7 +60,7 @@ def validate(
 
 
 def place(sources: Iterable[Source], key: str, missing: bool = False) -> str:
-    """Where a key was set, or its section without it, as the beginning of a message; nothing where it is not known."""
+    """Start of a message, naming the source that set a key, or the section that lacks it; empty if not known."""
     sources = list(reversed(list(sources)))
     about = key.rpartition(".")[0] if missing else key
     said = [name for name, tree in sources if about and _has(tree, about)]
@@ -69,12 +69,12 @@ def place(sources: Iterable[Source], key: str, missing: bool = False) -> str:
 
 
 def nearest(word: str, choices: Iterable[str], prefix: str = "") -> str:
-    """What to say after a mistyped word: "; did you mean 'x'?" for the nearest choice, else the list of them.
+    """End of a message about a mistyped word: "; did you mean 'x'?" if a choice is near, else all choices.
 
     Args:
-        word: what was found.
-        choices: what is valid.
-        prefix: put before the nearest choice.
+        word: the mistyped word.
+        choices: valid words.
+        prefix: text to put before the nearest choice.
     """
     choices = sorted(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
@@ -82,7 +82,7 @@ def nearest(word: str, choices: Iterable[str], prefix: str = "") -> str:
 
 
 def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str | int], str]:
-    """A pydantic problem: its location, and a sentence with places for the dotted key and its siblings' prefix."""
+    """Location of a pydantic error, and a sentence with the placeholders {key} and {prefix}."""
     location = list(problem["loc"])
     if problem["type"] == "extra_forbidden":
         return (
@@ -91,14 +91,14 @@ def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str 
         )
     if problem["type"] == "missing":
         return location, "the key '{key}' is missing, and has no default"
-    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # from a whole section
         return location, problem["msg"].removeprefix("Value error, ").replace("{prefix}", "{key}." if location else "")
     found = "nothing" if problem["input"] is None else repr(problem["input"])
     return location, f"'{{key}}' {_expectation(problem)}, found {found}"
 
 
 def _expectation(problem: ErrorDetails) -> str:
-    """What was expected, without the words of pydantic and Python."""
+    """Says what was expected, without terms of pydantic or Python."""
     kind, limits = problem["type"], problem.get("ctx", {})
     if kind in ("model_type", "dict_type"):
         return "should be a section, names with values"
@@ -111,7 +111,7 @@ def _expectation(problem: ErrorDetails) -> str:
 
 
 def _types(annotation: Any) -> set[Any]:
-    """The types that an annotation is made of: int and str, of list[int] | str."""
+    """The basic types in an annotation: int and str for list[int] | str."""
     parts = get_args(annotation)
     return {kind for part in parts for kind in _types(part)} if parts else {annotation}
 
@@ -120,7 +120,7 @@ def _fields(schema: Any, location: Sequence[str | int]) -> Iterable[str]:
     """The valid keys of the section at a location; a section may be a pydantic model or a typed dictionary."""
     for part in location:
         hints = get_type_hints(schema)
-        if part not in hints:  # a number in a list of sections, or a name among several, whose class it is already
+        if part not in hints:  # an index or a user's name: `schema` is the class of the entries already
             continue
         choices = (*get_args(hints[part]), hints[part])
         schema = next((choice for choice in choices if hasattr(choice, "__annotations__")), schema)
@@ -128,7 +128,7 @@ def _fields(schema: Any, location: Sequence[str | int]) -> Iterable[str]:
 
 
 def _has(tree: Any, key: str) -> bool:
-    """Whether a tree says something about a dotted key."""
+    """Whether a tree of values sets a dotted key."""
     for part in key.split("."):
         if isinstance(tree, dict) and part in tree:
             tree = tree[part]

@@ -1,4 +1,4 @@
-"""From YAML files and overrides to a checked configuration, and back."""
+"""Reads a checked configuration from YAML files and overrides, and writes it as YAML."""
 
 import copy
 import re
@@ -15,15 +15,15 @@ from kpac.files import from_home
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML file, what it extends, and overrides, and checks the whole.
+    """Reads a YAML file, the files that it extends, and overrides, and checks the resulting configuration.
 
     Args:
-        path: the YAML file. `extends: other.yaml` inside is relative to the file that says it.
-        overrides: dotted assignments, `train.iterations=500`; values are YAML. Each sets its key and nothing beside it.
+        path: the YAML file. A path in `extends: other.yaml` is relative to the file that contains it.
+        overrides: dotted assignments, such as `train.iterations=500`, with values in YAML. Each sets only its key.
 
     Raises:
-        UserError: a file is missing or not YAML, a key is unknown (the nearest valid one is named), a value has
-            the wrong type or range. The message names the file, or the override, that said it.
+        UserError: a file is missing or not YAML, a key is unknown (the message suggests the nearest valid one), or a
+            value has the wrong type or range. The message names the file or the override.
     """
     files = list(_read_chain(Path(path)))
     assignments = [_parse_override(text) for text in overrides]
@@ -46,7 +46,7 @@ def dump_config(config: Config) -> str:
 
 
 def _read_chain(path: Path) -> Iterator[Source]:
-    """The files that a file extends, farthest first, and the file itself."""
+    """Yields the files that a file extends, directly or indirectly, the most basic first; then the file itself."""
     chain: list[Source] = []
     seen: set[Path] = set()
     while True:
@@ -76,7 +76,7 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
 
 
 def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Sets one dotted key, and nothing beside it."""
+    """Sets one dotted key in a tree of values."""
     for key in keys[:-1]:
         if not isinstance(tree.get(key), dict):
             tree[key] = {}
@@ -91,7 +91,7 @@ def _nest(keys: list[str], value: Any) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], update: dict[str, Any], at: tuple[str, ...] = ()) -> None:
-    """Puts a child's tree into its parent's: sections merge, anything else replaces."""
+    """Merges the values of a file into those of the file that it extends: sections merge, other values replace."""
     for key, value in update.items():
         old = base.get(key)
         if isinstance(old, dict) and isinstance(value, dict) and not _replaces((*at, key), old, value):
@@ -101,7 +101,7 @@ def _merge(base: dict[str, Any], update: dict[str, Any], at: tuple[str, ...] = (
 
 
 def _replaces(at: tuple[str, ...], old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether a child's mapping is another thing than its parent's: other losses, another network or schedule."""
+    """Whether a mapping replaces the extended file's instead of merging: losses, or another network or schedule."""
     if at == ("train", "losses"):
         return True
     return at in (("model",), ("train", "schedule")) and "name" in new and new["name"] != old.get("name")
@@ -115,7 +115,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                continue  # refused below
+                continue  # an error is raised for it below
             if key in seen:
                 problem = f"the key '{key}' is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
@@ -131,7 +131,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The sections of one YAML file, unchecked.
+    """Reads the sections of one YAML file, without checking them.
 
     Raises:
         UserError: no such file, or not YAML; the message names the line.
@@ -153,6 +153,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _nearest_file(path: Path, but: Collection[Path] = ()) -> str:
-    """The hint after a mistyped file, a YAML file beside it; not one of those that lead to it."""
+    """Hint for a missing file: the nearest YAML file in its folder, apart from the files in `but`."""
     siblings = [str(other) for other in path.parent.glob("*.yaml") if other.resolve() not in but]
     return nearest(str(path), siblings) if siblings else ""

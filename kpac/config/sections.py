@@ -1,4 +1,4 @@
-"""What a configuration can say: every section, its keys, their types, ranges and defaults."""
+"""The configuration's schema: every section, its keys, their types, ranges and defaults."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from kpac.config.checks import Section, Source
 from kpac.files import from_home
 
 Positive = Annotated[int, Field(ge=1)]
-Probability = Annotated[float, Field(ge=0, le=1, strict=True)]  # strict: "gray: true" would mean always
+Probability = Annotated[float, Field(ge=0, le=1, strict=True)]  # strict: otherwise "gray: true" would mean 1
 Scale = Annotated[float, Field(gt=0, le=1)]
 Deviation = Annotated[float, Field(gt=0)]
 UserPath = Annotated[Path, AfterValidator(from_home)]  # "~" is the user's home
@@ -41,78 +41,79 @@ class ModelConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str = "kpac_2level"
-    """A registered network; the other keys of this section are its options. A file that names another network than the
-    one it extends drops that one's options."""
+    """A registered network; the other keys of this section are its options. If a file names another network than the
+    file that it extends, it does not inherit that network's options."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys besides `name`."""
+        """The network's options: all keys besides `name`."""
         return dict(self.model_extra or {})
 
 
 class ScaleConfig(Section):
     range: Annotated[tuple[Scale, Scale], AfterValidator(_ascending)]
-    """Smallest and largest factor of the size, drawn evenly between them. IFAN: [0.7, 1.0]."""
+    """Smallest and largest factor of the size; factors are drawn uniformly. IFAN: [0.7, 1.0]."""
     probability: Probability
     """Share of the crops that are scaled. IFAN: 0.5."""
 
 
 class NoiseConfig(Section):
     deviation: Annotated[tuple[Deviation, Deviation], AfterValidator(_ascending)]
-    """Smallest and largest standard deviation, where white is 1, drawn evenly between them. IFAN: 0.001 and the root of
-    0.005, about 0.0707."""
+    """Smallest and largest standard deviation, where white is 1; it is drawn uniformly. IFAN: 0.001 and the square root
+    of 0.005, about 0.0707."""
     probability: Probability
     """Share of the crops that get noise. IFAN: 0.05."""
 
 
 class AugmentConfig(Section):
-    """Random changes of training crops, all off unless asked for, the same for all views and the target of a scene.
+    """Random augmentation of training crops, the same for all views and the target of a scene; all off by default.
 
-    "IFAN" is the published training code of Lee et al., CVPR 2021, by the same group. "Ours" has no published source.
+    "IFAN" refers to the published training code of Lee et al., CVPR 2021, by the same group as KPAC. "Ours" has no
+    published source.
     """
 
     flip: bool = False
-    """Mirror left-right and top-bottom, each with probability one half; dual-pixel views then change places. Ours."""
+    """Mirror left-right and top-bottom, each with probability 0.5; dual-pixel views are swapped accordingly. Ours."""
     rotate: bool = False
-    """Turn by 0, 90, 180 or 270 degrees, each as likely; not for dual-pixel views. Ours."""
+    """Rotate by 0, 90, 180 or 270 degrees with equal probability; not for dual-pixel views. Ours."""
     scale: ScaleConfig | None = None
-    """Reduce by area averaging. The crop keeps its size and shows more of the scene, as far as the image reaches."""
+    """Reduce by area averaging. The crop keeps its size and so shows more of the scene, as far as the image reaches."""
     gray: Probability = 0.0
-    """Share of the crops that lose their colour (luma of ITU-R BT.709). IFAN: 0.3."""
+    """Share of the crops that are converted to gray (luma of ITU-R BT.709). IFAN: 0.3."""
     noise: NoiseConfig | None = None
-    """Add Gaussian noise to the inputs, to each view its own, and not to the target."""
+    """Add Gaussian noise to the inputs, independently for each view, and not to the target."""
 
 
 class DataConfig(Section):
     root: UserPath
     """Folder of the data set; relative to the working directory."""
     layout: str = "auto"
-    """How the data set lies on disk, a name from data/README.md; "auto" looks."""
+    """Layout of the data set on disk, a name from data/README.md; "auto" detects it."""
     pair_by_order: bool = False
-    """Pair inputs with targets, and with other views, by the sorted order of their names, whatever these say; by
-    default names that do not tell which images belong together are an error."""
+    """Pair inputs with targets, and with other views, by the sorted order of their names. By default they are paired by
+    matching names, and it is an error if the names do not show which images belong together."""
     skip_unreadable: bool = False
-    """Go on without the scenes that have an unreadable image, naming each, instead of stopping."""
+    """Leave out scenes with an unreadable image, with a warning for each, instead of stopping."""
     crop: Positive = 256
     """Side of the square training crops, in pixels."""
     augment: AugmentConfig = AugmentConfig()
-    """How crops are changed at random; see docs/augmentation.md."""
+    """Random augmentation of crops; see docs/augmentation.md."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes of each rank that prepare batches; 0 prepares them in the training process. Null: for a GPU, one less
-    than the cores that the rank may use, and no more than 14; for a CPU, two. The batches are the same with any."""
+    """Data workers per rank; 0 prepares batches in the training process. Null: on a GPU, one less than the cores that
+    the rank may use, at most 14; on a CPU, two. The batches do not depend on this number."""
     cache: UserPath | None = None
-    """Folder for decoded images; by default `.kpac-cache` inside `root`, or the user's cache when that is read-only."""
+    """Folder for decoded images; by default `.kpac-cache` inside `root`, or the user's cache if `root` is read-only."""
 
 
 class ParameterGroupConfig(Section):
-    """Parameters with a learning rate, or a weight decay, of their own."""
+    """A parameter group with its own learning rate or weight decay."""
 
     parameters: Annotated[list[str], Field(min_length=1)]
     """Patterns of parameter names, such as "*scale_attention*"; `kpac info` prints the names of a network's parts."""
     learning_rate_scale: Annotated[float, Field(ge=0)] = 1.0
-    """Their learning rate, as a fraction of `learning_rate`; 0 freezes them."""
+    """Learning rate of the group, as a fraction of `learning_rate`; 0 freezes the parameters."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
-    """Their weight decay; of adamw alone, null: the optimizer's."""
+    """Weight decay of the group, for adamw only; null: the optimizer's."""
 
 
 class OptimizerConfig(Section):
@@ -120,10 +121,10 @@ class OptimizerConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Share of every parameter that a step takes away, times the learning rate; of adamw alone."""
+    """Weight decay, for adamw only: each step subtracts this share of every parameter, times the learning rate."""
     groups: dict[str, ParameterGroupConfig | None] = {}
-    """Groups of parameters that differ, by a name of your choice; each parameter is in one at most. Null takes a group
-    away that an extended file has."""
+    """Parameter groups with settings of their own, by names of your choice; each parameter is in one group at most.
+    Null removes a group of the extended file."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimizerConfig":
@@ -143,23 +144,23 @@ SCHEDULE_KEYS = {
 
 
 class ScheduleConfig(Section):
-    """How the learning rate goes. A file that names another schedule than the one it extends drops that one's keys."""
+    """Learning-rate schedule. A file that names another schedule than the file it extends inherits none of its keys."""
 
     name: Literal["constant", "step", "cosine", "cyclic"] = "cosine"
     """constant; step: times `factor` at each milestone; cosine: from 1 to `final` over the training; cyclic: a cosine
     from 1 to one of `finals` in each of `periods`, as Restormer trains."""
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Iterations of linear growth from zero, with any schedule."""
+    """Iterations of linear warm-up from zero, with any schedule."""
     milestones: Annotated[list[Positive], Field(min_length=1), AfterValidator(_increasing)] | None = None
-    """Of step: iterations after which the rate falls."""
+    """For step: iterations after which the rate falls."""
     factor: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Of step: what it falls to, as a fraction of the rate before; 0.5 by default."""
+    """For step: factor of the rate at each milestone; 0.5 by default."""
     final: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Of cosine: the last rate, as a fraction of the first; 0 by default."""
+    """For cosine: the last rate, as a fraction of the first; 0 by default."""
     periods: Annotated[list[Positive], Field(min_length=1)] | None = None
-    """Of cyclic: lengths in iterations; the last one's end holds for the rest."""
+    """For cyclic: lengths of the periods in iterations; after the last period, the rate stays as it is."""
     finals: list[Annotated[float, Field(ge=0, le=1)]] | None = None
-    """Of cyclic: the rate at the end of each period, as a fraction of the first; 1 keeps it constant."""
+    """For cyclic: the rate at the end of each period, as a fraction of the first; 1 keeps it constant."""
 
     @model_validator(mode="after")
     def _check(self) -> "ScheduleConfig":
@@ -179,25 +180,25 @@ class ComputeConfig(Section):
     """Number format of the convolutions of training steps (autocast); weights, losses and validation stay float32.
     "auto" is bfloat16 on GPUs that have it, else float32."""
     tf32: bool = True
-    """Lets a GPU round the factors of float32 products to TF32's 10 bits."""
+    """Uses TF32 on a GPU: it rounds the factors of float32 products to 10 bits of mantissa."""
     channels_last: bool | None = None
-    """Keeps the channels of a pixel together in memory; null: on GPUs."""
+    """Uses the channels-last memory layout; null: on GPUs."""
     compile: bool = False
-    """Compiles the network with torch.compile: slow first steps, once for every crop size, faster later ones."""
+    """Compiles the network with torch.compile: the first steps with each crop size are slow, later ones are faster."""
     accelerate: bool | None = None
-    """Computes KPAC's own layers with loops compiled for the processor (`kpac.cpu`, the extra `cpu`); null: on CPUs."""
+    """Computes KPAC's layers with loops compiled for the processor (`kpac.cpu`, the extra `cpu`); null: on CPUs."""
     cuda_graphs: bool = False
-    """Replays the compiled network as CUDA graphs, without launching kernel after kernel; needs `compile` and a GPU."""
+    """Replays the compiled network as CUDA graphs, which saves kernel launches; needs `compile` and a GPU."""
     cudnn_benchmark: bool | None = None
-    """Lets cuDNN time its algorithms once for every crop size and keep the fastest; null: on GPUs, unless
+    """Lets cuDNN time its algorithms once for every crop size and use the fastest; null: on GPUs, unless
     `deterministic`."""
     deterministic: bool = False
-    """Only algorithms that repeat to the last bit, so that a run resumed on a GPU ends with the bits of an
-    uninterrupted one. Slower; a CPU is deterministic without it."""
+    """Uses only deterministic algorithms, so that a resumed run on a GPU is bit-identical to an uninterrupted one.
+    Slower; a CPU is deterministic without it."""
     fused_optimizer: bool = True
-    """One kernel for the optimizer's step, which also skips a step on the device itself."""
+    """Computes the optimizer's step in one fused kernel, which also skips bad steps without a synchronisation."""
     prefetch: bool | None = None
-    """Pins batches in memory and copies the next one to the GPU during a step; null: on GPUs."""
+    """Puts batches in pinned memory, and copies the next one to the GPU during a step; null: on GPUs."""
 
     @model_validator(mode="after")
     def _check(self) -> "ComputeConfig":
@@ -213,45 +214,45 @@ class ComputeConfig(Section):
 
 class CheckpointConfig(Section):
     every: Positive = 1000
-    """Iterations between two training checkpoints; every validation is followed by one."""
+    """Iterations between two training checkpoints; one is also saved after every validation."""
     keep: Positive = 3
-    """The newest checkpoints that stay, besides that of the best validation."""
+    """Number of newest checkpoints to keep, besides that of the best validation."""
 
 
 class StageConfig(Section):
     until: Positive
     """Last iteration of the stage."""
     crop: Positive
-    """Side of its crops, in pixels."""
+    """Side of the stage's crops, in pixels."""
     batch_size: Positive
     """Crops a step, over all devices together."""
 
 
 class TrainConfig(Section):
     iterations: Positive
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch_size: Positive = 8
     """Crops a step, over all devices together."""
     losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
     """Terms of the training loss and their weights: l1, mse, charbonnier, ssim, frequency, perceptual."""
     perceptual_weights: UserPath | None = None
-    """VGG-19's weights for the perceptual loss, torchvision's file; by default its own copy, downloaded once."""
+    """torchvision's file of VGG-19's weights for the perceptual loss; by default from its cache, downloaded once."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     gradient_norm: Annotated[float, Field(gt=0)] = 0.5
-    """Longer gradients are scaled down to this norm."""
+    """Gradient clipping: gradients with a larger norm are scaled down to this norm."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Averages the weights over the iterations, with this share of the old average kept; the average is validated and
-    saved as the weights. Null for none."""
+    """Keeps an exponential moving average of the weights, with this share of the old average at each step; the average
+    is validated and saved. Null for none."""
     initial_weights: UserPath | None = None
-    """A .safetensors file, or a run's folder, of the same network to start from."""
+    """Initial weights of the same network: a .safetensors file, or a run's folder."""
     accumulate: Positive = 1
     """Gradient-accumulation steps per rank: the same optimizer step in less memory."""
     progressive: list[StageConfig] = []
-    """Earlier stages with crops and batches of other sizes, as Restormer trains; after the last one's `until`,
-    `data.crop` and `train.batch_size` hold."""
+    """Progressive training as in Restormer: earlier stages with other sizes of crops and batches. After the last
+    stage's `until`, `data.crop` and `train.batch_size` are used."""
     skip_limit: Positive = 20
-    """A step whose loss or gradient is not finite is skipped; so many in a row end the run."""
+    """Steps whose loss or gradient is not finite are skipped; this many in a row end the run."""
     compute: ComputeConfig = ComputeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every: Positive = 100
@@ -259,7 +260,7 @@ class TrainConfig(Section):
     profile: bool = False
     """Writes a trace of a few steps to `profile/` in the run's folder, for Perfetto or chrome://tracing."""
     wandb: str | None = None
-    """A Weights & Biases project that gets the numbers too; needs the package `wandb`."""
+    """Weights & Biases project that also receives the metrics; needs the package `wandb`."""
 
     @field_validator("progressive")
     @classmethod
@@ -274,9 +275,9 @@ class ValidationConfig(Section):
     every: Positive = 5000
     """Iterations between two validations; the last iteration always validates."""
     protocol: str = "dpdd-8bit"
-    """How the validation numbers are computed; see `kpac.evaluation.protocols`."""
+    """Protocol of the validation scores; see `kpac.evaluation.protocols`."""
     samples: Annotated[int, Field(ge=0)] = 2
-    """Validation scenes whose images are shown in TensorBoard."""
+    """Number of validation scenes whose images are shown in TensorBoard."""
 
 
 class Config(Section):
@@ -285,7 +286,7 @@ class Config(Section):
     runs: UserPath = Path("runs")
     """Folder of all runs; relative to the working directory."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Fixes the initial weights, the order of the scenes and every random draw."""
+    """Seed of the initial weights, the order of the scenes and all random draws."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """auto (a CUDA device when there is one), cpu, cuda, cuda:N or mps."""
     plugins: list[str] = []
@@ -299,7 +300,7 @@ class Config(Section):
 
     @property
     def sources(self) -> list[Source]:
-        """The files and overrides that this configuration was read from, the strongest last; for messages."""
+        """The files and overrides that this configuration was read from, those of highest precedence last."""
         return self._sources
 
     @property
@@ -309,7 +310,7 @@ class Config(Section):
 
     @property
     def stages(self) -> list[StageConfig]:
-        """The crops of the whole training: the progressive stages, and what holds after them."""
+        """All stages of the training: the progressive ones, then one with `data.crop` and `train.batch_size`."""
         train = self.train
         earlier = [stage for stage in train.progressive if stage.until < train.iterations]
         final = next((stage for stage in train.progressive if stage.until >= train.iterations), None)
