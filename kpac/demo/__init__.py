@@ -1,1 +1,1 @@
-"""A page in the browser to try a network on a photograph."""
+"""Demo: a page in the browser to try a network on a photograph."""

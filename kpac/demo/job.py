@@ -1,4 +1,4 @@
-"""One photograph being restored in a thread of its own, which tells how far it is and can be cancelled."""
+"""Restores one photograph in a thread, with progress and cancellation."""
 
 import threading
 import time
@@ -19,24 +19,24 @@ from kpac.inspect.attention import attention_of
 from kpac.models.interface import ImageNetwork
 from kpac.restore.restorer import Restorer
 
-PREVIEW = 2048  # pixels, the longest side of what the page shows; the file to download has the photograph's own size
-ATTENTION = 1024  # pixels, the longest side at which attention is looked at, as `kpac inspect` does
-_one_at_a_time = threading.Lock()  # a pass takes all cores; one that was cancelled ends before the next begins
+PREVIEW = 2048  # longest side of the page's images, in pixels; the file to download has the photograph's own size
+ATTENTION = 1024  # longest side of the image for attention maps, in pixels, as in `kpac inspect`
+_one_at_a_time = threading.Lock()  # a pass uses all cores; a cancelled pass ends before the next one begins
 
 
 @dataclass
 class Restored:
-    """What a job gives.
+    """Result of a job.
 
     Args:
-        file: the restored photograph, at its own bit depth and with its metadata.
+        file: the restored photograph, with the original's bit depth and metadata.
         original, result: previews, H x W x 3 uint8.
-        attention: for each block with scale attention the expected dilation, laid over the photograph; with a title.
-        seconds: of the network's pass.
-        memory_gb: a GPU's peak, or, on a CPU, the peak of the process.
+        attention: for each block with scale attention, the expected dilation drawn over the photograph, and a title.
+        seconds: time of the network's pass.
+        memory_gb: peak memory of the GPU; on a CPU, of the process.
         size: height and width of the photograph.
-        bit_depth: of its file.
-        tile: side of the tiles, None for one pass over the whole.
+        bit_depth: bit depth of the photograph's file.
+        tile: side of the tiles in pixels; None for one pass over the whole image.
     """
 
     file: Path
@@ -51,7 +51,7 @@ class Restored:
 
 
 class Cancelled(Exception):
-    """Somebody does not want the result any more."""
+    """Raised inside a job that was cancelled."""
 
 
 class Job(threading.Thread):
@@ -59,11 +59,11 @@ class Job(threading.Thread):
 
     Args:
         model: the network.
-        options: of `kpac.Restorer`: tile, precision, device.
-        views: files by view; "center" is the photograph.
-        output: where to write it.
-        quality: of JPEG and WebP, 1 to 100.
-        attention: looks at what scale attention weighs, too.
+        options: arguments of `kpac.Restorer`: tile, precision, device.
+        views: view -> file; "center" is the photograph.
+        output: file to write.
+        quality: quality of JPEG and WebP, 1 to 100.
+        attention: also computes maps of scale attention.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Job(threading.Thread):
         self._peak = 0
 
     def cancel(self) -> None:
-        """Ends the job within a tile or, in a pass over the whole, a layer."""
+        """Cancels the job, which ends at the network's next operation."""
         self._cancelled.set()
 
     @property
@@ -94,11 +94,11 @@ class Job(threading.Thread):
         return self._cancelled.is_set()
 
     def watch(self) -> None:
-        """Notes how much memory the process takes now."""
+        """Updates the peak memory of the process; call it repeatedly during the job."""
         self._peak = max(self._peak, psutil.Process().memory_info().rss)
 
     def run(self) -> None:
-        """The work of the thread; what goes wrong becomes one sentence in `error`."""
+        """Restores the photograph in the thread; failures become one sentence in `error`."""
         try:
             with _one_at_a_time, _Cancelling(self._cancelled):
                 self.result = self._restore()
@@ -108,7 +108,7 @@ class Job(threading.Thread):
             self.error = self._without_folders(str(error))
         except MemoryError:
             self.error = "out of memory for the photograph itself; cut it into parts"
-        except Exception as error:  # the page must not wait for ever
+        except Exception as error:  # otherwise the page would wait forever
             self.error = f"this photograph could not be restored ({type(error).__name__})"
             raise
         finally:
@@ -128,7 +128,7 @@ class Job(threading.Thread):
             torch.cuda.reset_peak_memory_stats(restorer.device)
         height, width = images["center"].shape[:2]
         if restorer.tile == "auto":
-            restorer.tile = restorer.choose_tile(height, width)  # as it would, and to be told
+            restorer.tile = restorer.choose_tile(height, width)  # chosen here to be part of the result
         start = time.perf_counter()
         restored = restorer(images["center"], images.get("left"), images.get("right"))
         seconds = time.perf_counter() - start
@@ -163,14 +163,14 @@ class Job(threading.Thread):
         self.share = share
 
     def _without_folders(self, message: str) -> str:
-        """A message that names a file as its owner does."""
+        """Shortens paths of the views in a message to file names."""
         for path in self.views.values():
             message = message.replace(str(path), path.name)
         return message
 
 
 class _Cancelling(TorchDispatchMode):
-    """Ends the computation at the next operation on tensors once an event is set; the results stay the same bits."""
+    """Raises `Cancelled` at the next tensor operation once an event is set; does not change any result."""
 
     def __init__(self, event: threading.Event):
         super().__init__()
@@ -201,11 +201,11 @@ def _preview(image: np.ndarray) -> np.ndarray:
 
 
 def _overlay(image: np.ndarray, dilation: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """A map in false colours, dark for small and bright for large, over the photograph; H x W x 3 uint8."""
+    """Draws a map over the photograph in false colours, dark for small and bright for large; H x W x 3 uint8."""
     from matplotlib import colormaps
 
     height, width = image.shape[:2]
-    factor = 1 << (max(1, -(-height // dilation.shape[0])) - 1).bit_length()  # an encoder halves
+    factor = 1 << (max(1, -(-height // dilation.shape[0])) - 1).bit_length()  # an encoder halves the size
     whole = cv2.resize(dilation, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)[:height, :width]
     low, high = float(dilation.min()), float(dilation.max())
     colors = colormaps["viridis"]((whole - low) / ((high - low) or 1.0))[..., :3]

@@ -1,4 +1,4 @@
-"""The page: a photograph in, the restored photograph out."""
+"""The demo's page: upload a photograph, and download the restored photograph."""
 
 import os
 import tempfile
@@ -14,19 +14,19 @@ from kpac.images import SUFFIXES
 from kpac.inspect.attention import kpac_blocks
 from kpac.models.interface import ImageNetwork
 
-POLL = 0.2  # seconds between two looks at a job
+POLL = 0.2  # seconds between two updates of a job's progress
 KEPT = 600  # seconds after which files of a session that is still open are deleted
 
 
 def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[str, Any], quality: int = 95) -> Any:
-    """The page as gradio's Blocks.
+    """Makes the page, as gradio's Blocks.
 
     Args:
         model: the network.
-        label: its name on the page.
-        folder: for results; made for this page, deleted with it.
-        options: of `kpac.Restorer`: tile, precision, device.
-        quality: of JPEG and WebP, 1 to 100.
+        label: name of the network on the page.
+        folder: temporary folder for results, which the caller deletes.
+        options: arguments of `kpac.Restorer`: tile, precision, device.
+        quality: quality of JPEG and WebP, 1 to 100.
 
     Raises:
         UserError: gradio is not installed.
@@ -37,7 +37,7 @@ def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[st
     has_attention = _has_attention(model)
 
     def restore(request: gradio.Request, *given: Any) -> Iterator[Any]:  # type: ignore[name-defined]  # gradio reads it
-        """Tells the page how far the job is, and in the end what came of it."""
+        """Starts a job, and yields its progress and finally its result to the page."""
         *files, attention = given
         names = ["center", *others]
         nothing = (None, None, gradio.update(value=None, interactive=False))
@@ -63,7 +63,7 @@ def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[st
         if job.is_cancelled:
             yield ("Cancelled.", *nothing)
         elif job.error:
-            yield (job.error.removesuffix(".") + ".", *nothing)  # as it is: it begins with the file's name
+            yield (job.error.removesuffix(".") + ".", *nothing)  # not capitalised: it begins with the file's name
         elif done := job.result:
             button = gradio.update(value=str(done.file), interactive=True)
             yield (_summary(done), (done.original, done.result), done.attention or None, button)
@@ -73,7 +73,7 @@ def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[st
             jobs[request.session_hash].cancel()
 
     def leave(request: gradio.Request) -> None:  # type: ignore[name-defined]
-        """The session is over: so are its job and its files."""
+        """Ends a session: cancels its job and deletes its files."""
         job = jobs.pop(request.session_hash, None)
         if job:
             job.cancel()
@@ -123,10 +123,10 @@ def launch(
 
     Args:
         model, label, options, quality: see `make_page`.
-        host: the address to answer to; the default is reached from this machine alone.
-        port: None for the first that is free from 7860 on.
-        megabytes: of the largest file that is taken.
-        until: ends the page when set, in place of Ctrl-C.
+        host: address to listen on; the default accepts connections from this machine only.
+        port: port to listen on; None for the first free one from 7860 on.
+        megabytes: size limit of uploaded files.
+        until: stops the page when set, instead of Ctrl-C.
 
     Raises:
         UserError: gradio is not installed, or the port is taken.
@@ -158,10 +158,10 @@ def launch(
 
 
 def import_gradio() -> Any:
-    """The package, asked to send nothing anywhere.
+    """Imports gradio with its analytics switched off.
 
     Raises:
-        UserError: it is not installed.
+        UserError: gradio is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
