@@ -1,4 +1,4 @@
-"""The `kpac` command: mistakes and interrupts become one line and an exit status."""
+"""The `kpac` command; turns users' mistakes and interrupts into one-line messages and exit statuses."""
 
 import argparse
 import io
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit status: 0, or what the command gives (1 when it found something wrong); 2 for a user's mistake (one
-        line on stderr), 130 when interrupted, 128 + its number after another signal.
+        The exit status: 0, or the command's own status (1 if it found a problem); 2 for a user's mistake, reported in
+        one line on stderr; 130 after Ctrl-C, and 128 + its number after another signal.
     """
     logging.getLogger("kpac").handlers = [_Notices()]
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text; stderr does so by itself
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be invalid text; stderr does this by default
     try:
         with _cleaned_up_after_signals():
             options = _parse(arguments)
@@ -71,7 +71,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     if "overrides" in options and all(re.match(r"\w+(\.\w+)*=", word) for word in rest):
-        options.overrides += rest  # argparse takes them up to the first flag only
+        options.overrides += rest  # argparse collects overrides only up to the first flag
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     for name, value in vars(options).items():
@@ -80,14 +80,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _from_home(value: Any) -> Any:
-    """Paths with "~" expanded: a shell leaves it where it is quoted, or stands behind an equals sign."""
+    """Expands "~" in paths; a shell does not expand it in quotes or after an equals sign."""
     if isinstance(value, Path):
         return from_home(value)
     return [_from_home(entry) for entry in value] if isinstance(value, list) else value
 
 
 class _Terminated(SystemExit):
-    """A signal of `kpac.signals.ENDING` came."""
+    """Raised when a signal of `kpac.signals.ENDING` arrives."""
 
     def __init__(self, number: int):
         super().__init__(128 + number)
@@ -96,9 +96,10 @@ class _Terminated(SystemExit):
 
 @contextmanager
 def _cleaned_up_after_signals() -> Iterator[None]:
-    """Inside, SIGTERM, SIGHUP and SIGUSR1 end the command as an exception does: half-written files are removed.
+    """Context in which SIGTERM, SIGHUP and SIGUSR1 raise an exception, so that partial files are removed.
 
-    A second one acts as it does by default. Commands with an answer of their own, such as training, replace this one.
+    A second signal has its default effect. Commands that handle signals themselves, such as training, replace these
+    handlers.
     """
 
     def leave(number: int, _: object) -> None:
@@ -106,7 +107,7 @@ def _cleaned_up_after_signals() -> Iterator[None]:
         drop_closed_terminal()
         raise _Terminated(number)
 
-    if threading.current_thread() is not threading.main_thread():  # the only one that Python lets handle signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     earlier = {number: signal.signal(number, leave) for number in ENDING if is_heeded(number)}
@@ -118,10 +119,10 @@ def _cleaned_up_after_signals() -> Iterator[None]:
 
 
 class _Notices(logging.Handler):
-    """What the library has to say, as a line beside the results.
+    """Prints the library's log messages to stderr, one line each.
 
-    Of torchrun's processes, all of which find the same, the first one says it. Only what an image file tells is said by
-    the process that reads it, since often one reads for all.
+    Under torchrun only rank 0 prints warnings, since all ranks have the same ones. Warnings about image files are
+    printed by the rank that reads the file, which is often one for all; errors are printed by every rank.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -132,7 +133,7 @@ class _Notices(logging.Handler):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Makes the parser of the whole command line."""
     parser = Parser(
         prog="kpac",
         description="Defocus deblurring with kernel-sharing parallel atrous convolutions (KPAC, ICCV 2021).",

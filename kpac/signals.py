@@ -1,4 +1,4 @@
-"""Requests to stop: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 are kept until the work can end in good order."""
+"""Deferred signals: Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 are recorded until the work can stop cleanly."""
 
 import os
 import signal
@@ -14,19 +14,20 @@ from typing_extensions import Self
 
 from kpac.errors import Stopped
 
-# SIGHUP comes when a terminal closes, SIGUSR1 from schedulers that announce the end of a job; Windows has neither.
+# SIGHUP is sent when a terminal closes, SIGUSR1 by schedulers before they end a job. Windows has neither.
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 SIGNALS = (signal.SIGINT, *ENDING)
 
 
 class StopRequest:
-    """While it is open, a signal is kept in `number` instead of ending the process at once.
+    """Context that records a signal in `number` instead of ending the process at once.
 
-    A second Ctrl-C acts as it did before: a user who asks twice wants the end now. Any other second signal is ignored:
-    SLURM and torchrun both send one, and the work is still being saved. SIGHUP is left alone under nohup.
+    A second Ctrl-C has its usual effect, so that a user can end the process immediately. Any other second signal is
+    ignored, because SLURM and torchrun may both send one while the work is being saved. SIGHUP is not handled under
+    nohup.
 
     Attributes:
-        number: of the first signal; 0 for none.
+        number: number of the first signal; 0 for none.
     """
 
     def __init__(self):
@@ -34,7 +35,7 @@ class StopRequest:
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             self._earlier = {number: signal.signal(number, self._receive) for number in SIGNALS if is_heeded(number)}
         return self
 
@@ -43,7 +44,7 @@ class StopRequest:
             self._restore(number)
 
     def stopped(self, more: str = "") -> Stopped:
-        """The exception to raise when the work has ended; `more` completes its message."""
+        """The exception to raise once the work has stopped; `more` is appended to its message."""
         return stopped(self.number, more)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
@@ -57,12 +58,12 @@ class StopRequest:
 
 
 def is_heeded(number: int) -> bool:
-    """Whether a signal may be handled here; nohup asks for SIGHUP to be ignored."""
+    """Whether a signal should be handled; not if it is ignored on purpose, such as SIGHUP under nohup."""
     return number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN
 
 
 def drop_closed_terminal() -> None:
-    """Sends output to nowhere once the terminal is gone: printing would raise, in the middle of a save."""
+    """Redirects output to the null device if the terminal is closed; printing would raise in the middle of a save."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
             number = stream.fileno()
@@ -72,6 +73,6 @@ def drop_closed_terminal() -> None:
 
 
 def stopped(number: int, more: str = "") -> Stopped:
-    """The exception for a signal, with its exit status of 128 + number; `more` completes the message."""
+    """The exception for a signal, with the exit status 128 + number; `more` is appended to the message."""
     word = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     return Stopped(word + more, 128 + number)

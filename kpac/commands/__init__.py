@@ -1,1 +1,1 @@
-"""The subcommands of `kpac`, a file for each room of the house: arguments here, the work elsewhere."""
+"""The subcommands of `kpac`, one file per package: only arguments are defined here, the work is done elsewhere."""

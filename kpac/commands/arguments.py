@@ -1,4 +1,4 @@
-"""What several subcommands share: arguments, their types, and lines of prose."""
+"""Helpers that several subcommands share: arguments, their types, and messages."""
 
 import argparse
 import re
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-Subcommands = Any  # what argparse's add_subparsers gives; its class is private
+Subcommands = Any  # returned by argparse's add_subparsers; its class is private
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, as everything else here does."""
+    """Argument parser that reports a mistake in one line, like all other errors of the command."""
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_group(commands: Subcommands, name: str, summary: str) -> Subcommands:
-    """A command with subcommands of its own; gives the place to add them to."""
+    """Adds a command with subcommands; returns the object to add these to."""
     group = commands.add_parser(name, help=summary, description=_sentence(summary))
     return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -27,7 +27,7 @@ def add_group(commands: Subcommands, name: str, summary: str) -> Subcommands:
 def add_command(
     commands: Subcommands, name: str, run: Callable[[argparse.Namespace], int | None], summary: str
 ) -> argparse.ArgumentParser:
-    """A subcommand; `run` does its work, and may give an exit status."""
+    """Adds a subcommand; `run` does its work, and may return an exit status."""
     command = commands.add_parser(name, help=summary, description=_sentence(summary))
     command.set_defaults(run=run)
     return command
@@ -38,13 +38,13 @@ def _sentence(text: str) -> str:
 
 
 def add_config_arguments(command: argparse.ArgumentParser) -> None:
-    """A YAML file, and overrides of its keys."""
+    """Adds arguments for a YAML file and for overrides of its keys."""
     command.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.iterations=500")
 
 
 def add_layout_arguments(command: argparse.ArgumentParser) -> None:
-    """How a data set lies on disk, and how its images pair."""
+    """Adds arguments for the layout of a data set and the pairing of its images."""
     command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
     command.add_argument(
         "--pair-by-order",
@@ -54,14 +54,14 @@ def add_layout_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def add_plugin_argument(command: argparse.ArgumentParser) -> None:
-    """Networks of the user's own."""
+    """Adds the argument for files that register networks of the user."""
     command.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="Python code that registers a network of your own"
     )
 
 
 def chosen_model(model: Path | None, views: Sequence[str] = ("center",)) -> Path:
-    """The model that was named, or else the weights that come with the package, which is said in one line."""
+    """The given model; without one, the weights that come with the package, after a message about it."""
     from kpac.weights.store import default_weights
 
     if model is None:
@@ -71,7 +71,7 @@ def chosen_model(model: Path | None, views: Sequence[str] = ("center",)) -> Path
 
 
 def size(text: str) -> tuple[int, int]:
-    """The type of an argument such as 1120x1680: height and width."""
+    """Argument type for an image size such as 1120x1680: height and width."""
     height, cross, width = text.partition("x")
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 1120x1680, found '{text}'")
@@ -79,19 +79,19 @@ def size(text: str) -> tuple[int, int]:
 
 
 def positive(text: str) -> int:
-    """The type of a count."""
+    """Argument type for a positive integer."""
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, found '{text}'")
     return int(text)
 
 
 def fraction(text: str) -> float:
-    """The type of a number between 0 and 1."""
+    """Argument type for a number between 0 and 1."""
     if not re.fullmatch(r"0?\.\d+", text):
         raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1, found '{text}'")
     return float(text)
 
 
 def say(text: str) -> None:
-    """Prints a line of prose, apart from the results on stdout."""
+    """Prints a message to stderr, separate from the results on stdout."""
     print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`kpac config`: look at configurations."""
+"""`kpac config`: shows configurations and their schema."""
 
 import argparse
 import json

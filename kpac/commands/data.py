@@ -1,4 +1,4 @@
-"""`kpac data`: make and look after data sets."""
+"""`kpac data`: checks, caches and synthesizes data sets."""
 
 import argparse
 import json
@@ -120,7 +120,7 @@ def synthesize(options: argparse.Namespace) -> None:
 
 
 def _settings_arguments(command: argparse.ArgumentParser) -> None:
-    """The recipe, and a flag for each of its settings; the defaults and checks are the schema's."""
+    """Adds the recipe, and a flag for each of its settings; defaults and checks come from the schema."""
     from kpac.data.synthesis.settings import SynthesisSettings, recipe_names
 
     names = ", ".join(recipe_names())
@@ -129,7 +129,7 @@ def _settings_arguments(command: argparse.ArgumentParser) -> None:
     )
     group = command.add_argument_group("camera and scenes; LOW:HIGH draws anew for every scene")
     for name, field in SynthesisSettings.model_fields.items():
-        if name == "depth_maps":  # a mapping: of recipes alone
+        if name == "depth_maps":  # a mapping, which only recipe files can set
             continue
         sentence = field.description or name
         text = sentence[0].lower() + sentence[1:].rstrip(".")

@@ -55,7 +55,7 @@ def demo(options: argparse.Namespace) -> int:
     path = chosen_model(options.model)
     model = load_model(path)
     settings = {"tile": options.tile, "precision": options.precision, "device": options.device}
-    Restorer(model, **settings)  # for its checks
+    Restorer(model, **settings)  # only to check the settings
     label = f"{model.config['name']}, {path}"
     try:
         launch(model, label, settings, options.host, options.port, options.max_megabytes, options.quality)

@@ -1,4 +1,4 @@
-"""`kpac env`: what a bug report needs."""
+"""`kpac env`: prints versions and devices, for bug reports."""
 
 import argparse
 import json

@@ -185,12 +185,12 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _carry_out(work: Sequence[Any], chosen: Any, ranks: Any) -> list[Path]:
-    """Evaluates, one after the other, once all is known to be there.
+    """Checks all evaluations first, then carries them out one by one.
 
     Args:
-        work: (makes the method, what is asked of its evaluation, its folder or None for the usual one).
+        work: tuples of a function that makes the method, the `Evaluation`, and its folder, None for the default.
         chosen: a `kpac.evaluation.folders.ResultFolders`.
-        ranks: of torchrun.
+        ranks: this rank, and communication with the others.
 
     Returns:
         The folders of the results.
@@ -206,7 +206,7 @@ def _carry_out(work: Sequence[Any], chosen: Any, ranks: Any) -> list[Path]:
         find_scorable(method, evaluation)
         return taken
 
-    # Each method is made here and again below, so that the memory holds one at a time.
+    # Each method is made once for the checks and again below, so that only one is in memory at a time.
     folders = [ranks.on_all(partial(check, *item)) for item in work]
     told: set[tuple[str, str]] = set()
     for (make, evaluation, _), folder in zip(work, folders, strict=True):
@@ -225,7 +225,7 @@ def _carry_out(work: Sequence[Any], chosen: Any, ranks: Any) -> list[Path]:
 
 
 def _evaluate_comparison(path: Path, options: argparse.Namespace) -> None:
-    """A whole comparison from a YAML file; `--device`, `--output` and `--overwrite` are the flags that it takes."""
+    """Evaluates a comparison from a YAML file; of the flags, only --device, --output and --overwrite apply."""
     from kpac.distributed import join_ranks
     from kpac.evaluation.folders import ResultFolders
     from kpac.evaluation.results import read_results

@@ -54,7 +54,7 @@ def add(commands: Subcommands) -> None:
 
 
 def _execution_arguments(command: argparse.ArgumentParser) -> None:
-    """How runs are carried out."""
+    """Adds arguments for how runs are carried out."""
     command.add_argument("--dry-run", action="store_true", help="show the plan and its cost, and start nothing")
     command.add_argument("--retry", action="store_true", help="try runs that failed again")
     command.add_argument(
@@ -99,7 +99,7 @@ def paper(options: argparse.Namespace) -> int:
 def _carry_out(
     sweep: Sweep, options: argparse.Namespace, write_report: Callable[[Sweep], tuple[Table | None, list[Path]]]
 ) -> int:
-    """Does what is left of a sweep, and says how it went; the exit status."""
+    """Carries out the unfinished runs of a sweep and prints the results; returns the exit status."""
     from kpac.experiments.jobs import Job, run_here, run_submitted
     from kpac.experiments.progress import check_unchanged, state_of
     from kpac.experiments.report import failures, plan_table

@@ -1,4 +1,4 @@
-"""`kpac export`: a model as ONNX or .pt2."""
+"""`kpac export`: exports a model to ONNX or .pt2."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`kpac inspect`: sheets of what a network attends to and has learned."""
+"""`kpac inspect`: draws a network's attention, kernels and receptive field."""
 
 import argparse
 from pathlib import Path

@@ -58,7 +58,7 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def _check_target(options: argparse.Namespace) -> None:
-    """Refuses a target that has the other format's suffix, or that is there already."""
+    """Refuses an output file with the wrong suffix for its format, or that exists already."""
     target = options.target
     if options.authors and target.suffix != ".npz":
         raise UserError(f"{target}: expected a name that ends in .npz; without --authors a .safetensors file is made")

@@ -1,4 +1,4 @@
-"""`kpac protocols`: which evaluation protocols there are, who uses them, and their keys."""
+"""`kpac protocols`: lists the evaluation protocols, who uses them, and their keys."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`kpac restore`: photographs in, restored photographs out."""
+"""`kpac restore`: restores photographs."""
 
 import argparse
 from pathlib import Path
@@ -48,7 +48,7 @@ def add(commands: Subcommands) -> None:
 
 
 def restore(options: argparse.Namespace) -> int:
-    """Returns 1 if a photograph could not be restored."""
+    """Restores photographs; returns 1 if one could not be restored."""
     from kpac.errors import Stopped
     from kpac.models.registry import load_plugins
     from kpac.models.weights import load_model
@@ -71,7 +71,7 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def tile(text: str) -> int | str | None:
-    """A side in pixels, "auto", or None for "whole"."""
+    """Argument type for tiles: a side in pixels, "auto", or "whole", which gives None."""
     if text in ("auto", "whole"):
         return None if text == "whole" else text
     if not text.isdigit() or not int(text):
@@ -80,7 +80,7 @@ def tile(text: str) -> int | str | None:
 
 
 def quality(text: str) -> int:
-    """1 to 100."""
+    """Argument type for a quality of 1 to 100."""
     if not text.isdigit() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"expected 1 to 100, found '{text}'")
     return int(text)

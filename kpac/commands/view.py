@@ -1,4 +1,4 @@
-"""`kpac view`: results side by side, and training runs, in a browser."""
+"""`kpac view`: shows results side by side, and training runs, in a browser."""
 
 import argparse
 import tempfile
@@ -95,7 +95,7 @@ def _serve(pages, folder: Path, options: argparse.Namespace) -> int:
 
 
 def port(text: str) -> int:
-    """A port's number."""
+    """Argument type for the number of a port."""
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"expected 0 to 65535, found '{text}'")
     return int(text)

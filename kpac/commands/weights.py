@@ -1,4 +1,4 @@
-"""`kpac weights`: what can be loaded by name."""
+"""`kpac weights`: lists weights that can be loaded by name."""
 
 import argparse
 
