@@ -1,11 +1,11 @@
-"""Everything that only a GPU can show, in ten minutes; see docs/distributed.md.
+"""Runs all checks that need a GPU, in ten minutes; see docs/distributed.md.
 
     python scripts/check_gpu.py [--output FOLDER] [--only STEP ...]
-    python scripts/check_gpu.py --rehearse     # every step tiny and on the CPU: shows that the steps run
+    python scripts/check_gpu.py --rehearse     # runs every step on the CPU with tiny sizes, to test the steps
 
-Prints PASS, FAIL or SKIP and a figure for each step as it ends, and keeps checks.json and checks.md in the folder.
-Without a CUDA device, whatever needs one is skipped. Needs a checkout and a Python with the packages;
-scripts/check_gpu.sh sees to those that a machine lacks.
+Prints PASS, FAIL or SKIP and a result for each step, and writes checks.json and checks.md to the folder. Without a
+CUDA device, steps that need one are skipped. Needs a checkout and a Python with the packages;
+scripts/check_gpu.sh installs missing ones.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUTS = {  # seconds; about one and a half times what a step is expected to take
+TIMEOUTS = {  # seconds; about 1.5 times the expected time of a step
     "environment": 40,
     "tests": 135,
     "resume": 30,
@@ -30,8 +30,8 @@ TIMEOUTS = {  # seconds; about one and a half times what a step is expected to t
     "restoring": 45,
     "speed": 240,
 }
-LIMIT = 600  # of all steps together
-ANYWHERE = ("environment",)  # needs no GPU
+LIMIT = 600  # seconds for all steps together
+ANYWHERE = ("environment",)  # steps that need no GPU
 
 
 @dataclass
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def run(step: str, output: Path, device: str, rehearse: bool, limit: float) -> Outcome:
-    """One step in a process group of its own, which ends with its time."""
+    """Runs one step in its own process group, which is killed when the step's time is up."""
     command = [sys.executable, str(ROOT / "scripts" / "gpu_steps.py"), step, "--device", device]
     command += ["--output", str(output.resolve()), *(["--rehearse"] if rehearse else [])]
     start = time.monotonic()

@@ -1,7 +1,7 @@
-"""What mkdocs does beside its own work: pages from files outside of docs/, and links that lead out of it.
+"""Hooks for mkdocs: they add pages from files outside of docs/, and rewrite links to files outside of docs/.
 
-The README becomes the start page. A link to a file of the repository that is no page leads to `repo_url` where
-mkdocs.yml sets one, and is plain text elsewhere.
+The README becomes the start page. A link to a repository file without a page points to `repo_url` if mkdocs.yml sets
+it, and becomes plain text otherwise.
 """
 
 import posixpath
@@ -49,7 +49,7 @@ What `import kpac` offers, and what plugins and scripts use.
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages whose text stands elsewhere."""
+    """Adds the pages whose source files are outside of docs/."""
     for source, target in PAGES.items():
         files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
     files.append(File.generated(config, "reference.md", content=REFERENCE))
@@ -57,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrites relative links as they are from the page's place on the site."""
+    """Rewrites relative links in the source file to links relative to the page on the site."""
     target = page.file.src_uri
     source = next((source for source, made in PAGES.items() if made == target), f"docs/{target}")
 

@@ -1,4 +1,4 @@
-"""Draws the network and its block as SVG files: kernel sizes, channels and dilations are read off the modules.
+"""Draws a network and its block as SVG files, with kernel sizes, channels and dilations taken from the modules.
 
     python scripts/draw_network.py [--output docs/images] [--network kpac_2level]
 
@@ -17,14 +17,14 @@ import kpac
 from kpac.models.kpac import KPACBlock
 from kpac.models.network import KPACNet
 
-COLORS = {  # fill and border of a box by what it does
+COLORS = {  # kind of box -> fill and border
     "image": ("#ffffff", "#57606a"),
     "conv": ("#ddf4ff", "#0969da"),
     "resize": ("#fff8c5", "#9a6700"),
     "block": ("#fbefff", "#8250df"),
     "attention": ("#dafbe1", "#1a7f37"),
 }
-LINE, FONT = 17, 13  # pixels between lines of text, and of the font
+LINE, FONT = 17, 13  # line height and font size, in pixels
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Box:
 
 
 def arrow(*points: tuple[int, int], dashed: bool = False) -> str:
-    """A line through points, with a head at the last one."""
+    """A line through points, with an arrowhead at the last one."""
     path = " ".join(f"{x},{y}" for x, y in points)
     dash = ' stroke-dasharray="5 4"' if dashed else ""
     return f'<polyline points="{path}" fill="none" stroke="#57606a" stroke-width="1.4" marker-end="url(#head)"{dash}/>'
@@ -105,7 +105,7 @@ def picture(width: int, height: int, title: str, parts: list[str]) -> str:
 
 
 def words(layer: nn.Module) -> str:
-    """A convolution in words: kernel size, what it does, output channels."""
+    """Describes a convolution in words: kernel size, kind, output channels."""
     if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         raise TypeError(f"{type(layer).__name__} has no words here")
     kind = "transposed" if isinstance(layer, nn.ConvTranspose2d) else "conv"
@@ -115,7 +115,7 @@ def words(layer: nn.Module) -> str:
 
 
 def draw_network(network: KPACNet, name: str) -> str:
-    """Encoder, chain of blocks, fusion and decoder, with the skips."""
+    """Draws encoder, chain of blocks, fusion and decoder, with the skips."""
     levels = len(network.decoder)
     row = [70 + 120 * level for level in range(levels + 1)]
     channels = network.encoder[0][0].in_channels
@@ -169,7 +169,7 @@ def draw_network(network: KPACNet, name: str) -> str:
 
 
 def draw_block(block: KPACBlock, name: str) -> str:
-    """The parallel branches of a KPAC block and their two attentions."""
+    """Draws the parallel branches of a KPAC block, and its two attentions."""
     filters, channels, side, _ = block.kernels[0].shape
     step, first = 56, 70
     count = len(block.dilations)
@@ -223,7 +223,7 @@ def draw_block(block: KPACBlock, name: str) -> str:
         bottom = shape.y + shape.height + 24
     parts += [
         sign(times, box.right[1], "\N{MULTIPLICATION SIGN}") for box in branches
-    ]  # over the lines of the attentions
+    ]  # drawn on top of the lines from the attentions
     parts.append(
         note(
             20,
@@ -236,7 +236,7 @@ def draw_block(block: KPACBlock, name: str) -> str:
 
 
 def drawings(name: str) -> dict[str, str]:
-    """The SVG texts by file name, of a registered network of KPAC's own."""
+    """File name -> SVG text, for a registered KPAC network."""
     network = kpac.create_model(name)
     return {"network.svg": draw_network(network, name), "block.svg": draw_block(network.blocks[0], name)}
 

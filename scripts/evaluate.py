@@ -1,4 +1,4 @@
-"""Launcher for torchrun, which wants a file.
+"""Runs `kpac evaluate` from a file, as torchrun needs it.
 
 torchrun --nproc-per-node 8 scripts/evaluate.py MODEL --data DIR ..., or scripts/evaluate.py COMPARISON.yaml
 """

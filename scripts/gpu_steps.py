@@ -1,9 +1,9 @@
-"""The checks of scripts/check_gpu.py, each a process of its own.
+"""The steps of scripts/check_gpu.py; each runs in its own process.
 
     python scripts/gpu_steps.py STEP --device cuda --output FOLDER [--rehearse]
 
-A step prints a line of JSON at last: {"ok": ..., "figure": "..."}. With --rehearse it computes something
-tiny, on a CPU, to show that its code runs, and leaves out what needs CUDA itself.
+The last line that a step prints is JSON: {"ok": ..., "figure": "..."}. With --rehearse, a step uses tiny sizes on a
+CPU, to test its code, and leaves out everything that needs CUDA.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Check:
         device: "cuda" or "cpu".
         output: folder for results.
         work: temporary folder.
-        rehearse: whether to compute something tiny.
+        rehearse: whether to use tiny sizes.
     """
 
     device: str
@@ -44,11 +44,11 @@ class Check:
 
 
 class Failed(Exception):
-    """A result is not the expected one."""
+    """Raised when a result differs from the expected one."""
 
 
 def environment(check: Check) -> str:
-    """Imports everything, and names versions and device."""
+    """Imports all packages; reports versions and device."""
     import torch
 
     import kpac.cli
@@ -61,7 +61,7 @@ def environment(check: Check) -> str:
 
 
 def tests(check: Check) -> str:
-    """pytest -m gpu."""
+    """Runs pytest -m gpu."""
     more = ["--collect-only"] if check.rehearse else ["-x", "--durations=5"]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *more, "tests"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -71,7 +71,7 @@ def tests(check: Check) -> str:
 
 
 def resume(check: Check) -> str:
-    """A run goes on on another device, in both directions."""
+    """Checks that a run can be resumed on another device, in both directions."""
     config = small_config(check)
     apart = []
     for first, second in (("cpu", check.device), (check.device, "cpu")):
@@ -85,7 +85,7 @@ def resume(check: Check) -> str:
 
 
 def deterministic(check: Check) -> str:
-    """40 steps, and 20 with 20 resumed, end with the same bits."""
+    """Checks that 40 steps, and 20 steps resumed for another 20, give bit-identical weights."""
     config, steps = small_config(check), 4 if check.rehearse else 40
     for precision in ("float32", "bfloat16"):
         words = [f"device={check.device}", f"train.compute.precision={precision}", "train.compute.deterministic=true"]
@@ -98,7 +98,10 @@ def deterministic(check: Check) -> str:
 
 
 def launched(check: Check) -> str:
-    """torchrun with one rank: bfloat16, compiled, accumulating, two stages, EMA; SIGTERM, then on to the end."""
+    """Trains under torchrun with one rank, stops by SIGTERM, and resumes to the end.
+
+    Uses bfloat16, compilation, gradient accumulation, two stages and EMA.
+    """
     config = small_config(check)
     words = [f"device={check.device}", "name=launched", "train.batch_size=4", "train.accumulate=2"]
     words += ["train.ema_decay=0.9", "train.progressive=[{until: 8, crop: 32, batch_size: 4}]", "train.log_every=5"]
@@ -122,7 +125,7 @@ def launched(check: Check) -> str:
 
 
 def shared(check: Check) -> str:
-    """Two ranks share the device: the weights of one process; and when one rank fails, both end."""
+    """Two ranks on one device: checks that they give the weights of one process, and that both end if one fails."""
     config = small_config(check)
     words = [*EXACT, f"device={check.device}", "train.iterations=8", "train.batch_size=4"]
     one = trained(config, [*words, "name=one"])
@@ -141,7 +144,7 @@ def shared(check: Check) -> str:
 
 
 def quickstart(check: Check) -> str:
-    """The quickstart, trained and evaluated on both devices."""
+    """Trains and evaluates the quickstart on the GPU and on the CPU, and compares the scores."""
     root, steps = check.work / "quickstart", 2 if check.rehearse else 300
     if check.rehearse:
         root = small_data(check)
@@ -165,7 +168,7 @@ def quickstart(check: Check) -> str:
 
 
 def restoring(check: Check) -> str:
-    """Whole images and tiles, precisions, and the estimate of memory."""
+    """Checks restoring: whole images against tiles, precisions, and the memory estimate."""
     import numpy as np
     import torch
 
@@ -173,7 +176,7 @@ def restoring(check: Check) -> str:
     from tests.models.golden import randomize
 
     options = {"width": 4, "blocks": 1} if check.rehearse else {}
-    model = randomize(kpac.create_model("kpac_2level", **options))  # a network that is new adds hardly anything
+    model = randomize(kpac.create_model("kpac_2level", **options))  # a new network hardly changes its input
     height, width, tile = (64, 96, 32) if check.rehearse else (1120, 1680, 512)
     image = np.random.default_rng(0).random((height, width, 3), np.float32)
     outputs, words = {}, []
@@ -199,7 +202,7 @@ def restoring(check: Check) -> str:
 
 
 def speed(check: Check) -> str:
-    """Roofline, step, frame, loader and a profile, against the goals."""
+    """Measures training step, frame and loader against the goals and the roofline, and writes a profile."""
     import torch
 
     from benchmarks import gpu
@@ -237,7 +240,7 @@ def expect(reached: bool, otherwise: str) -> None:
 
 
 def small_data(check: Check) -> Path:
-    """A data set of seconds."""
+    """Makes a tiny data set, within seconds."""
     from kpac.data.synthesis.dataset import synthesize
     from kpac.data.synthesis.photos import folder_photos
     from kpac.data.synthesis.settings import SynthesisSettings
@@ -251,7 +254,7 @@ def small_data(check: Check) -> Path:
 
 
 def small_config(check: Check) -> Path:
-    """A configuration of seconds."""
+    """Writes a configuration that trains within seconds."""
     path = check.work / "small.yaml"
     model = "{width: 4, blocks: 1}" if check.rehearse else "{width: 16, blocks: 1}"
     train = "iterations: 12, batch_size: 2, schedule: {name: constant, warmup: 0}, optimizer: {learning_rate: 1e-3}"
@@ -264,7 +267,7 @@ def small_config(check: Check) -> Path:
 
 
 def trained(config: Path, words: list[str]) -> Path:
-    """The folder of a run in this process, which saves the time of starting another."""
+    """Trains in this process, which saves the start of another one; returns the run's folder."""
     from kpac.config import load_config
     from kpac.training.trainer import train
 
@@ -282,7 +285,7 @@ def weights_of(run: Path) -> Path:
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference of two runs' weights."""
+    """Largest absolute difference between the weights of two runs."""
     from safetensors.torch import load_file
 
     first, second = load_file(weights_of(one)), load_file(weights_of(other))
@@ -299,7 +302,7 @@ def torchrun(ranks: int, script: str, *words: object) -> subprocess.Popen:
 
 
 def kpac(*words: object) -> None:
-    """The command, in a process of its own."""
+    """Runs a `kpac` command in a subprocess."""
     command = [sys.executable, "-m", "kpac", *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     expect(done.returncode == 0, f"kpac {words[0]}: {last_line(done.stderr)}")

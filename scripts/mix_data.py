@@ -1,9 +1,9 @@
-"""Makes a data set of links to the scenes of synthetic ones, with those alone that are blurred enough.
+"""Makes a data set of links to scenes of several synthetic data sets, leaving out scenes with little blur.
 
     python scripts/mix_data.py OUTPUT data/synthetic:4 data/synthetic_waves:0
 
-A source is a set that `kpac data synthesize` made, and the smallest blur radius in pixels that a training scene's most
-blurred place must have. Validation and test scenes are those of the first source, all of them.
+Each source is a folder that `kpac data synthesize` made, and a blur radius in pixels. Training scenes are taken if
+their largest blur radius is at least this. Validation and test scenes are all those of the first source.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def mix(output: Path, sources: list[tuple[Path, float]]) -> dict[str, int]:
-    """Links the scenes; returns how many of each split there are."""
+    """Links the scenes; returns the number of scenes in each split."""
     counts: dict[str, int] = {}
     for number, (root, smallest) in enumerate(sources):
         for scene in json.loads((root / "synthesis.json").read_text())["scenes"]:

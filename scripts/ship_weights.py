@@ -1,8 +1,8 @@
-"""Puts a run's best weights into the package: half precision, hash, one line in the manifest.
+"""Adds a run's best weights to the package, in half precision, with their hash and a line in the manifest.
 
     python scripts/ship_weights.py runs/NAME kpac_2level-synthetic "the paper's 2-level network, ..."
 
-The card kpac/weights/NAME.md is written by hand: data, recipe, commands, results, limits.
+Write the card kpac/weights/NAME.md by hand: data, recipe, commands, results, limits.
 """
 
 import hashlib

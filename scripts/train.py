@@ -1,4 +1,7 @@
-"""Launcher for torchrun, which wants a file: torchrun --nproc-per-node 8 scripts/train.py CONFIG [key=value ...]"""
+"""Runs `kpac train` from a file, as torchrun needs it.
+
+torchrun --nproc-per-node 8 scripts/train.py CONFIG [key=value ...]
+"""
 
 import sys
 
