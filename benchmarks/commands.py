@@ -1,9 +1,9 @@
-"""Time of whole commands: a cold start, an evaluation with its metrics, and what a training waits for its data.
+"""Measures whole commands: a cold start, an evaluation with its metrics, and the time that training waits for data.
 
     python benchmarks/commands.py [--frames 4]
 
-Everything is made in a temporary folder: random weights, and noise for photographs, whose content changes no time.
-Takes about three minutes on two CPU cores.
+All inputs are made in a temporary folder: random weights, and photographs of noise, since the content does not affect
+the times. Takes about three minutes on two CPU cores.
 """
 
 import argparse
@@ -58,15 +58,15 @@ def main() -> None:
 
 
 def evaluation(folder: Path, frames: int) -> tuple[str, float]:
-    """Seconds of DPDD's test split, from those of a few frames."""
+    """Seconds for DPDD's test split, extrapolated from a few frames."""
     words = ["--data", folder / "data", "--device", "cpu", "--output", folder / "results"]
     whole = kpac("evaluate", folder / "paper.safetensors", *words)
-    again = kpac("evaluate", folder / "paper.safetensors", *words)  # all records are there: what frames do not take
+    again = kpac("evaluate", folder / "paper.safetensors", *words)  # scores no image again: all other time
     return f"kpac evaluate, {DPDD_TEST} frames, from {frames}", (whole - again) / frames * DPDD_TEST + again
 
 
 def waiting(folder: Path) -> float:
-    """Share of the time that a training's steps wait for data."""
+    """Share of the training time spent waiting for data."""
     settings = [
         *(f"data.root={folder / 'data'}", f"runs={folder / 'runs'}", f"data.cache={folder / 'cache'}"),
         *("name=wait", "device=cpu", "data.crop=256", "train.iterations=40", "train.log_every=20"),

@@ -1,7 +1,7 @@
-"""Batches of training crops a second: decoding PNGs per crop, our cache, and other stores, side by side.
+"""Compares stores of training images by batches of crops per second: decoding PNGs per crop, our cache, and others.
 
     python benchmarks/data.py
-    python benchmarks/data.py --worker     # only what a worker takes for a batch
+    python benchmarks/data.py --worker     # only the cost of a batch in a data worker
 
 Makes a few 1680x1120 16-bit PNG pairs in a temporary folder, and prints a Markdown table. Takes about a minute.
 """
@@ -37,12 +37,12 @@ PAPER = Path(__file__).parents[1] / "configs" / "paper" / "kpac_2level.yaml"
 
 
 class Crops(Dataset):
-    """Random crops of pairs, each image given whole or by a region of it.
+    """Random crops of image pairs.
 
     Args:
-        pairs: of what `read` takes.
+        pairs: pairs of images, in the form that `read` accepts.
         read: (image, top, left) -> float32 crop in [0, 1], H x W x 3.
-        height, width: of the images.
+        height, width: size of the images.
     """
 
     def __init__(self, pairs: list, read: Callable, height: int = HEIGHT, width: int = WIDTH):
@@ -56,13 +56,13 @@ class Crops(Dataset):
 
 
 def decode_as_the_field(path: Path, top: int, left: int) -> np.ndarray:
-    """As the loaders descended from BasicSR: decode, scale the whole image to float, cut, swap the channels."""
+    """Decodes, converts the whole image to float, crops, and swaps the channels, as loaders based on BasicSR do."""
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED).astype(np.float32) / 65535
     return cv2.cvtColor(image[top : top + CROP, left : left + CROP], cv2.COLOR_BGR2RGB)
 
 
 def decode_then_cut(path: Path, top: int, left: int) -> np.ndarray:
-    """The least that a loader without a store can do: only the crop becomes float."""
+    """Decodes, crops, and converts only the crop to float: the minimum for a loader without a store."""
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     return to_float(cv2.cvtColor(image[top : top + CROP, left : left + CROP], cv2.COLOR_BGR2RGB))
 
@@ -76,7 +76,7 @@ def open_memory_map(path: Path, top: int, left: int) -> np.ndarray:
 
 
 def batches_per_second(dataset: Dataset, seconds: float) -> float:
-    """Over at least three batches and `seconds`, after the workers have started and filled their queue."""
+    """Measures at least three batches and `seconds` seconds, after the workers have started and filled their queue."""
     if isinstance(dataset, CropDataset):
         stage = StageConfig(until=100_000, crop=CROP, batch_size=BATCH)
         loader = training_loader(dataset, [stage], (0, 100_000), workers=WORKERS)
@@ -84,7 +84,7 @@ def batches_per_second(dataset: Dataset, seconds: float) -> float:
         order = [range(step * BATCH, (step + 1) * BATCH) for step in range(100_000)]
         loader = DataLoader(dataset, batch_sampler=order, num_workers=WORKERS)
     batches = iter(loader)
-    for _ in range(2 * WORKERS + 1):  # what was made ahead does not count
+    for _ in range(2 * WORKERS + 1):  # skips batches that were prefetched
         next(batches)
     start, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - start < seconds:
@@ -94,11 +94,11 @@ def batches_per_second(dataset: Dataset, seconds: float) -> float:
 
 
 def worker_cost(dataset: CropDataset, as_floats: bool) -> tuple[float, int]:
-    """Milliseconds of a worker's processor for a batch, and the batch's bytes.
+    """Processor time in milliseconds that a data worker needs for a batch, and the batch's size in bytes.
 
     Args:
-        dataset: whose crops to pack.
-        as_floats: makes floats of them in the worker, as most loaders do, instead of sending integers.
+        dataset: data set of the crops.
+        as_floats: converts crops to floats in the worker, as most loaders do, instead of sending integers.
     """
 
     def pack(first: int) -> PackedBatch:
@@ -116,7 +116,7 @@ def worker_cost(dataset: CropDataset, as_floats: bool) -> tuple[float, int]:
 
 
 def print_worker_cost(datasets: dict[str, CropDataset]) -> None:
-    """A table of what a worker takes for a batch, as integers where they are left and as floats."""
+    """Prints a table of a data worker's cost per batch, for crops sent as integers and as floats."""
     print("\n| crops | sent as | processor a batch [ms] | a batch [MB] |\n|---|---|---:|---:|")
     for name, dataset in datasets.items():
         for kind, as_floats in (("floats", True), ("integers", False)):
@@ -125,7 +125,7 @@ def print_worker_cost(datasets: dict[str, CropDataset]) -> None:
 
 
 def make_pairs(root: Path) -> list[tuple[Path, Path]]:
-    """Smooth colour with sensor noise: its PNGs are about as large as DPDD's."""
+    """Makes images of smooth colour with sensor noise, whose PNGs are about as large as DPDD's."""
     generator = np.random.default_rng(0)
     for index in range(PAIRS):
         for folder in ("source", "target"):
@@ -137,7 +137,7 @@ def make_pairs(root: Path) -> list[tuple[Path, Path]]:
 
 
 def cut_in_patches(pairs: list, folder: Path) -> list[tuple[Path, Path]]:
-    """512x512 PNGs, the preparation step of Restormer and its followers."""
+    """Cuts images into 512x512 PNGs, as in the preparation step of Restormer and its followers."""
     folder.mkdir()
     for number, pair in enumerate(pairs):
         for side, path in enumerate(pair):
@@ -146,7 +146,7 @@ def cut_in_patches(pairs: list, folder: Path) -> list[tuple[Path, Path]]:
 
 
 def lmdb_crops(pairs: list, folder: Path) -> Dataset:
-    """Raw pixels as LMDB values; the transaction hands out pages of the map without a copy."""
+    """Stores raw pixels as LMDB values; transactions return views of the memory map without a copy."""
     import lmdb
 
     with lmdb.open(str(folder), map_size=1 << 32) as store, store.begin(write=True) as transaction:
@@ -165,7 +165,7 @@ def lmdb_crops(pairs: list, folder: Path) -> Dataset:
 
 
 def zarr_crops(pairs: list, folder: Path) -> Dataset:
-    """Chunks of 256x256, compressed as zarr does by default."""
+    """Stores zarr chunks of 256x256, with zarr's default compression."""
     import zarr
 
     arrays = []

@@ -1,10 +1,10 @@
-"""A training step, a frame and the data loader on a GPU, beside the roofline of the card.
+"""Measures a training step, a frame and the data loader on a GPU, and compares them with the card's roofline.
 
     python benchmarks/gpu.py [--json FILE] [--profile FOLDER]
-    python benchmarks/gpu.py --rehearse    # tiny, also on a CPU: shows that it runs, its figures mean nothing
+    python benchmarks/gpu.py --rehearse    # tiny sizes, also on a CPU: tests the code, the figures mean nothing
 
-Measures the matrix products and the copies of the card first, then the paper's 2-level network in bfloat16: eager,
-with cuDNN's benchmark, compiled, and replayed as CUDA graphs. Takes under three minutes on an H100.
+Measures the card's matrix products and copies first, then the paper's 2-level network in bfloat16: eager, with cuDNN's
+benchmark mode, compiled, and replayed as CUDA graphs. Takes under three minutes on an H100.
 """
 
 import argparse
@@ -45,21 +45,21 @@ WAYS = {
     "deterministic": ["train.compute.deterministic=true"],
 }
 GOALS = {"step eager": 7.0, "step best": 3.2, "frame": 4.0}  # milliseconds, on an H100
-BATCHES = 350  # a second, from the cache
+BATCHES = 350  # goal of the loader: batches per second, from the cache
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured.
+    """Sizes of the measurements.
 
     Args:
-        crop, batch: of a training step.
+        crop, batch: side of the crops and batch size of a training step.
         frame: height and width of a whole image.
-        products: side of the matrices.
-        values: of the tensor that is copied.
-        steps: timed, after as many again.
-        seconds: of the loader.
-        options: of the network and the training.
+        products: side of the matrices for products.
+        values: number of values in the tensor that is copied.
+        steps: number of timed steps; as many warm-up steps come before.
+        seconds: time for measuring the loader.
+        options: overrides for the network and the training.
     """
 
     crop: int = 256
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def measure(device: torch.device, rehearse: bool = False, profile: Path | None = None) -> dict[str, Any]:
-    """All figures: times in milliseconds, the loader in batches a second."""
+    """Measures all figures: times in milliseconds, the loader in batches per second."""
     sizes = SMALL if rehearse else Sizes()
     with full_float32():
         figures = {"device": device_name(device), "torch": torch.__version__, **card(device, sizes)}
@@ -103,7 +103,7 @@ def measure(device: torch.device, rehearse: bool = False, profile: Path | None =
         words = [f"data.root={root}", f"data.crop={sizes.crop}", f"train.batch_size={sizes.batch}", *sizes.options]
         for name, way in WAYS.items():
             if rehearse and name in ("compiled", "graphs"):
-                continue  # their compiler takes longer than all else
+                continue  # compilation would take longer than everything else
             torch._dynamo.reset()
             torch.use_deterministic_algorithms(False)
             figures[f"step {name}"] = 1e3 * time_step(make_trainer([*words, *way], device), sizes)
@@ -119,7 +119,7 @@ def measure(device: torch.device, rehearse: bool = False, profile: Path | None =
 
 
 def card(device: torch.device, sizes: Sizes) -> dict[str, float]:
-    """Products of bfloat16 matrices in TFLOP/s, and copies in TB/s, reading and writing counted."""
+    """Speed of the card: bfloat16 matrix products in TFLOP/s, and copies in TB/s, counting reads and writes."""
     a = torch.rand(sizes.products, sizes.products, device=device).bfloat16()
     buffer = torch.empty(sizes.values, device=device)
     products = 2 * sizes.products**3 / median_seconds(lambda: a @ a)
@@ -128,14 +128,14 @@ def card(device: torch.device, sizes: Sizes) -> dict[str, float]:
 
 
 def forward_roofline(size: tuple[int, int], flops: float, copied: float) -> float:
-    """Seconds of one image's convolutions in bfloat16, each bound by its products or by its traffic."""
+    """Minimum seconds for one image's convolutions in bfloat16, each limited by arithmetic or by memory traffic."""
     with Convolutions() as convolutions, torch.no_grad():
         create_model("kpac_2level").to("meta")(torch.empty(1, 3, *size, device="meta"))
     return sum(max(2 * macs / flops, 2 * values / copied) for macs, values in convolutions.found)
 
 
 class Convolutions(TorchDispatchMode):
-    """Multiply-accumulates of each convolution inside, and the values that it reads and writes."""
+    """Records the multiply-accumulates of each convolution inside, and the number of values it reads and writes."""
 
     def __init__(self):
         super().__init__()
@@ -151,7 +151,7 @@ class Convolutions(TorchDispatchMode):
 
 
 def make_pairs(root: Path, height: int, width: int) -> Path:
-    """A data set in DPDD's layout of smooth colour with sensor noise, 16 bits."""
+    """Makes a data set in DPDD's layout: smooth colour with sensor noise, 16 bits."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 4), ("val", 1)):
         for index in range(count):
@@ -173,13 +173,13 @@ def make_trainer(words: list[str], device: torch.device) -> Trainer:
 
 @contextmanager
 def loaded(trainer: Trainer) -> Iterator[Iterator[Any]]:
-    """Packed batches, from the first on."""
+    """Context with an iterator over packed batches, starting from the first."""
     with trainer.data.batches(0, 0, trainer.compute.pinned) as packed:
         yield packed
 
 
 def time_step(trainer: Trainer, sizes: Sizes) -> float:
-    """Seconds of a training step on a batch that is on the device already: loss, optimizer, meter and all."""
+    """Seconds per training step, including loss, optimizer and meter, for a batch that is already on the device."""
     with loaded(trainer) as packed:
         batch = next(trainer.compute.batches(packed))
 
@@ -187,12 +187,12 @@ def time_step(trainer: Trainer, sizes: Sizes) -> float:
         for _ in range(sizes.steps):
             trainer.step(batch)
 
-    steps()  # compiles, times cuDNN's algorithms, makes the optimizer's state
+    steps()  # warm-up: compiles, times cuDNN's algorithms, creates the optimizer's state
     return seconds(steps) / sizes.steps
 
 
 def loader_speed(trainer: Trainer, sizes: Sizes) -> float:
-    """Batches a second that arrive in this process, after the workers have started."""
+    """Batches per second that arrive in this process, once the workers have started."""
     with loaded(trainer) as packed:
         for _ in range(2 * trainer.data.workers + 1):
             next(packed)
@@ -204,7 +204,7 @@ def loader_speed(trainer: Trainer, sizes: Sizes) -> float:
 
 
 def waiting(trainer: Trainer, sizes: Sizes) -> float:
-    """Share of the time that training steps wait for their batches."""
+    """Share of the training time spent waiting for batches."""
     with loaded(trainer) as packed:
         batches = trainer.compute.batches(packed)
         for measured in (False, True):
@@ -219,7 +219,7 @@ def waiting(trainer: Trainer, sizes: Sizes) -> float:
 
 
 def time_frame(device: torch.device, sizes: Sizes) -> float:
-    """Seconds of a whole image in bfloat16, channels-last, without the copies to and from the device."""
+    """Seconds for a whole image in bfloat16 and channels last, without copies to and from the device."""
     model = create_model("kpac_2level").to(device, memory_format=torch.channels_last).eval()
     views = torch.rand(1, 3, *sizes.frame, device=device).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
@@ -227,7 +227,7 @@ def time_frame(device: torch.device, sizes: Sizes) -> float:
 
 
 def write_profile(trainer: Trainer, sizes: Sizes, folder: Path) -> None:
-    """A trace of five steps for Perfetto, and a table of what took longest."""
+    """Writes a trace of five steps for Perfetto, and a table of the slowest operations."""
     folder.mkdir(parents=True, exist_ok=True)
     with loaded(trainer) as packed:
         batch = next(trainer.compute.batches(packed))
@@ -243,12 +243,12 @@ def write_profile(trainer: Trainer, sizes: Sizes, folder: Path) -> None:
 
 
 def best_step(figures: dict[str, Any]) -> float:
-    """Milliseconds of the fastest way to make a step."""
+    """Milliseconds of the fastest variant of a training step."""
     return min(figures[f"step {name}"] for name in WAYS if f"step {name}" in figures)
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures beside the roofline and the goals."""
+    """Table of the figures, with the roofline and the goals."""
     rows = []
     best = best_step(figures)
     for name, value in {**figures, "step best": best}.items():
@@ -266,7 +266,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def median_seconds(call: Callable[[], object]) -> float:
-    """Seconds of the median of 20 calls, after five."""
+    """Median seconds of 20 calls, after five warm-up calls."""
     return median([seconds(call) for _ in range(25)][5:])
 
 

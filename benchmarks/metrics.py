@@ -1,8 +1,8 @@
-"""Time of our metrics and of the libraries' that they equal, on one 1680x1120 image, side by side.
+"""Compares the speed of our metrics with that of the libraries whose values they reproduce, on a 1680x1120 image.
 
     python benchmarks/metrics.py [THREADS]
 
-Prints a Markdown table, for the CPU and, where there is one, the CUDA device. Takes about a minute.
+Prints a Markdown table for the CPU and, if there is one, the CUDA device. Takes about a minute.
 """
 
 import platform
@@ -24,7 +24,7 @@ HEIGHT, WIDTH, REPEATS = 1120, 1680, 7
 
 
 def seconds(work: Callable[[], float]) -> tuple[float, float]:
-    """The fastest of some calls, after one that does not count, and what they give."""
+    """Seconds of the fastest of some calls, after a warm-up call; and the value that they return."""
     times, value = [], work()
     for _ in range(REPEATS):
         start = time.perf_counter()

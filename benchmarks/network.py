@@ -1,12 +1,12 @@
-"""Speed and memory of the accelerated network against the plain one: plain PyTorch, eager, in its default layout.
+"""Compares speed and memory of the accelerated network with plain PyTorch, eager and in its default memory layout.
 
     python benchmarks/network.py [--threads 2] [--rounds 3] [--only CASE ...]
-    python benchmarks/network.py --tricks      # what each trick gains: ours without it, beside ours
-    python benchmarks/network.py --gpu         # the table of benchmarks/gpu.py, and none for the CPU
+    python benchmarks/network.py --tricks      # gain of each trick: ours with and without it
+    python benchmarks/network.py --gpu         # only the table of benchmarks/gpu.py
 
-Prints a Markdown table of ratios. Every measurement is a process of its own, which reports its peak memory; the two
-sides take turns, so that a machine that is busy for a while is busy for both. The matrix product shows how fast the
-machine was meanwhile. Takes about ten minutes on two CPU cores.
+Prints a Markdown table of ratios. Every measurement runs in its own process, which reports its peak memory. The two
+sides alternate, so that other load on the machine affects both. The matrix product shows the machine's speed at the
+time. Takes about ten minutes on two CPU cores.
 """
 
 import argparse
@@ -34,8 +34,8 @@ NETWORK = "kpac_2level"
 FRAME = (1120, 1680)
 CASES = ("forward-float32", "forward-bfloat16", "train-8x96", "train-8x256")
 GEMM = 2048  # side of the matrices
-WARM_UP = 2  # calls
-TRICKS = {  # what can be left out -> the cases that it matters for
+WARM_UP = 2  # number of calls before timing
+TRICKS = {  # trick that can be switched off -> cases that it affects
     "shared products": ("forward-float32", "train-8x256"),
     "transformed convolutions": ("forward-float32", "train-8x256"),
     "bands": ("forward-float32",),
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def compare(case: str, threads: int, rounds: int, other: str = "plain") -> list[str]:
-    """Medians of both sides, taking turns."""
+    """Table row of a case: medians of both sides, whose measurements alternate."""
     found = {other: [], "ours": []}
     for _ in range(rounds):
         for side, results in found.items():
@@ -103,7 +103,7 @@ def compare(case: str, threads: int, rounds: int, other: str = "plain") -> list[
 
 
 def worker(case: str, side: str) -> dict:
-    """One side of one case: seconds of each call, peak memory of the process in MB, speed of the matrix product."""
+    """Measures one side of a case: seconds of each call, peak memory of the process in MB, matrix-product speed."""
     torch.manual_seed(0)
     kind, _, detail = case.partition("-")
     model = create_model(NETWORK)
@@ -117,7 +117,7 @@ def worker(case: str, side: str) -> dict:
         banded.BAND_BYTES = banded.CHAIN_BYTES = 1 << 40
     if side == "without sleeping threads":
         parallel._let_others_sleep = lambda: None
-    if side != "plain":  # evaluations keep freed memory on a CPU, too
+    if side != "plain":  # with kept memory also for forward passes, as in evaluations
         model = accelerate(model, training=side != "without kept memory")
     if kind == "train":
         batch, crop = map(int, detail.split("x"))
@@ -139,7 +139,7 @@ def forward(model: torch.nn.Module, precision: str, side: str) -> Callable[[], o
         views = views.contiguous(memory_format=torch.channels_last)  # as Restorer does
 
     def call() -> object:
-        # Plain PyTorch computes in float32, whatever it is compared with.
+        # Plain PyTorch always computes in float32.
         lower = precision != "float32" and side != "plain"
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=lower):
             return model(views)
@@ -148,7 +148,7 @@ def forward(model: torch.nn.Module, precision: str, side: str) -> Callable[[], o
 
 
 def training_step(model: torch.nn.Module, batch: int, crop: int, side: str) -> Callable[[], object]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=side != "plain")  # as trainings do
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=side != "plain")  # as in training
     views, target = torch.rand(2, batch, 3, crop, crop)
 
     def call() -> object:
@@ -160,7 +160,7 @@ def training_step(model: torch.nn.Module, batch: int, crop: int, side: str) -> C
 
 
 def product_speed() -> float:
-    """GFLOP/s of a matrix product, the best of a few."""
+    """GFLOP/s of a matrix product, the best of a few runs."""
     a = torch.rand(GEMM, GEMM)
     return 2e-9 * GEMM**3 / min(timed(lambda: a @ a) for _ in range(5))
 

@@ -1,8 +1,8 @@
-"""What lower precision, and approximate tiles, cost in quality: scores of one model on one data set.
+"""Measures the loss of quality by lower precision and by approximate tiles: scores of a model on a data set.
 
     python benchmarks/precision.py runs/quickstart data/quickstart    # prints a Markdown table
 
-Scores follow the protocol dpdd-8bit; differences are between restored images in [0, 1], clamped, before rounding.
+Scores are of the protocol dpdd-8bit; differences are between restored images in [0, 1], clamped, before rounding.
 """
 
 import argparse

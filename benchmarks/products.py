@@ -1,8 +1,8 @@
-"""Matrix products of the size of a few tiles: in registers, beside the library's batched ones.
+"""Compares our matrix products for a few tiles, computed in registers, with the library's batched products.
 
     python benchmarks/products.py
 
-Prints GFLOP/s of one core, the best of several, as a Markdown table.
+Prints GFLOP/s of one core, the best of several runs, as a Markdown table.
 """
 
 import sys
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def compare(batch: Callable, tiles: int, channels: int, filters: int) -> tuple[float, float]:
-    """GFLOP/s of the library's and of ours."""
+    """GFLOP/s of the library's product and of ours."""
     a, b = torch.rand(POINTS, tiles, channels), torch.rand(POINTS, channels, filters)
     c = torch.empty(POINTS, tiles, filters)
     work = 2e-9 * POINTS * tiles * channels * filters
@@ -56,7 +56,7 @@ def batched() -> Callable:
 
 
 def best(call: Callable[[], object]) -> float:
-    """Seconds of the quickest call."""
+    """Seconds of the fastest call."""
     seconds = []
     for _ in range(50):
         start = time.perf_counter()

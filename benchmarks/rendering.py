@@ -1,9 +1,9 @@
-"""Crops a second: rendered in the loader, and read from the cache of a rendered set.
+"""Compares crops per second: rendered in the loader, and read from the cache of a rendered data set.
 
     python benchmarks/rendering.py
 
-Answers whether training could render its defocus on the fly. Uses the photographs inside scikit-image, one process,
-no GPU. Takes about half a minute.
+Shows whether training could render defocus on the fly. Uses photographs from scikit-image, one process and no GPU.
+Takes about half a minute.
 """
 
 import os
@@ -31,7 +31,7 @@ SECONDS = 8.0
 
 
 def per_second(make: Callable[[int], object]) -> float:
-    """Calls a second, after one to warm up."""
+    """Calls per second, after a warm-up call."""
     make(0)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < SECONDS:

@@ -1,10 +1,10 @@
-"""Peak memory and time of restoring, whole and in tiles, from 2 to 48 megapixels.
+"""Measures peak memory and time of restoring images whole and in tiles, from 2 to 48 megapixels.
 
     python benchmarks/tiling.py            # the paper's 2-level network on this machine's CPU; prints Markdown tables
     python benchmarks/tiling.py --quick    # small sizes, for a first look
 
-Each case runs in a process of its own, so that its peak is its own. Sizes that would not fit whole are left out. Rates
-compare processor time: on a machine that does nothing else, with OMP_NUM_THREADS=1, it is the time on the clock.
+Each case runs in its own process, so that peaks are separate. Whole images that would not fit in memory are left out.
+Rates compare processor time; on an idle machine with OMP_NUM_THREADS=1, this equals wall-clock time.
 """
 
 import argparse
@@ -25,13 +25,13 @@ MODEL = "kpac_2level"
 
 
 def size_of(megapixels: float) -> tuple[int, int]:
-    """Height and width of a 3:2 photograph, no multiple of 4."""
+    """Height and width of a 3:2 photograph; neither is a multiple of 4."""
     height = round((megapixels * 1e6 / 1.5) ** 0.5) // 4 * 4 + 2
     return height, round(height * 1.5) // 4 * 4 + 1
 
 
 def restore_once(model: str, height: int, width: int, tile: int | None, approximate: bool) -> dict:
-    """Time of a second run on a small image is no measure of a large one's, so each case runs once."""
+    """Restores one image of a case, after a tiny image as warm-up; returns time and memory."""
     import numpy as np
     import torch
 
@@ -39,7 +39,7 @@ def restore_once(model: str, height: int, width: int, tile: int | None, approxim
 
     torch.manual_seed(0)
     restorer = kpac.Restorer(kpac.create_model(model), tile, device="cpu", approximate=approximate)
-    restorer(np.zeros((64, 64, 3), np.float32))  # libraries set themselves up
+    restorer(np.zeros((64, 64, 3), np.float32))  # warm-up: libraries initialise
     image = np.random.default_rng(0).random((height, width, 3), dtype=np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu_start = time.perf_counter(), time.process_time()
@@ -51,7 +51,7 @@ def restore_once(model: str, height: int, width: int, tile: int | None, approxim
 
 
 def measure(model: str, height: int, width: int, tile: int | None, approximate: bool, timeout: int) -> dict | str:
-    """One case in a process of its own; why there is no result, if it takes too long or is killed."""
+    """Measures one case in its own process; returns the reason as text if it times out or is killed."""
     case = json.dumps([model, height, width, tile, approximate])
     try:
         run = subprocess.run(
@@ -107,7 +107,7 @@ def main() -> None:
                 continue
             rate = result["cpu"] / (height * width / 1e6)
             if tile is None:
-                whole_rate = rate  # of the largest size that fits
+                whole_rate = rate  # rate of the largest size that fits
             estimated = (result["before"] + result["estimate"]) / 1e9
             ratio = f"{rate / whole_rate:.2f}" if whole_rate else ""
             print(row + f"| {result['peak'] / 1e9:.2f} | {estimated:.2f} | {result['seconds']:.0f} "
