@@ -12,7 +12,8 @@ from kpac.errors import UserError
 from kpac.models.registry import config_schema, resolve_model
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
-SHIPPED = [path for path in CONFIGS if "base" not in yaml.safe_load(path.read_text())]  # the others are sweeps
+SWEEPS_AND_COMPARISONS = {"base", "methods"}
+SHIPPED = [path for path in CONFIGS if not SWEEPS_AND_COMPARISONS & yaml.safe_load(path.read_text()).keys()]
 MINIMAL = "name: x\ndata: {root: d}\ntrain: {iterations: 10}\n"
 
 

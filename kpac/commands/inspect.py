@@ -60,7 +60,8 @@ def inspect(options: argparse.Namespace) -> None:
         options.device,
         others,
     )
-    print(f"\nhow much each block contributes to the result, and its scale attention\n\n{health_table(result)}\n")
+    if result["images"]:  # of a network with KPAC blocks
+        print(f"\nhow much each block contributes to the result, and its scale attention\n\n{health_table(result)}\n")
     table = correlation_table(result)
     if table:
         print(f"\nrank correlation of the expected dilation with the true circle of confusion\n\n{table}\n")

@@ -1,5 +1,6 @@
 """Reads weights from `torch.save` files: training checkpoints of kpac, and state dicts of its networks."""
 
+import hashlib
 import logging
 import pickle
 import re
@@ -17,6 +18,8 @@ from kpac.errors import UserError
 SUFFIXES = (".pt", ".pth", ".ckpt")
 NESTED = ("model", "state_dict", "params_ema", "params", "network")  # where other programs keep the state dict
 PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # added by DistributedDataParallel and torch.compile
+SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")  # the last line of a training checkpoint
+SEAL_BYTES = len("\nsha256 \n") + 64
 log = logging.getLogger(__name__)
 
 
@@ -62,6 +65,8 @@ def load_content(path: Path) -> Any:
         UserError: the file is damaged, or holds something that would execute code.
     """
     try:
+        if is_damaged(path.read_bytes()):
+            raise zipfile.BadZipFile
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if archive.testzip():  # torch.load does not verify checksums
@@ -74,6 +79,12 @@ def load_content(path: Path) -> Any:
             f"{path}: damaged, or no file of weights; expected a training checkpoint or a state dict that torch.save "
             "wrote. Nothing in it was executed"
         ) from None
+
+
+def is_damaged(content: bytes) -> bool:
+    """Whether a file ends with a checksum, as our training checkpoints do, that does not match what precedes it."""
+    seal = SEAL.fullmatch(content[-SEAL_BYTES:])
+    return seal is not None and hashlib.sha256(content[:-SEAL_BYTES]).hexdigest().encode() != seal[1]
 
 
 def _is_state(value: Any) -> bool:

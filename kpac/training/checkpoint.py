@@ -19,12 +19,11 @@ import torch.distributed as dist
 
 from kpac.errors import UserError
 from kpac.files import flush, whole_file
+from kpac.models.torch_files import SEAL, SEAL_BYTES, is_damaged
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # version of the state dictionary
-SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
-SEAL_BYTES = len("\nsha256 \n") + 64
 
 
 class Checkpoints:
@@ -118,12 +117,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    seal = SEAL.fullmatch(content[-SEAL_BYTES:])
-    content = content[:-SEAL_BYTES]
-    if not seal or hashlib.sha256(content).hexdigest().encode() != seal[1]:
+    if not SEAL.fullmatch(content[-SEAL_BYTES:]) or is_damaged(content):
         raise UserError(f"{path}: damaged or cut short (its checksum does not match)")
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content[:-SEAL_BYTES]), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError):
         raise UserError(f"{path}: no training checkpoint of kpac; nothing in it was executed") from None
     if not isinstance(state, dict) or "format" not in state:

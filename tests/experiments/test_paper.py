@@ -1,6 +1,7 @@
 """`kpac reproduce paper` says what it needs, refuses another data set, and puts the published numbers beside ours."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -20,7 +21,12 @@ SIZE = 40, 56  # height and width of the thumbnails
 def dpdd(tmp_path, monkeypatch):
     """The published test split by name, center views only, with thumbnails for images."""
     height, width = SIZE
-    monkeypatch.setattr(published, "SIZES", {f"{width}x{height}", f"{height}x{width}"})
+    sizes = {f"{width}x{height}", f"{height}x{width}"}
+    monkeypatch.setattr(published, "SIZES", sizes)
+    (tmp_path / "site").mkdir()  # evaluations are processes of their own; Python runs this file when it starts
+    code = f"import kpac.data.published\nkpac.data.published.SIZES = {sizes}\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ["PYTHONPATH"]]))
     root = tmp_path / "DPDD"
     for seed, (name, target) in enumerate(published_pairs()["test"].items()):
         sharp = texture(*SIZE, seed)

@@ -159,11 +159,18 @@ def test_dual_pixel_photograph_is_drawn_with_its_views(capsys, tmp_path):
     assert "expected PHOTO, the center view, beside" in fails(capsys, *without_photo)
 
 
+def test_network_without_blocks_has_its_receptive_field_drawn(capsys, tmp_path):
+    kpac.save_model(model(width=4, block="plain"), tmp_path / "plain.safetensors")
+    assert main(["inspect", str(tmp_path / "plain.safetensors"), "-o", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.png", "model.pdf", "inspect.json"}
+    assert "contributes" not in capsys.readouterr().out
+
+
 def test_mistakes_are_one_line(capsys, tmp_path, data_root):
     plain, dual = tmp_path / "plain.safetensors", tmp_path / "dual.safetensors"
     kpac.save_model(model(width=4, block="plain"), plain)
     kpac.save_model(model("kpac_dual", width=4), dual)
-    assert "no KPAC blocks to look into" in fails(capsys, "inspect", plain, "-o", tmp_path / "out")
+    assert "no KPAC blocks to look into" in fails(capsys, "inspect", plain, "--data", data_root, "-o", tmp_path / "out")
     assert "name a data set with --data" in fails(capsys, "inspect", dual, "-o", tmp_path / "out")
     line = fails(capsys, "inspect", plain, data_root, "--data", data_root, "-o", tmp_path / "out")
     assert "give one of the two" in line
