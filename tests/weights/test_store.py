@@ -10,9 +10,12 @@ import torch
 import yaml
 
 import kpac
+from kpac.cli import main
 from kpac.errors import UserError
+from kpac.images import from_float, read_pixels, to_float, write_pixels
 from kpac.models.weights import save_model
-from kpac.weights.store import find_weights
+from kpac.weights.store import DEFAULTS, default_weights, find_weights, known_weights
+from tests.conftest import texture
 
 
 @pytest.fixture
@@ -91,3 +94,46 @@ def test_file_with_another_hash_is_refused(manifest):
 def test_unknown_name_names_the_nearest(manifest):
     with pytest.raises(UserError, match=r"tinny: no such file or folder, .* called so; did you mean 'tiny'"):
         find_weights("tinny", manifest)
+
+
+@pytest.mark.parametrize("name", known_weights())
+def test_shipped_weights_load_and_have_a_card(name):
+    entry = known_weights()[name]
+    assert entry.url or entry.path.is_file()
+    assert entry.path.stat().st_size < 6e6
+    assert "not trained on DPDD" in " ".join(entry.card.read_text().split())
+    assert kpac.load_model(name).config["name"] == name.partition("-")[0]
+
+
+def test_no_default_for_views_without_weights():
+    with pytest.raises(UserError, match="for a network that reads center, left, right; name a model"):
+        default_weights(("center", "left", "right"))
+
+
+@pytest.mark.parametrize("views", DEFAULTS)
+def test_default_weights_read_the_views_they_are_for(views):
+    assert kpac.load_model(default_weights(views)).views == views
+
+
+def test_command_lists_and_prints_cards(capsys):
+    assert main(["weights"]) == 0
+    listed = capsys.readouterr().out
+    assert all(line.startswith(name) for line, name in zip(listed.splitlines(), known_weights(), strict=True))
+    name = default_weights()
+    assert main(["weights", name]) == 0
+    assert capsys.readouterr().out == known_weights()[name].card.read_text()
+    assert main(["weights", name[:-1]]) == 2
+    assert f"did you mean '{name}'" in capsys.readouterr().err
+
+
+def test_photograph_is_restored_inspected_and_scored_without_naming_a_model(tmp_path, data_root, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pixels(tmp_path / "photo.png", from_float(texture(40, 56, 0), 8))
+    assert main(["restore", "photo.png", "-o", "restored.png", "--device", "cpu"]) == 0
+    assert f"no model was named: taking {default_weights()}" in capsys.readouterr().err
+    expected = kpac.Restorer(kpac.load_model(default_weights()), device="cpu")(to_float(read_pixels("photo.png")))
+    assert (read_pixels("restored.png") == from_float(expected, 8)).all()
+    assert main(["inspect", "photo.png", "-o", "sheets", "--device", "cpu"]) == 0
+    assert (tmp_path / "sheets" / "photo.png").is_file()
+    assert main(["evaluate", "--data", str(data_root), "--device", "cpu"]) == 0
+    assert list(tmp_path.glob(f"results/{default_weights()}/*/results.json"))
