@@ -9,7 +9,7 @@ kpac.images = (() => {
   async function load(key) {
     const { type, data, ...facts } = await kpac.load(key);
     kpac.forget(key);
-    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const bytes = bytesOf(data);
     const blob = new Blob([bytes], { type });
     // Values as they are in the file: no colour management, no premultiplication.
     const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
@@ -18,6 +18,14 @@ kpac.images = (() => {
     canvas.getContext("2d", { willReadFrequently: true }).drawImage(bitmap, 0, 0);
     bitmap.close();
     return { url: URL.createObjectURL(blob), blob, canvas, width, height, facts };
+  }
+
+  // A loop, since Uint8Array.from with a function takes ten times as long for the millions of bytes of a frame.
+  function bytesOf(base64) {
+    const letters = atob(base64);
+    const bytes = new Uint8Array(letters.length);
+    for (let at = 0; at < bytes.length; at += 1) bytes[at] = letters.charCodeAt(at);
+    return bytes;
   }
 
   // Red, green, blue and alpha of a rectangle, row by row.
