@@ -13,6 +13,7 @@ from kpac.data.synthesis.dataset import synthesize
 from kpac.data.synthesis.photos import folder_photos
 from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.images import from_float, write_pixels
+from tests.browser import browser, page  # noqa: F401 (here alone: a second copy would start a second driver)
 
 torch.set_num_threads(2)
 os.environ["KPAC_OFFLINE"] = "1"  # no test waits for a network

@@ -9,7 +9,6 @@ from PIL import Image
 
 import kpac
 from kpac.images import from_float, write_pixels
-from tests.browser import browser, page  # noqa: F401
 from tests.conftest import texture
 
 

@@ -1,13 +1,15 @@
 """Pages of small results, and a browser to look at them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from kpac.cli import main
 from kpac.images import from_float, write_pixels
-from tests.browser import browser, page  # noqa: F401
 from tests.conftest import texture
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
@@ -54,3 +56,23 @@ def view(made) -> Path:
     """The pages of these results."""
     assert main(["view", str(made / "results"), "--output", str(made / "view")]) == 0
     return made / "view"
+
+
+def line(kind: str, iteration: int, **values) -> str:
+    """A line of metrics.jsonl."""
+    return json.dumps({"kind": kind, "iteration": iteration, **values}) + "\n"
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run of 40 iterations that has done 20, as the trainer writes it."""
+    folder = tmp_path / "runs" / "a & <b>b"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("train: {iterations: 40}\n")
+    lines = [line("train", step, loss=1 / step, learning_rate=1e-3) for step in (5, 10, 15, 20)]
+    lines += [line("val", 10, psnr=20.0), line("val", 20, psnr=None), '{"kind": "train", "itera']
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    with SummaryWriter(str(folder / "tensorboard")) as events:
+        for step in (10, 20):
+            events.add_image("val/<i>scene</i>", torch.full((3, 20, 60), step / 40), step)
+    return folder

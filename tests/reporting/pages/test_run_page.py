@@ -1,34 +1,11 @@
 """The page of a training run: its curves and images, read again while it goes on."""
 
-import json
-from pathlib import Path
-
 import pytest
-import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from kpac.cli import main
 from kpac.reporting.pages.run_log import read_run, validation_images
+from tests.reporting.pages.conftest import line
 from tests.reporting.pages.test_pages import data_of, fails
-
-
-def line(kind: str, iteration: int, **values) -> str:
-    return json.dumps({"kind": kind, "iteration": iteration, **values}) + "\n"
-
-
-@pytest.fixture
-def run(tmp_path) -> Path:
-    """A run of 40 iterations that has done 20, as the trainer writes it."""
-    folder = tmp_path / "runs" / "a & <b>b"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("train: {iterations: 40}\n")
-    lines = [line("train", step, loss=1 / step, learning_rate=1e-3) for step in (5, 10, 15, 20)]
-    lines += [line("val", 10, psnr=20.0), line("val", 20, psnr=None), '{"kind": "train", "itera']
-    (folder / "metrics.jsonl").write_text("".join(lines))
-    with SummaryWriter(str(folder / "tensorboard")) as events:
-        for step in (10, 20):
-            events.add_image("val/<i>scene</i>", torch.full((3, 20, 60), step / 40), step)
-    return folder
 
 
 def test_a_run_is_read_up_to_the_line_that_is_being_written(run):
