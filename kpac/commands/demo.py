@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, chosen_model, positive
+from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, chosen_model, positive, say
 from kpac.commands.restore import quality, tile
 from kpac.commands.view import port
 
@@ -57,8 +57,14 @@ def demo(options: argparse.Namespace) -> int:
     settings = {"tile": options.tile, "precision": options.precision, "device": options.device}
     Restorer(model, **settings)  # only to check the settings
     label = f"{model.config['name']}, {path}"
-    try:
-        launch(model, label, settings, options.host, options.port, options.max_megabytes, options.quality)
-    except KeyboardInterrupt:
-        print()
+    launch(
+        model,
+        label,
+        settings,
+        options.host,
+        options.port,
+        options.max_megabytes,
+        options.quality,
+        ready=lambda address: say(f"open {address} in a browser; Ctrl-C ends it"),
+    )
     return 0

@@ -87,10 +87,7 @@ def _serve(pages, folder: Path, options: argparse.Namespace) -> int:
 
     if options.refresh:
         threading.Thread(target=pages.refresh, args=(folder, options.refresh), daemon=True).start()
-    try:
-        pages.serve(folder, options.port, lambda address: say(f"open {address} in a browser; Ctrl-C ends it"))
-    except KeyboardInterrupt:
-        say("")
+    pages.serve(folder, options.port, lambda address: say(f"open {address} in a browser; Ctrl-C ends it"))
     return 0
 
 

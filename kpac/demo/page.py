@@ -4,7 +4,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ def launch(
     megabytes: int = 200,
     quality: int = 95,
     until: threading.Event | None = None,
+    ready: Callable[[str], object] | None = None,
 ) -> None:
     """Serves the page until Ctrl-C; uploads and results are deleted at the end.
 
@@ -137,7 +138,7 @@ def launch(
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
         page = make_page(model, label, folder, options, quality)
         try:
-            page.queue(max_size=20).launch(
+            _, address, _ = page.queue(max_size=20).launch(
                 server_name=host,
                 server_port=port,
                 share=False,
@@ -148,13 +149,16 @@ def launch(
                 footer_links=[],
                 ssr_mode=False,
                 prevent_thread_lock=True,
+                quiet=True,
             )
         except OSError as error:
             raise UserError(f"port {port}: cannot be opened ({error}); choose another with --port") from None
         try:
+            if ready:
+                ready(address)
             (until or threading.Event()).wait()
         finally:
-            page.close()
+            page.close(verbose=False)
 
 
 def import_gradio() -> Any:

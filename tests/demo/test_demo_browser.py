@@ -95,3 +95,12 @@ def test_the_page_answers_to_loopback_alone(address):
         with socket.socket() as asked:
             asked.settimeout(2)
             assert asked.connect_ex((other, port)) != 0
+
+
+def test_without_a_model_it_takes_the_weights_of_the_package(monkeypatch, weights):
+    pytest.importorskip("gradio", reason="needs the extra kpac[demo]")
+    labels = []
+    monkeypatch.setattr("kpac.weights.store.default_weights", lambda views: str(weights))
+    monkeypatch.setattr("kpac.demo.page.launch", lambda model, label, *_, **__: labels.append(label))
+    assert main(["demo"]) == 0
+    assert labels == [f"kpac_2level, {weights}"]

@@ -1,12 +1,15 @@
 """`kpac view --serve`: at loopback, scene by scene, and thousands of them."""
 
 import http.client
+import re
+import sys
 import threading
 import urllib.request
 
 import pytest
 
 from kpac.reporting.pages.view import View
+from tests.interrupts import interrupted_server
 from tests.reporting.pages.conftest import SCENES, write_outputs, write_set
 
 
@@ -45,6 +48,15 @@ def test_only_loopback_names_are_answered(served):
         connection.request("GET", path)
         assert connection.getresponse().status == 404
     assert folder.is_dir()
+
+
+def test_ctrl_c_ends_it_in_one_line(made, tmp_path):
+    command = [sys.executable, "-m", "kpac", "view", str(made / "results"), "--serve", "--port", "0"]
+    status, lines = interrupted_server(command, tmp_path)
+    assert status == 130
+    assert re.fullmatch(r"open http://127\.0\.0\.1:\d+/ in a browser; Ctrl-C ends it", lines[0])
+    assert lines[1:] == ["", "kpac: interrupted"]
+    assert list(tmp_path.glob("kpac-view-*")) == []
 
 
 @pytest.mark.browser

@@ -1,0 +1,29 @@
+"""Ctrl-C for commands that serve pages."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+
+def interrupted_server(command: list[str], temporary: Path) -> tuple[int, list[str]]:
+    """Runs a command until it tells its address, and interrupts it as Ctrl-C in a terminal does.
+
+    Args:
+        command: what to run.
+        temporary: its folder for temporary files.
+
+    Returns:
+        Its exit status, and the lines that it wrote to stdout and stderr.
+    """
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    ) as run:
+        assert run.stdout
+        lines = []
+        for line in run.stdout:  # ends with the command, whatever it says
+            lines.append(line.rstrip("\n"))
+            if line.startswith("open http"):
+                os.killpg(run.pid, signal.SIGINT)
+    return run.returncode, lines
