@@ -227,7 +227,7 @@ def test_commands_take_a_checkpoint_as_they_take_our_own(data_root, tmp_path, ca
     ]
     assert main(figure) == 0
     photo = next((data_root / "test_c" / "source").iterdir())
-    assert main(["restore", str(path), str(photo), "-o", str(tmp_path / "restored.png"), "--device", "cpu"]) == 0
+    assert main(["restore", str(photo), "-m", str(path), "-o", str(tmp_path / "restored.png"), "--device", "cpu"]) == 0
     assert (tmp_path / "restored.png").is_file()
     assert main(["info", str(path), "--size", "32x48"]) == 0
     assert "total" in capsys.readouterr().out
