@@ -33,10 +33,15 @@ def page(browser):
     page.problems = []
     page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("requestfailed", lambda request: page.problems.append(f"{request.url} failed: {request.failure}"))
+    page.on("requestfailed", lambda r: None if was_left(r) else page.problems.append(f"{r.url} failed: {r.failure}"))
     page.on("request", lambda r: page.problems.append(f"{r.url} is elsewhere") if is_elsewhere(r.url) else None)
     yield page
     context.close()
+
+
+def was_left(request) -> bool:
+    """Whether the page itself gave a request up: an image on its way when one goes to another page, or a stream."""
+    return request.failure == "net::ERR_ABORTED"
 
 
 def is_elsewhere(url: str) -> bool:
