@@ -89,7 +89,7 @@ def test_every_kind_of_sweep_exists_for_dpdd_and_for_the_quickstart():
 def test_shipped_sweeps_are_valid_and_their_groups_match(path):
     sweep = load_sweep(path)
     assert len(sweep.labels) >= 3
-    root = {"quickstart": "quickstart", "synthetic": "synthetic_strong"}.get(path.stem.partition("_")[0])
+    root = {"quickstart": "quickstart", "synthetic": "synthetic_waves"}.get(path.stem.partition("_")[0])
     assert {run.config.data.root.name for run in sweep.runs} == {root or "dd_dp_dataset_canon"}
     for run in {run.label: run for run in sweep.runs}.values():
         network = create_model(run.config.model.name, **{**run.config.model.options, "width": 4})
