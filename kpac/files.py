@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -124,6 +124,37 @@ def write_json(path: str | Path, value: Any) -> None:
     """Writes indented JSON atomically; see `whole_file` and `dump_json`."""
     with whole_file(path) as partial:
         partial.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Appends a line to a JSON Lines file, which is created if needed; starts a new line after a truncated one.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    line = dump_json(value) + "\n"
+    try:
+        make_folder(path.parent)
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read_json_lines(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file; none if it cannot be read. Damaged lines are skipped."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(json.loads(line.decode("utf-8", "surrogateescape"), object_hook=object_hook))
+    return [entry for entry in found if isinstance(entry, dict)]
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:

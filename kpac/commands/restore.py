@@ -53,17 +53,21 @@ def restore(options: argparse.Namespace) -> int:
     from kpac.models.registry import load_plugins
     from kpac.models.weights import load_model
     from kpac.restore.photos import plan, restore_photos
+    from kpac.restore.record import Recipe
     from kpac.restore.restorer import Restorer
 
     load_plugins(options.plugin)
     views = ("center", "left", "right") if options.left or options.right else ("center",)
-    model = load_model(chosen_model(options.model, views))
-    restorer = Restorer(model, options.tile, options.precision, options.device, options.approximate, progress=True)
+    weights = chosen_model(options.model, views)
+    restorer = Restorer(
+        load_model(weights), options.tile, options.precision, options.device, options.approximate, progress=True
+    )
     given = {"center": True, "left": options.left, "right": options.right}
     restorer.check_views([name for name, view in given.items() if view])
-    planned = plan(options.photos, options.output, options.left, options.right, options.overwrite)
+    recipe = Recipe.of(weights, restorer, options.quality)
+    planned = plan(options.photos, options.output, recipe, options.left, options.right, options.overwrite)
     try:
-        failed = restore_photos(restorer, planned.jobs, options.quality)
+        failed = restore_photos(restorer, planned, recipe)
     except KeyboardInterrupt:
         raise Stopped("interrupted; the same command restores the rest", 130) from None
     say(f"{planned.summary(failed)}: {options.output}")

@@ -8,9 +8,8 @@ from typing import Any
 
 import kpac
 from kpac.data.layouts import SceneFiles
-from kpac.errors import UserError
 from kpac.evaluation.metrics import METRICS
-from kpac.files import NAMED, dump_json, make_folder
+from kpac.files import NAMED, append_json_line, read_json_lines
 
 FORMAT = 2  # version of a record; images with records of other versions are evaluated again
 
@@ -33,26 +32,14 @@ class Journal:
         """Fingerprint -> record, over all ranks."""
         found = {}
         for path in sorted(self.folder.glob("rank*.jsonl")):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line, object_hook=with_numbers)
+            for entry in read_json_lines(path, object_hook=with_numbers):
+                if "fingerprint" in entry and "record" in entry:
                     found[entry["fingerprint"]] = entry["record"]
-                except (ValueError, KeyError, TypeError):
-                    continue
         return found
 
     def add(self, fingerprint: str, record: dict[str, Any]) -> None:
         """Appends a finished image."""
-        line = dump_json({"fingerprint": fingerprint, "record": record}) + "\n"
-        try:
-            make_folder(self.folder)
-            with self.path.open("a+b") as file:
-                if file.tell():
-                    file.seek(-1, 2)
-                    line = line if file.read(1) == b"\n" else "\n" + line
-                file.write(line.encode("utf-8"))
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
+        append_json_line(self.path, {"fingerprint": fingerprint, "record": record})
 
 
 def with_numbers(entry: dict[str, Any]) -> dict[str, Any]:

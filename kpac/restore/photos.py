@@ -19,10 +19,10 @@ from kpac.images import (
     left_out,
     left_out_text,
     list_images,
-    read_header,
     read_photograph,
     say_left_out,
 )
+from kpac.restore.record import Recipe, Record
 from kpac.restore.restorer import Restorer
 
 
@@ -42,11 +42,13 @@ class Plan:
         jobs: photographs to restore.
         skipped: results of an earlier call, which are not changed.
         left_out: suffix -> number of files with it in the given folders, for formats that cannot be read.
+        record: record of the folder of results; None if a single result has a name of its own.
     """
 
     jobs: list[Job]
     skipped: list[Path] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    record: Record | None = None
 
     def summary(self, failed: int) -> str:
         """One line with the numbers of photographs that were restored, skipped, failed and left out."""
@@ -62,13 +64,15 @@ class Plan:
 def plan(
     photos: Sequence[str],
     output: Path,
+    recipe: Recipe,
     left: Path | None = None,
     right: Path | None = None,
     overwrite: bool = False,
 ) -> Plan:
     """Plans which photographs to read and where to write them, and checks all of it before any is restored.
 
-    Results that exist already are skipped, so an interrupted call can be repeated to continue.
+    An interrupted call can be repeated to continue: results that the folder's record knows as made from the same
+    photographs, by the same weights and settings, are skipped.
 
     Args:
         photos: image files, folders of images, or patterns such as "trip/**/*.jpg".
@@ -78,8 +82,8 @@ def plan(
         overwrite: replaces results of an earlier call.
 
     Raises:
-        UserError: nothing found, two photographs of one name, an existing file that is not a result, or a folder that
-            cannot be written.
+        UserError: nothing found, two photographs of one name, an existing file that is not the result that would be
+            written, or a folder that cannot be written.
     """
     centers = [path for name in photos for path in _find(name)]
     folder, name = _where_to_write(output, centers)
@@ -100,10 +104,8 @@ def plan(
         if job.target.exists() and any(job.target.samefile(path) for path in job.views.values()):
             raise UserError(f"{job.target}: cannot be written, because it is the photograph itself; name another place")
     there = [] if overwrite else [job for job in jobs.values() if job.target.exists()]
-    in_the_way = [job.target for job in there if name or not _is_result(job)]
-    if in_the_way:
-        more = f" (and {len(in_the_way) - 1} more)" if in_the_way[1:] else ""
-        raise UserError(f"{in_the_way[0]}: exists already{more}; --overwrite replaces it")
+    record = None if name else Record(folder)
+    _require_same(there, record, recipe)
     make_folder(folder)
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -113,25 +115,28 @@ def plan(
     skipped = [job.target for job in there]
     folders = {path for path in map(from_home, photos) if path.is_dir()}
     unread = sum((Counter(left_out(path)) for path in folders), Counter())
-    return Plan([job for job in jobs.values() if job.target not in skipped], skipped, dict(unread.most_common()))
+    left_to_do = [job for job in jobs.values() if job.target not in skipped]
+    return Plan(left_to_do, skipped, dict(unread.most_common()), record)
 
 
-def restore_photos(restorer: Restorer, jobs: Sequence[Job], quality: int = 95) -> int:
+def restore_photos(restorer: Restorer, planned: Plan, recipe: Recipe) -> int:
     """Restores photographs one by one; reports a failure on stderr and goes on with the next.
 
     Args:
         restorer: reads the views that the jobs have.
-        jobs: photographs to restore; see `plan`.
-        quality: quality of JPEG, WebP and HEIC, 1 to 100.
+        planned: from `plan`.
+        recipe: describes the restorer, and gives the quality of lossy formats.
 
     Returns:
         The number of photographs that failed.
     """
     failed = 0
-    with tqdm(jobs, desc="restoring", unit="photo", disable=None) as progress:
+    with tqdm(planned.jobs, desc="restoring", unit="photo", disable=None) as progress:
         for job in progress:
             try:
-                _restore(restorer, job, quality)
+                _restore(restorer, job, recipe.quality)
+                if planned.record:
+                    planned.record.add(job.views, job.target, recipe)
             except UserError as error:
                 failed += 1
                 progress.write(f"kpac: {error}", file=sys.stderr)
@@ -171,12 +176,18 @@ def _where_to_write(output: Path, centers: Iterable[Path]) -> tuple[Path, str | 
     return output, None
 
 
-def _is_result(job: Job) -> bool:
-    """Whether a file may be the result of a job: it has the photograph's size, or that cannot be read."""
-    photograph, result = read_header(job.views["center"]), read_header(job.target)
-    if photograph is None or result is None:
-        return photograph is None
-    return sorted((photograph.width, photograph.height)) == sorted((result.width, result.height))
+def _require_same(jobs: Sequence[Job], record: Record | None, recipe: Recipe) -> None:
+    """Raises a UserError if an existing result is not known to be what the job would write."""
+    reasons = [(job.target, record.difference(job.views, job.target, recipe) if record else "") for job in jobs]
+    in_the_way = [(target, reason) for target, reason in reasons if reason or not record]
+    if in_the_way:
+        target, reason = in_the_way[0]
+        more = f"{len(in_the_way) - 1} more in the way" if in_the_way[1:] else ""
+        details = "; ".join(filter(None, [reason, more]))
+        raise UserError(
+            f"{target}: exists already; --overwrite replaces it, or name another {'folder' if record else 'file'}"
+            f"{details and f' ({details})'}"
+        )
 
 
 def _find(name: str) -> list[Path]:

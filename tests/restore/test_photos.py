@@ -8,6 +8,7 @@ import pytest
 import kpac
 from kpac.cli import main
 from kpac.images import from_float, read_photograph, read_pixels, to_float, write_pixels
+from kpac.restore import record
 from tests.conftest import texture, write_photos
 from tests.models import golden
 from tests.test_cli import fails
@@ -25,10 +26,15 @@ def restore(*arguments: object) -> int:
     return main(["restore", *map(str, arguments), "--device", "cpu"])
 
 
+def names(folder: Path) -> list[str]:
+    """The names of a folder's files, without the hidden record of what they were made from."""
+    return sorted(path.name for path in folder.iterdir() if path.name != record.FILE)
+
+
 def test_folder_is_restored_as_the_array_is(tmp_path, weights):
     photos, output = write_photos(tmp_path / "photos", 3, 40, 50), tmp_path / "out"
     assert restore(photos, "-m", weights, "-o", output) == 0
-    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in photos.iterdir())
+    assert names(output) == names(photos)
     restorer = kpac.Restorer(kpac.load_model(weights), device="cpu")
     for path in photos.iterdir():
         expected = from_float(restorer(to_float(read_pixels(path))), 8)
@@ -40,7 +46,7 @@ def test_options_change_the_result_by_rounding_alone(tmp_path, weights, options)
     photos = write_photos(tmp_path / "photos", 1, 70, 90)
     assert restore(photos, "-m", weights, "-o", tmp_path / "a") == 0
     assert restore(photos, "-m", weights, "-o", tmp_path / "b", *options) == 0
-    first, second = (read_pixels(next((tmp_path / name).iterdir())).astype(int) for name in "ab")
+    first, second = (read_pixels(next((tmp_path / name).glob("*.png"))).astype(int) for name in "ab")
     assert np.abs(first - second).max() <= (1 if "--tile" in options else 12)
 
 
@@ -52,13 +58,13 @@ def test_broken_file_is_named_and_the_rest_goes_on(capsys, tmp_path, weights):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kpac:")]
     assert len(lines) == 1
     assert str(photos / "a broken one.png") in lines[0]
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert names(tmp_path / "out") == ["photo 0.png", "photo 1.png"]
 
 
 def test_file_that_is_named_twice_is_restored_once(tmp_path, weights):
     photos = write_photos(tmp_path / "photos", 2, 24, 24)
     assert restore(photos / "photo 0.png", photos, photos / "*.png", "-m", weights, "-o", tmp_path / "out") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo 0.png", "photo 1.png"]
+    assert names(tmp_path / "out") == ["photo 0.png", "photo 1.png"]
 
 
 def test_whatever_one_photograph_raises_the_rest_is_done(capsys, monkeypatch, tmp_path, weights):
@@ -74,7 +80,7 @@ def test_whatever_one_photograph_raises_the_rest_is_done(capsys, monkeypatch, tm
     error = capsys.readouterr().err
     assert f"kpac: {photos / 'photo 1.png'}: ZeroDivisionError: of a kind that nobody thought of\n" in error
     assert f"restored 2 of 3, 1 failed: {tmp_path / 'out'}" in error
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo 0.png", "photo 2.png"]
+    assert names(tmp_path / "out") == ["photo 0.png", "photo 2.png"]
 
 
 def test_interrupted_folder_continues_with_the_same_command(capsys, monkeypatch, tmp_path, weights):
@@ -88,14 +94,65 @@ def test_interrupted_folder_continues_with_the_same_command(capsys, monkeypatch,
     monkeypatch.setattr("kpac.restore.photos.read_photograph", interrupted)
     assert restore(photos, "-m", weights, "-o", output) == 130
     assert "interrupted; the same command restores the rest" in capsys.readouterr().err
-    before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in output.glob("*.png")}
     assert sorted(before) == ["photo 0.png", "photo 1.png"]
     monkeypatch.undo()
     assert restore(photos, "-m", weights, "-o", output) == 0
     assert "restored 1 of 3, skipped 2 restored before (--overwrite replaces them)" in capsys.readouterr().err
-    after = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    after = {path.name: path.stat().st_mtime_ns for path in output.glob("*.png")}
     assert sorted(after) == ["photo 0.png", "photo 1.png", "photo 2.png"]
     assert {name: after[name] for name in before} == before
+
+
+def test_only_a_result_of_this_photograph_and_these_weights_and_settings_is_skipped(capsys, tmp_path, weights):
+    photos, output = write_photos(tmp_path / "photos", 2, 24, 24), tmp_path / "out"
+    first, command = output / "photo 0.png", ("restore", photos, "-o", output, "-m")
+    assert restore(*command[1:], weights) == 0
+    assert restore(*command[1:], weights, "--tile", "16") == 0  # exact tiles are no other result
+    assert "restored 0 of 2, skipped 2 restored before" in capsys.readouterr().err
+
+    kept = first.read_bytes()
+    other = tmp_path / "other.safetensors"
+    kpac.save_model(golden.randomize(kpac.create_model("kpac_2level", width=4, blocks=2)), other)
+    line = fails(capsys, *command, other)
+    assert f"{first}: exists already; --overwrite replaces it, or name another folder (made with other weights" in line
+    assert "1 more in the way" in line
+    line = fails(capsys, *command, weights, "--precision", "bfloat16")
+    assert "made with precision float32, now bfloat16" in line
+    assert "made with approximate tiles None, now 16" in fails(
+        capsys, *command, weights, "--tile", "16", "--approximate"
+    )
+    assert first.read_bytes() == kept
+
+    write_pixels(photos / "photo 0.png", from_float(texture(24, 24, 7), 8))  # of the same size
+    assert "photo 0.png: exists already" in fails(capsys, *command, weights)
+    first.unlink()  # the result that was asked for anew
+    assert restore(*command[1:], weights) == 0
+    assert "restored 1 of 2, skipped 1" in capsys.readouterr().err
+
+    write_pixels(first, from_float(texture(24, 24, 8), 8))
+    assert "(changed since it was restored)" in fails(capsys, *command, weights)
+    write_pixels(output / "photo 2.png", from_float(texture(24, 24, 9), 8))
+    write_photos(photos, 3, 24, 24)
+    assert restore(*command[1:], other, "--overwrite") == 0
+    assert restore(*command[1:], other) == 0
+    (output / record.FILE).unlink()
+    assert "(no record of how it was made; 2 more in the way)" in fails(capsys, *command, other)
+
+
+def test_damaged_record_costs_one_photograph_and_no_record_stops_a_restoring(capsys, monkeypatch, tmp_path, weights):
+    photos, output = write_photos(tmp_path / "photos", 2, 24, 24), tmp_path / "out"
+    assert restore(photos, "-m", weights, "-o", output) == 0
+    file = output / record.FILE
+    file.write_bytes(file.read_bytes()[:-20])  # as a power failure leaves it
+    (output / "photo 1.png").unlink()
+    assert restore(photos, "-m", weights, "-o", output) == 0
+    assert restore(photos, "-m", weights, "-o", output) == 0
+    assert "skipped 2 restored before" in capsys.readouterr().err
+    file.unlink()
+    file.mkdir()
+    assert restore(photos, "-m", weights, "-o", output, "--overwrite") == 0
+    assert f"{file}: cannot be written (Is a directory)" in capsys.readouterr().err
 
 
 def test_files_that_nobody_reads_are_counted(capsys, monkeypatch, tmp_path, weights):
@@ -134,7 +191,7 @@ def test_one_photograph_becomes_the_file_that_is_named(capsys, tmp_path, weights
     line = fails(capsys, "restore", one, "-m", weights, "-o", tmp_path / "restored.gif")
     assert "restored.gif: cannot write this format; use one of .png" in line
     assert restore(one, "-m", weights, "-o", tmp_path / "version 2.1") == 0
-    assert [path.name for path in (tmp_path / "version 2.1").iterdir()] == ["photo 0.png"]
+    assert names(tmp_path / "version 2.1") == ["photo 0.png"]
 
 
 def test_home_and_names_of_255_bytes(monkeypatch, tmp_path, weights):
@@ -144,7 +201,7 @@ def test_home_and_names_of_255_bytes(monkeypatch, tmp_path, weights):
     assert len(long.encode()) == 255
     (photos / "photo 0.png").rename(photos / long)
     assert restore("~/photos", "-m", f"~/{weights.name}", "-o", "~/out") == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [long]
+    assert names(tmp_path / "out") == [long]
     assert restore("~/photos/*", "-m", f"~/{weights.name}", "-o", "~/out", "--overwrite") == 0
 
 
@@ -181,7 +238,7 @@ def test_photograph_that_does_not_fit_in_memory_is_named(capsys, monkeypatch, tm
     monkeypatch.setattr("kpac.restore.photos.read_photograph", read)
     assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
     assert f"{photos / 'photo 0.png'}: out of memory for the photograph itself" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo 1.png"]
+    assert names(tmp_path / "out") == ["photo 1.png"]
 
 
 def test_readme_restores_a_photograph(monkeypatch, tmp_path, weights):
@@ -200,7 +257,7 @@ def test_patterns_are_followed(monkeypatch, tmp_path, weights):
     write_pixels(tmp_path / "trip" / "day 2" / "other.png", from_float(texture(16, 16, 9), 16))
     monkeypatch.chdir(tmp_path)
     assert restore("trip/**/*.png", "-m", weights, "-o", "out") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other.png", "photo 0.png"]
+    assert names(tmp_path / "out") == ["other.png", "photo 0.png"]
     assert read_pixels(tmp_path / "out" / "other.png").dtype == np.uint16
 
 
@@ -261,7 +318,7 @@ def test_dual_pixel_photographs(capsys, tmp_path):
     write_pixels(right / "1.png", np.zeros((5, 5, 3), np.uint16))
     assert restore(center, "-m", weights, "-o", tmp_path / "other", *views) == 1
     assert f"{center / '1.png'}: the right view is 5x5 pixels" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "other").iterdir()] == ["0.png"]
+    assert names(tmp_path / "other") == ["0.png"]
 
 
 def test_networks_from_outside_are_tiled_approximately(capsys, tmp_path):
@@ -286,5 +343,5 @@ def test_networks_from_outside_are_tiled_approximately(capsys, tmp_path):
     assert "--approximate" in fails(capsys, "restore", *common, tmp_path / "a", "--tile", "32")
     assert restore(*common, tmp_path / "b", "--tile", "32", "--approximate") == 0
     assert restore(*common, tmp_path / "c") == 0
-    first, second = (read_pixels(next((tmp_path / name).iterdir())).astype(int) for name in "bc")
+    first, second = (read_pixels(next((tmp_path / name).glob("*.png"))).astype(int) for name in "bc")
     assert np.abs(first - second).max() <= 1
