@@ -3,7 +3,15 @@
 import argparse
 from pathlib import Path
 
-from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, chosen_model, positive, say
+from kpac.commands.arguments import (
+    Subcommands,
+    add_command,
+    add_layout_arguments,
+    add_plugin_argument,
+    chosen_model,
+    positive,
+    say,
+)
 
 
 def add(commands: Subcommands) -> None:
@@ -24,6 +32,7 @@ def add(commands: Subcommands) -> None:
         "--data", type=Path, metavar="DIR", help="a data set in place of photographs; a synthetic one knows its blur"
     )
     command.add_argument("--split", default="test", help="of the data set: train, val or test (default: test)")
+    add_layout_arguments(command)
     command.add_argument(
         "--longest-side",
         type=positive,
@@ -45,6 +54,8 @@ def inspect(options: argparse.Namespace) -> None:
     photos = options.items[len(named) :]
     if photos and options.data:
         raise UserError("PHOTO and --data: give one of the two")
+    if (options.pair_by_order or options.layout != "auto") and not options.data:
+        raise UserError("--layout and --pair-by-order: expected --data, the folder of a data set, beside")
     others = {name: place for name in ("left", "right") if (place := getattr(options, name))}
     if others and not photos:
         raise UserError(f"--{' and --'.join(others)}: expected PHOTO, the center view, beside")
@@ -59,6 +70,8 @@ def inspect(options: argparse.Namespace) -> None:
         options.longest_side,
         options.device,
         others,
+        options.layout,
+        options.pair_by_order,
     )
     if result["images"]:  # of a network with KPAC blocks
         print(f"\nhow much each block contributes to the result, and its scale attention\n\n{health_table(result)}\n")

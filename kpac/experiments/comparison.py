@@ -41,6 +41,8 @@ class DataSection(Section):
     """train, val or test."""
     layout: str = "auto"
     """Layout of the folder, a name from data/README.md; "auto" detects it."""
+    pair_by_order: bool = False
+    """Pairs images by the sorted order of their files, whatever their names say."""
 
 
 class TableSection(Section):
@@ -203,6 +205,7 @@ def load_comparison(path: Path, output: Path | None = None, device: str | None =
                 data=data.root,
                 split=data.split,
                 layout=data.layout,
+                pair_by_order=data.pair_by_order,
                 protocol=protocol,
                 save_images=file.save_images or file.draw.page or file.draw.sheet is not None,
                 **file.metric_options(),

@@ -82,18 +82,19 @@ def check_data(runs: Sequence[Run]) -> None:
     Raises:
         UserError: a data set or split is missing, or lacks views or targets that a run needs.
     """
-    needed: dict[tuple[Any, ...], bool] = {}  # data set, split and views -> whether targets are needed, too
+    needed: dict[tuple[Any, ...], bool] = {}  # arguments of `find_scenes` -> whether targets are needed, too
     for run in runs:
         if state_of(run) == "finished":
             continue
         data, model = run.config.data, run.config.model
         views = tuple(create_model(model.name, **model.options).views)
-        root, split = run.scored_on
-        needed.setdefault((root, split, views, "auto"), False)
+        root, split, *how = run.scored_on
+        needed.setdefault((root, split, views, *how), False)
         if not is_trained(run):
-            needed.update({(data.root, split, views, data.layout): True for split in ("train", "val")})
-    for (root, split, views, layout), targets in needed.items():
-        find_scenes(root, split, views, layout, targets=targets)
+            how = [data.layout, data.pair_by_order]
+            needed.update({(data.root, split, views, *how): True for split in ("train", "val")})
+    for (root, split, views, layout, by_order), targets in needed.items():
+        find_scenes(root, split, views, layout, targets=targets, pair_by_order=by_order)
 
 
 def log_file(run: Run) -> Path:

@@ -26,7 +26,9 @@ class EvaluationSection(ScoringSection):
     split: str = "test"
     """train, val or test."""
     layout: str = "auto"
-    """Layout of the data set on disk."""
+    """Layout of the data set on disk; for the training data set, "auto" is data.layout."""
+    pair_by_order: bool = False
+    """Pairs images by the sorted order of their files; for the training data set, data.pair_by_order does, too."""
     protocol: str | None = None
     """Protocol of the evaluation; null: that of the base configuration's validation."""
 
@@ -70,7 +72,7 @@ class Run:
         config: resolved configuration.
         words: arguments for `kpac train`.
         evaluation: arguments for `kpac evaluate`, without the model and the output.
-        scored_on: data set and split of the evaluation.
+        scored_on: data set, split, layout and pairing by order of the evaluation; see `find_scenes`.
         results: folder of the results.
         weights: weights to evaluate instead of training; None to train.
     """
@@ -80,7 +82,7 @@ class Run:
     config: Config
     words: tuple[str, ...]
     evaluation: tuple[str, ...]
-    scored_on: tuple[Path, str]
+    scored_on: tuple[Path, str, str, bool]
     results: Path
     weights: Path | None = None
 
@@ -169,9 +171,15 @@ def make_run(
     find_protocol(protocol)
     results = config.folder / "results" / f"{data.resolve().name}-{evaluation.split}-{Path(protocol).name}"
     flags = ["--data", str(data), "--split", evaluation.split, "--protocol", protocol, "--device", config.device]
-    flags += [*evaluation.metric_flags(), "--layout", evaluation.layout]
+    layout, by_order = evaluation.layout, evaluation.pair_by_order
+    if evaluation.data is None:
+        layout = config.data.layout if layout == "auto" else layout
+        by_order = by_order or config.data.pair_by_order
+    flags += [*evaluation.metric_flags(), "--layout", layout, *(["--pair-by-order"] if by_order else [])]
     flags += itertools.chain.from_iterable(("--plugin", plugin) for plugin in config.plugins)
-    return Run(label, value, config, (str(base), *words), tuple(flags), (data, evaluation.split), results)
+    return Run(
+        label, value, config, (str(base), *words), tuple(flags), (data, evaluation.split, layout, by_order), results
+    )
 
 
 def _grid(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from kpac.data.layouts import find_scenes
+from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.data.synthesis.photos import skimage_photos
 from kpac.environment import choose_device
 from kpac.errors import UserError
@@ -56,6 +56,8 @@ def inspect_weights(
     longest_side: int = 1024,
     device: str = "auto",
     other_views: Mapping[str, Path] | None = None,
+    layout: str = "auto",
+    pair_by_order: bool = False,
 ) -> dict[str, Any]:
     """Draws one sheet per photograph, and one of the model.
 
@@ -70,6 +72,7 @@ def inspect_weights(
         device: see `kpac.environment.choose_device`.
         other_views: for a dual-pixel network, "left" and "right": files for a single photograph, or folders with files
             of the same names as the photographs.
+        layout, pair_by_order: of the data set; see `kpac.data.layouts.find_scenes`.
 
     Returns:
         The content of inspect.json. For each photograph and block: its health (`kpac.models.health.BlockHealth`), the
@@ -97,8 +100,9 @@ def inspect_weights(
         files.append({"center": path, **views})
     label = f"{model.config['name']}, {weights}"
 
+    scenes = find_scenes(data, split, model.views, layout, False, pair_by_order) if data else []
     images, shapes = [], []
-    for subject in tqdm(_subjects(model.views, files, data, split, longest_side), desc="inspecting", disable=None):
+    for subject in tqdm(_subjects(files, scenes, longest_side), desc="inspecting", disable=None):
         try:
             restored, attention = attention_of(model, **{VIEWS[name]: view for name, view in subject.views.items()})
         except UserError as error:
@@ -205,15 +209,15 @@ def _correlation(value: float | None) -> str:
 
 
 def _subjects(
-    views: Sequence[str], photos: Sequence[Mapping[str, Path]], data: Path | None, split: str, longest_side: int
+    photos: Sequence[Mapping[str, Path]], scenes: Sequence[SceneFiles], longest_side: int
 ) -> Iterator[Subject]:
-    if data:
-        for scene in find_scenes(data, split, views):
-            center = scene.views["center"]
-            blur_file = center.parents[1] / "blur" / f"{center.stem}.tiff"
-            blur = cv2.imread(str(blur_file), cv2.IMREAD_UNCHANGED) if blur_file.is_file() else None
-            pixels = {name: to_float(read_pixels(path)) for name, path in scene.views.items()}
-            yield _reduced(Subject(scene.name, pixels, blur), longest_side)
+    for scene in scenes:
+        center = scene.views["center"]
+        blur_file = center.parents[1] / "blur" / f"{center.stem}.tiff"
+        blur = cv2.imread(str(blur_file), cv2.IMREAD_UNCHANGED) if blur_file.is_file() else None
+        pixels = {name: to_float(read_pixels(path)) for name, path in scene.views.items()}
+        yield _reduced(Subject(scene.name, pixels, blur), longest_side)
+    if scenes:
         return
     files = photos or [{"center": photo.path} for photo in skimage_photos() if photo.split == "test"]
     for paths in files:

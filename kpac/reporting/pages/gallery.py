@@ -40,7 +40,7 @@ class DataSet:
     Args:
         title: its name in tables.
         data: its folder.
-        split, layout: see `kpac.data.layouts.find_scenes`.
+        split, layout, pair_by_order: see `kpac.data.layouts.find_scenes`.
         methods: what was evaluated on it.
     """
 
@@ -48,7 +48,12 @@ class DataSet:
     data: Path
     split: str
     layout: str
+    pair_by_order: bool = False
     methods: dict[Key, Evaluated] = field(default_factory=dict)
+
+    def find_scenes(self, views: Sequence[str]) -> list[SceneFiles]:
+        """Its scenes with these views; see `kpac.data.layouts.find_scenes`."""
+        return find_scenes(self.data, self.split, views, self.layout, targets=False, pair_by_order=self.pair_by_order)
 
     @cached_property
     def files(self) -> dict[str, SceneFiles]:
@@ -58,9 +63,7 @@ class DataSet:
             UserError: the folder is gone, or holds no such split.
         """
         try:
-            return {
-                scene.name: scene for scene in find_scenes(self.data, self.split, layout=self.layout, targets=False)
-            }
+            return {scene.name: scene for scene in self.find_scenes(("center",))}
         except UserError as error:
             first = next(iter(self.methods.values())).file
             raise UserError(
@@ -109,7 +112,7 @@ class Gallery:
         place = (Path(results["data"]), results["split"])
         known = next((item for item in self.sets if (item.data, item.split) == place), None)
         if known is None:
-            known = DataSet(data_title(results), *place, results["layout"])
+            known = DataSet(data_title(results), *place, results["layout"], results.get("pair_by_order", False))
             self.sets.append(known)
         key = (results["label"], results["model"].get("sha256") or "")
         if key in known.methods:

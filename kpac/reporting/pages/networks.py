@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kpac.data.dataset import Scene, SceneDataset
-from kpac.data.layouts import SceneFiles, find_scenes
+from kpac.data.layouts import SceneFiles
 from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import to_array
@@ -88,7 +88,6 @@ class MethodNetwork:
 
     def _files(self, data_set: DataSet) -> dict[str, SceneFiles]:
         if data_set.data not in self._scenes:
-            views = self.network.views
-            found = find_scenes(data_set.data, data_set.split, views, data_set.layout, targets=False)
+            found = data_set.find_scenes(self.network.views)
             self._scenes[data_set.data] = {scene.name: scene for scene in found}
         return self._scenes[data_set.data]
