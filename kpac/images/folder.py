@@ -59,6 +59,8 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     try:
-        return sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())
+        files = (path for path in folder.iterdir() if path.name[0] != ".")
+        # Links to nothing are kept, so that they are reported. Pipes are not: reading one would wait forever.
+        return sorted(path for path in files if path.is_file() or (path.is_symlink() and not path.exists()))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None

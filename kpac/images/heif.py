@@ -11,6 +11,8 @@ from kpac.images.directories import exif_block, read_exif
 from kpac.images.header import ImageHeader
 from kpac.images.photograph import Metadata, Photograph
 
+USUAL_COLOURS = {(1, 13), (1, 1), (1, 6), (2, 2), (None, None)}  # primaries and transfer of ITU-T H.273
+
 
 def read_header(path: Path) -> ImageHeader:
     """Reads the header of the primary image."""
@@ -69,6 +71,14 @@ def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[byte
     said = {"exif": exif_block(metadata.tags) or None, "xmp": metadata.xmp}
     file.save(stream, quality=quality, chroma=444, **{key: value for key, value in said.items() if value})
     return stream.getvalue(), []
+
+
+def of_heif(nclx: dict[str, Any]) -> list[str]:
+    """Names a description of the colors that no other format carries, unless it says the usual: sRGB, or nothing."""
+    found = nclx.get("color_primaries"), nclx.get("transfer_characteristics")
+    return (
+        [] if found in USUAL_COLOURS else [f"the HEIC file's colors (nclx: primaries {found[0]}, transfer {found[1]})"]
+    )
 
 
 def _primary(path: Path) -> tuple[Any, int]:

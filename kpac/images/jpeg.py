@@ -86,6 +86,12 @@ def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[byte
     return encoded[:2] + first + b"".join(_encode(*segment) for segment in kept) + encoded[head:], left
 
 
+def of_jpeg(segments: list[Segment]) -> list[str]:
+    """Names the segments that no other format can carry: all but EXIF, XMP and the ICC profile."""
+    own = {marker for marker, content in segments if marker != APP0 and not content.startswith((EXIF, XMP, PROFILE))}
+    return ["the JPEG's comment" if marker == COMMENT else f"JPEG segment APP{marker - APP0}" for marker in sorted(own)]
+
+
 def _split(encoded: bytes) -> tuple[list[Segment], int]:
     """The segments before the first scan, and the scan's offset."""
     segments: list[Any] = []

@@ -59,6 +59,8 @@ def format_of(path: Path) -> str:
         UserError: there is no such file, or it has another format; the message names the format.
     """
     try:
+        if not (path.is_file() or path.is_dir()) and path.exists():  # opening a pipe would wait for its other end
+            raise UserError(f"{path}: is a pipe or a device; expected a file")
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError as error:

@@ -4,6 +4,7 @@ libpng gets only the chunks of the pixels: it would refuse or drop large texts a
 are copied if, by the specification, they stay valid when the pixels change (PNG, third edition, 5.4 and 11.3).
 """
 
+import logging
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +16,8 @@ from kpac.errors import UserError
 from kpac.images.directories import ORIENTATION, Tags, exif_block, read_exif
 from kpac.images.header import ImageHeader
 from kpac.images.photograph import Metadata, Photograph
+
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # libpng's warnings; errors are raised
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IHDR_END = 33  # the signature, then the header's length, name, 13 bytes and checksum
@@ -54,9 +57,14 @@ def read(path: Path) -> Photograph:
     """Reads a PNG of any color type and bit depth.
 
     Raises:
-        UserError: the file is an animation.
+        UserError: the file is an animation, or has a critical chunk that is not of the PNG specification.
     """
     pixels, beside = _split(path.read_bytes())
+    unknown = next((name.decode("latin-1") for name, _ in beside if name[:1].isupper()), None)
+    if unknown:
+        raise UserError(
+            f"{path}: PNG with the critical chunk {unknown}, which no reader may ignore; save it as plain PNG"
+        )
     frames = next((content for name, content in beside if name == b"acTL" and len(content) == 8), bytes(8))
     if (count := struct.unpack(">I", frames[:4])[0]) > 1:
         raise UserError(f"{path}: is an animation of {count} images; expected one image")
@@ -111,6 +119,12 @@ def _stays_true(name: bytes) -> bool:
     if name in ANIMATION or name in OF_THE_OLD_FILE:
         return False
     return name in COLOURS or (name[:1].islower() and name[3:4].islower())
+
+
+def of_png(chunks: list[Chunk]) -> list[str]:
+    """Names the chunks that no other format can carry: all but EXIF, XMP, ICC profile, resolution and sRGB."""
+    names = (name for name, content in chunks if not content.startswith((XMP, RAW_EXIF)))
+    return [f"PNG chunk {name.decode('latin-1')}" for name in sorted({*names} - {b"eXIf", b"iCCP", b"pHYs", b"sRGB"})]
 
 
 def _exif(chunks: list[Chunk]) -> Tags:

@@ -133,6 +133,14 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
     return stream.getvalue(), []
 
 
+def of_tiff(own: Own) -> list[str]:
+    """Names the tags that no other format can carry; offsets of a BigTIFF make that all of them."""
+    common = {*DESCRIPTIVE, ORIENTATION, XMP, ICC_PROFILE}
+    numbers = sorted({entry.tag for entry in own.tags.entries} - (set() if own.tags.form.big else common))
+    tags = [f"TIFF tag {number}" for number in numbers if number not in (XMP, ICC_PROFILE)]
+    return tags + (["EXIF of a BigTIFF"] if own.tags.form.big and own.tags.directories else [])
+
+
 @contextmanager
 def _photograph(path: Path) -> Iterator[tifffile.TiffPage]:
     """Opens a file's photograph; checks that there is only one and that its kind is supported."""

@@ -1,7 +1,9 @@
 """Writes photographs and arrays to files; the suffix chooses the format."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,13 @@ from kpac.images.photograph import Metadata, Photograph, turned_upright
 
 EIGHT_BITS = {"JPEG", "WEBP", "BMP"}
 WITHOUT_ALPHA = {"JPEG", "BMP"}
+# What only a file of the same format can carry, in words.
+OF_ONE_FORMAT: dict[str, Callable[[Any], list[str]]] = {
+    "PNG": png.of_png,
+    "TIFF": tiff.of_tiff,
+    "JPEG": jpeg.of_jpeg,
+    "HEIF": heif.of_heif,
+}
 
 
 def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[str, ...]:
@@ -33,6 +42,8 @@ def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[
     target = format_for(path.suffix) or photograph.format
     left = list(photograph.left_behind)
     if target != photograph.format:
+        if photograph.format in OF_ONE_FORMAT and photograph.metadata.own:
+            left += OF_ONE_FORMAT[photograph.format](photograph.metadata.own)
         upright = turned_upright(photograph)
         photograph = replace(upright, format=target, metadata=replace(upright.metadata, own=None))
     channels = photograph.stored

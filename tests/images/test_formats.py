@@ -1,6 +1,7 @@
 """Every kind of file gives the array that its pixels mean, and what would be a guess is refused by name."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from kpac.data.cache import DecodedCache
 from kpac.errors import UserError
-from kpac.images import kinds, read_header, read_photograph, read_pixels, write_pixels
+from kpac.images import kinds, list_images, read_header, read_photograph, read_pixels, write_pixels
 from tests.conftest import texture
 
 LOSSLESS = (None, "lzw", "zlib", "packbits", "zstd", "lzma", "deflate")
@@ -498,3 +499,32 @@ def test_the_same_file_gives_the_same_array_everywhere(tmp_path):
                 rounded = np.rint(expected / 257)
                 expected = expected >> 8 if path.suffix == ".png" else rounded
             assert np.array_equal(read_pixels(path, depth), expected)
+
+
+def test_critical_chunk_that_nobody_knows_is_refused_by_name(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_of(np.zeros((4, 5, 3), int), 8, 2, (b"CgBI", bytes(4))))
+    with pytest.raises(UserError, match=r"a\.png: PNG with the critical chunk CgBI"):
+        read_photograph(tmp_path / "a.png")
+
+
+def test_pipe_is_left_out_and_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
+    assert list_images(tmp_path) == [tmp_path / "gone.png"]
+    with pytest.raises(UserError, match=r"pipe\.png: is a pipe or a device; expected a file"):
+        read_photograph(tmp_path / "pipe.png")
+
+
+def test_what_another_format_cannot_carry_is_said(tmp_path, caplog):
+    beside = [*((name, content) for name, content in BESIDE if name in (b"gAMA", b"cHRM", b"cICP")), (b"sRGB", b"\0")]
+    (tmp_path / "a.png").write_bytes(png_of(np.zeros((4, 5, 3), int), 8, 2, *beside))
+    read_photograph(tmp_path / "a.png").save(tmp_path / "from png" / "a.tif")
+    names = "; ".join(f"PNG chunk {name}" for name in ("cHRM", "cICP", "gAMA"))
+    assert f"from png: left behind what cannot be written: {names}\n" in caplog.text
+    private = [(65000, 3, 1, 7, True), (33432, 2, 0, "© Ünï".encode(), True)]
+    write_tiff(tmp_path / "a.tif", channels(3, "uint8"), extratags=private)
+    read_photograph(tmp_path / "a.tif").save(tmp_path / "from tiff" / "a.png")
+    assert "from tiff: left behind what cannot be written: TIFF tag 65000\n" in caplog.text
+    Image.fromarray(channels(3, "uint8")).save(tmp_path / "a.jpg", comment="said", dpi=(72, 72))
+    read_photograph(tmp_path / "a.jpg").save(tmp_path / "from jpeg" / "a.png")
+    assert "from jpeg: left behind what cannot be written: the JPEG's comment\n" in caplog.text
