@@ -2,8 +2,8 @@
 
     python scripts/mix_data.py OUTPUT data/synthetic:4 data/synthetic_waves:0
 
-Each source is a folder that `kpac data synthesize` made, and a blur radius in pixels. Training scenes are taken if
-their largest blur radius is at least this. Validation and test scenes are all those of the first source.
+Each source is a folder that `kpac data synthesize` made, and a blur radius in pixels. Scenes are taken if their largest
+blur radius is at least this; validation and test scenes from the first source alone.
 """
 
 import json
@@ -18,7 +18,7 @@ def mix(output: Path, sources: list[tuple[Path, float]]) -> dict[str, int]:
         for scene in json.loads((root / "synthesis.json").read_text())["scenes"]:
             split = scene["split"]
             blurred = max(map(abs, scene["blur_radius_px"])) >= smallest
-            if not (blurred if split == "train" else number == 0):
+            if not blurred or (split != "train" and number > 0):
                 continue
             counts[split] = counts.get(split, 0) + 1
             for folder in (f"{split}_c/source", f"{split}_c/target"):
