@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,22 +22,25 @@ log = logging.getLogger(__name__)
 
 
 class ZooNetwork(nn.Module):
-    """A network of another project, with the interface of this one: any size, one view, images in [0, 1].
+    """A network of another project, with the interface of this one: any size, images in [0, 1].
+
+    A network of six channels is taken as a dual-pixel one, as Restormer's: it gets the left view, then the right one.
+    Its `views` name the center view, too, since evaluations score that as the input; the network does not read it.
 
     Images are extended to the sizes that the network needs, mirrored at the bottom and at the right, and the output is
     cut back. Outputs are not clamped: a protocol says whether they are.
 
     Args:
-        descriptor: of spandrel, of a network that reads and gives three channels of one size.
+        descriptor: of spandrel, of a network that reads 3 or 6 channels and gives 3 of the same size.
 
-    Shape: (N, 3, H, W) -> (N, 3, H, W).
+    Shape: (N, 3, H, W), or (N, 9, H, W) for a dual-pixel network -> (N, 3, H, W).
     """
-
-    views = ("center",)
 
     def __init__(self, descriptor: Any):
         super().__init__()
         self.core = _Core(descriptor)
+        self.is_dual = descriptor.input_channels == 6
+        self.views = ("center", "left", "right") if self.is_dual else ("center",)
         self.requirements = descriptor.size_requirements
         self.config = {"name": descriptor.architecture.id, "tags": list(descriptor.tags)}
 
@@ -47,6 +51,7 @@ class ZooNetwork(nn.Module):
         return self.requirements.multiple_of if simple else 1
 
     def forward(self, views: Tensor) -> Tensor:
+        views = views[:, 3:] if self.is_dual else views
         height, width = views.shape[-2:]
         right, bottom = self.requirements.get_padding(width, height)
         return self.core(_extended(views, bottom, right))[..., :height, :width]
@@ -72,7 +77,7 @@ def load_zoo_model(path: Path) -> ZooNetwork:
 
     Raises:
         UserError: spandrel is missing, the file is damaged or of an unknown architecture, or its network does not make
-            an image of three channels into another one of the same size.
+            one image of RGB, or a left and a right view, into another image of the same size.
     """
     registry, extra = _registry(path)
     import spandrel
@@ -90,14 +95,15 @@ def load_zoo_model(path: Path) -> ZooNetwork:
             f"{path}: looks like an architecture that {known} knows, but its tensors do not fit it ({reason})"
         ) from None
     _check(path, descriptor)
+    network = ZooNetwork(descriptor).eval()
+    if network.is_dual:
+        _require_one_image(path, network, descriptor)
+        log.warning("%s: reads six channels, taken as the left and the right dual-pixel view", path)
     name = descriptor.architecture.id
     if extra and name in [support.architecture.id for support in extra]:
-        log.warning(
-            "%s: %s is from spandrel_extra_arches: its code has a licence of its own, which may forbid commercial use",
-            path,
-            name,
-        )
-    return ZooNetwork(descriptor).eval()
+        licence = LICENCES.get(name, "a licence of its own, which may forbid commercial use")
+        log.warning("%s: %s is from spandrel_extra_arches, its code under %s", path, name, licence)
+    return network
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -115,6 +121,19 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 EXTRA = "spandrel_extra_arches"
+# Of the architectures in spandrel_extra_arches 0.2; the file LICENSE beside each one's code in spandrel's repository.
+LICENCES = {
+    "AdaCode": "CC BY-NC-SA 4.0 (not for commercial use)",
+    "CodeFormer": "the S-Lab License 1.0 (not for commercial use)",
+    "DDColor": "Alibaba's terms (academic, not for commercial use)",
+    "FeMaSR": "CC BY-NC-SA 4.0 (not for commercial use)",
+    "M3SNet": "the Academic Public License (not for commercial use, copyleft)",
+    "MAT": "CC BY-NC 4.0 (not for commercial use)",
+    "MIRNet2": "the Academic Public License (not for commercial use, copyleft)",
+    "MPRNet": "the Academic Public License (not for commercial use, copyleft)",
+    "Restormer": "the Academic Public License (not for commercial use, copyleft)",
+    "SRFormer": "CC BY-NC 4.0 (not for commercial use)",
+}
 
 
 def _registry(path: Path) -> tuple[Any, Any]:
@@ -151,9 +170,27 @@ def _check(path: Path, descriptor: Any) -> None:
         raise UserError(
             f"{path}: {name} gives images {descriptor.scale} times as large; expected an output of the input's size"
         )
-    channels = descriptor.input_channels, descriptor.output_channels
-    if channels != (3, 3):
-        raise UserError(f"{path}: {name} reads {channels[0]} channels and gives {channels[1]}; expected 3 and 3")
+    if (descriptor.input_channels, descriptor.output_channels) not in ((3, 3), (6, 3)):
+        raise _other_channels(path, descriptor)
+
+
+def _require_one_image(path: Path, network: ZooNetwork, descriptor: Any) -> None:
+    """Checks that a network of six channels makes one image of two views, and does not only look as if it did."""
+    try:
+        with torch.inference_mode():
+            fits = network(torch.zeros(1, 9, 16, 16)).shape == (1, 3, 16, 16)
+    except RuntimeError:  # Restormer of six channels that is not its dual-pixel network adds its input to the output
+        fits = False
+    if not fits:
+        raise _other_channels(path, descriptor)
+
+
+def _other_channels(path: Path, descriptor: Any) -> UserError:
+    reads, gives = descriptor.input_channels, descriptor.output_channels
+    return UserError(
+        f"{path}: {descriptor.architecture.name} reads {reads} channels and gives {gives}; expected 3 and 3, or 6 "
+        "and 3 of a dual-pixel network that makes one image of the left and the right view"
+    )
 
 
 def _extended(image: Tensor, bottom: int, right: int) -> Tensor:

@@ -28,12 +28,12 @@ def nafnet(seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def restormer(inp_channels: int = 3) -> nn.Module:
+def restormer(inp_channels: int = 3, dual_pixel_task: bool = False) -> nn.Module:
     pytest.importorskip("spandrel_extra_arches")
     from spandrel_extra_arches.architectures.Restormer import Restormer
 
     heads = {"num_blocks": [1, 1, 1, 1], "heads": [1, 1, 2, 2], "num_refinement_blocks": 1}
-    return Restormer(dim=8, inp_channels=inp_channels, **heads).eval()
+    return Restormer(dim=8, inp_channels=inp_channels, dual_pixel_task=dual_pixel_task, **heads).eval()
 
 
 def swinir() -> nn.Module:
@@ -190,11 +190,33 @@ def test_own_licences_of_extra_architectures_are_named(tmp_path, caplog):
     path = tmp_path / "network.pth"
     torch.save(restormer().state_dict(), path)
     load_zoo_model(path)
-    assert "Restormer is from spandrel_extra_arches" in caplog.text
+    assert "Restormer is from spandrel_extra_arches, its code under the Academic Public License" in caplog.text
+    from spandrel_extra_arches import EXTRA_REGISTRY
+
+    assert {support.architecture.id for support in EXTRA_REGISTRY} == set(checkpoints.LICENCES)
     caplog.clear()
     torch.save(nafnet().state_dict(), path)
     load_zoo_model(path)
     assert caplog.text == ""
+
+
+def test_network_of_six_channels_reads_left_and_right_views(tmp_path, data_root, capsys):
+    core = restormer(inp_channels=6, dual_pixel_task=True)
+    path = tmp_path / "dual.pth"
+    torch.save(core.state_dict(), path)
+    network = load_zoo_model(path)
+    assert network.views == ("center", "left", "right")
+    views = torch.rand(1, 9, 16, 24)
+    with torch.no_grad():
+        expected = core(torch.cat([views[:, 3:6], views[:, 6:]], dim=1))
+        assert torch.allclose(network(views), expected, atol=1e-6)
+        assert torch.equal(network(torch.cat([torch.zeros(1, 3, 16, 24), views[:, 3:]], dim=1)), network(views))
+    output = tmp_path / "results"
+    assert main(["evaluate", str(path), "--data", str(data_root), "--output", str(output), "--device", "cpu"]) == 0
+    assert "six channels, taken as the left and the right dual-pixel view" in capsys.readouterr().err
+    results = read_results(output)
+    assert results["model"]["name"] == "Restormer"
+    assert all({"psnr", "input"} <= record.keys() for record in results["images"])
 
 
 def test_outputs_are_not_clamped(tmp_path):
