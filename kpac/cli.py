@@ -31,6 +31,7 @@ from kpac.commands import (
     weights,
 )
 from kpac.commands.arguments import Parser
+from kpac.commands.remedies import explain
 from kpac.errors import Stopped, UserError
 from kpac.files import from_home
 from kpac.signals import ENDING, drop_closed_terminal, is_heeded
@@ -51,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = _parse(arguments)
             return options.run(options) or 0
     except UserError as error:
-        print(f"kpac: {error}", file=sys.stderr)
+        print(f"kpac: {explain(error)}", file=sys.stderr)
         return error.status
     except Stopped as stop:
-        print(f"\nkpac: {stop}", file=sys.stderr)
+        print(f"\nkpac: {explain(stop)}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
         print("\nkpac: interrupted", file=sys.stderr)
@@ -129,6 +130,8 @@ class _Notices(logging.Handler):
         is_first = int(os.environ.get("RANK", "0")) == 0
         if not is_first and record.levelno < logging.ERROR and not record.name.startswith("kpac.images"):
             return
+        if isinstance(record.args, tuple):
+            record.args = tuple(explain(value) if isinstance(value, UserError) else value for value in record.args)
         print(f"kpac: {record.getMessage()}", file=sys.stderr)
 
 

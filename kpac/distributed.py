@@ -173,7 +173,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         if local_rank >= devices:
             raise UserError(
                 f"{os.environ['LOCAL_WORLD_SIZE']} processes on this machine, but {devices} CUDA devices; "
-                f"start torchrun with --nproc-per-node {devices} or less"
+                f"expected a launch of torchrun with {devices} or fewer"
             )
         chosen = torch.device("cuda", local_rank)
         check_usable(chosen)
@@ -197,7 +197,7 @@ def _exit_at_once(error: BaseException) -> NoReturn:
     """Reports an error as the command line does, and ends this process without any clean-up."""
     if isinstance(error, UserError | Stopped):
         status: object = error.status
-        print(f"kpac: {error}", file=sys.stderr)
+        log.error("%s", error)
     elif isinstance(error, SystemExit):
         status = error.code
     elif isinstance(error, KeyboardInterrupt):

@@ -88,7 +88,7 @@ def out_of_memory_explained(device: torch.device) -> Iterator[None]:
             gib = [amount / 2**30 for amount in (total, ours, total - free - ours)]
             use = f" ({gib[0]:.1f} GiB in all, {gib[1]:.1f} taken by this run, {gib[2]:.1f} by others)"
         if isinstance(error, OutOfMemory):  # in validation, which takes whole images: smaller crops would not help
-            raise UserError(f"validation: {error.what}{use}; cut the images of the val split into parts") from None
+            raise UserError(f"validation: {error}{use}; cut the images of the val split into parts") from None
         raise UserError(
             f"{device_name(device)}: out of memory{use}; raise train.accumulate, or lower train.batch_size or data.crop"
         ) from None

@@ -1,37 +1,49 @@
-"""The exceptions that end a command with one line."""
+"""The exceptions that end a command with one line.
+
+Their text states facts. What to do on the command line is added there: `remedy` names an entry of
+`kpac.commands.remedies.REMEDIES`, and `values` fill it in.
+"""
+
+from typing import Any
+
+from typing_extensions import Self
 
 
 class UserError(Exception):
     """Something outside the program is wrong: a path, a key, a file, a size.
 
-    The message is one line that names the file, the key or the tensor, says what was expected and what was found, and
-    what to do next. The command line prints it without a traceback and exits with status 2.
+    The command line prints it in one line without a traceback, and exits with status 2.
+
+    Args:
+        fact: one line that names the file, the key or the tensor, and says what was expected and what was found.
+        remedy: name of the command line's advice.
+        values: values in that advice.
     """
 
     status = 2
 
+    def __init__(self, fact: str, remedy: str | None = None, **values: Any):
+        super().__init__(fact)
+        self.remedy, self.values = remedy, values
+
+    def within(self, place: str) -> Self:
+        """The same error with the place where it occurred, such as a file or a scene, before its text."""
+        return type(self)(f"{place}: {self}", self.remedy, **self.values)
+
 
 class OutOfMemory(UserError):
-    """Memory is exhausted while an image is restored.
-
-    Args:
-        what: was tried, as a phrase.
-        advice: what to do.
-    """
-
-    def __init__(self, what: str, advice: str):
-        super().__init__(f"{what}; {advice}")
-        self.what = what
+    """Memory is exhausted while an image is restored."""
 
 
 class Stopped(Exception):
-    """A signal ended the work in good order: what was done is saved, and the message says how to continue.
+    """A signal ended the work in good order: what was done is saved.
 
     Args:
-        message: one line.
+        fact: one line.
         status: for the exit status, 128 + the signal's number.
+        remedy, values: as of `UserError`.
     """
 
-    def __init__(self, message: str, status: int):
-        super().__init__(message)
-        self.status = status
+    def __init__(self, fact: str, status: int, remedy: str | None = None, **values: Any):
+        super().__init__(fact)
+        self.status, self.remedy, self.values = status, remedy, values

@@ -72,7 +72,7 @@ def drop_closed_terminal() -> None:
                     os.dup2(nowhere.fileno(), number)
 
 
-def stopped(number: int, more: str = "") -> Stopped:
+def stopped(number: int, more: str = "", remedy: str | None = None, **values: Any) -> Stopped:
     """The exception for a signal, with the exit status 128 + number; `more` is appended to the message."""
     word = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    return Stopped(word + more, 128 + number)
+    return Stopped(word + more, 128 + number, remedy, **values)

@@ -88,7 +88,7 @@ def test_validation_without_memory_does_not_speak_of_crops():
         pytest.raises(UserError, match=r"^validation: out of memory for 9x6 pixels whole; cut the images of the val"),
         out_of_memory_explained(torch.device("cpu")),
     ):
-        raise OutOfMemory("out of memory for 9x6 pixels whole", "advice")
+        raise OutOfMemory("out of memory for 9x6 pixels whole", "tile_or_memory", tile=64)
 
 
 def test_cpu_memory_is_memory_and_other_errors_stay():

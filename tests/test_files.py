@@ -50,7 +50,7 @@ def test_read_only_data_without_a_home_folder_is_one_line(tmp_path, monkeypatch)
     monkeypatch.setattr(Path, "home", nobody)
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    with pytest.raises(UserError, match=r"there is no home folder; set data.cache \(--cache\), or HOME"):
+    with pytest.raises(UserError, match=r"there is no home folder; set HOME, or data.cache"):
         default_folder(tmp_path)
 
 

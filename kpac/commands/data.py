@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kpac.commands.arguments import Subcommands, add_command, add_group, add_layout_arguments, fraction, positive, say
+from kpac.commands.remedies import REMEDIES
 from kpac.errors import UserError
 from kpac.files import from_home
 
@@ -72,8 +73,11 @@ def check(options: argparse.Namespace) -> int:
     from kpac.data.check_report import check_json, check_text
 
     reports = check(options.root, options.layout, options.pair_by_order)
-    print(json.dumps(check_json(reports), indent=2) if options.json else check_text(reports))
-    return int(any(report.faults for report in reports))
+    print(json.dumps(check_json(reports), indent=2) if options.json else check_text(reports, "--json lists them"))
+    faults = [fault.kind for report in reports for fault in report.faults]
+    if "pairing" in faults:
+        say(f"pairing: {REMEDIES['pair_by_order']}")
+    return int(bool(faults))
 
 
 def cache(options: argparse.Namespace) -> int:

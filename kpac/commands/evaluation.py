@@ -17,6 +17,7 @@ from kpac.commands.arguments import (
     positive,
     say,
 )
+from kpac.commands.remedies import REMEDIES
 from kpac.errors import UserError
 
 
@@ -218,7 +219,8 @@ def _carry_out(work: Sequence[Any], chosen: Any, ranks: Any) -> list[Path]:
             print(summary_table(results))
             for name, reason in results["skipped"].items():
                 if (name, reason) not in told:
-                    say(f"{name.upper()} is skipped: {reason}")
+                    hint = f"; {REMEDIES['lpips_weights']}" if name == "lpips" else ""
+                    say(f"{name.upper()} is skipped: {reason}{hint}")
                 told.add((name, reason))
             print(f"\n{short_path(folder)}/report.md, results.json, comparison.png")
     return folders

@@ -70,7 +70,7 @@ def restore(options: argparse.Namespace) -> int:
         failed = restore_photos(restorer, planned, recipe)
     except KeyboardInterrupt:
         raise Stopped("interrupted; the same command restores the rest", 130) from None
-    say(f"{planned.summary(failed)}: {options.output}")
+    say(f"{planned.summary(failed, '--overwrite replaces them')}: {options.output}")
     return 1 if failed else 0
 
 

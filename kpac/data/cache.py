@@ -43,7 +43,7 @@ def default_folder(root: Path) -> Path:
         home = named if named.is_absolute() else Path.home() / ".cache"  # the standard says to ignore relative ones
     except RuntimeError:  # no HOME, and no account for the user id, as in some containers
         raise UserError(
-            f"{root}: cannot be written, and there is no home folder; set data.cache (--cache), or HOME"
+            f"{root}: cannot be written, and there is no home folder; set HOME, or data.cache", "cache"
         ) from None
     return home / "kpac" / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
 

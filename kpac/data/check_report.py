@@ -13,8 +13,13 @@ SHOWN_FAULTS = 20  # of each kind; the JSON lists all
 SHOWN_SIZES = 2
 
 
-def check_text(reports: Iterable[SplitReport]) -> str:
-    """The report as text: a table of the splits, notes, a table of the faults, and a verdict on each split."""
+def check_text(reports: Iterable[SplitReport], note: str = "") -> str:
+    """The report as text: a table of the splits, notes, a table of the faults, and a verdict on each split.
+
+    Args:
+        reports: from `kpac.data.check.check`.
+        note: where the rest of a long list of faults is.
+    """
     reports = list(reports)
     header = ["split", "layout", "scenes", *(role for role in ROLES if role != "center"), "sizes", "bits", "faults"]
     parts = [markdown_table(header, [_row(report) for report in reports])]
@@ -23,7 +28,7 @@ def check_text(reports: Iterable[SplitReport]) -> str:
         parts.append("\n".join(notes))
     faults = [fault for report in reports for fault in report.faults]
     if faults:
-        parts.append("\n".join(_fault_lines(faults)))
+        parts.append("\n".join(_fault_lines(faults, note)))
     parts.append("\n".join(report.verdict() for report in reports))
     return "\n\n".join(parts)
 
@@ -85,7 +90,7 @@ def _count(report: SplitReport, fact: str) -> int:
     return sum(getattr(facts.header, fact) for facts in report.facts.values() if facts.header)
 
 
-def _fault_lines(faults: list) -> Iterable[str]:
+def _fault_lines(faults: list, note: str) -> Iterable[str]:
     shown: Counter[str] = Counter()
     for fault in faults:
         shown[fault.kind] += 1
@@ -93,4 +98,4 @@ def _fault_lines(faults: list) -> Iterable[str]:
             yield f"{fault.kind:>16}  {fault.text}"
     for kind, count in shown.items():
         if count > SHOWN_FAULTS:
-            yield f"{kind:>16}  and {count - SHOWN_FAULTS} more; --json lists them"
+            yield f"{kind:>16}  and {count - SHOWN_FAULTS} more{note and f'; {note}'}"

@@ -219,8 +219,10 @@ def check_certain(found: Found) -> None:
         candidate = other.find(found.root, found.split) if other.has_targets else None
         if candidate and candidate.folder("center") == found.folder("center"):
             raise UserError(
-                f"{candidate.folder('target')}: no such folder; expected all-in-focus images there, or --layout "
-                f"{found.layout.name} if this is {found.layout.name}, which has none"
+                f"{candidate.folder('target')}: no such folder; expected all-in-focus images there, or a layout "
+                f"that has none, if this is {found.layout.name}",
+                "layout",
+                layout=found.layout.name,
             )
 
 

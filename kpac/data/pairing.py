@@ -23,6 +23,7 @@ from kpac.data.published import published_pairs
 from kpac.errors import UserError
 
 SHOWN = 3  # names of each side in a message
+WAYS_OUT = "give both the same names, or pair them by sorted order with data.pair_by_order: true"
 COMMON = 0.9  # a word is common to one side if this share of its names have it: allows for stray files
 # A number, a word of one case or capitalized, or a run of other letters; separators are not words.
 WORD = re.compile(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_A-Za-z]+")
@@ -101,7 +102,9 @@ def pair(images: Sequence[Path], others: Sequence[Path], by_order: bool = False)
         if pairs and any(pairs.partners):
             found.append(pairs)
     if not found:
-        raise UserError(f"{_sides(images, others)}: the names do not tell which belong together; {_what_to_do()}")
+        raise UserError(
+            f"{_sides(images, others)}: the names do not tell which belong together; {WAYS_OUT}", "pair_by_order"
+        )
     return max(found, key=lambda pairs: sum(partner is not None for partner in pairs.partners))
 
 
@@ -159,7 +162,7 @@ def _by_words(images: Sequence[Path], others: Sequence[Path]) -> Pairs | None:
                 best = best or found
                 continue
             if complete and complete.partners != found.partners:
-                raise UserError(f"{_sides(images, others)}: the names pair in two ways; {_what_to_do()}")
+                raise UserError(f"{_sides(images, others)}: the names pair in two ways; {WAYS_OUT}", "pair_by_order")
             complete = found
         if complete:
             return complete
@@ -209,7 +212,3 @@ def _shown(side: Sequence[Path]) -> Iterator[str]:
     yield from names[:SHOWN]
     if len(names) > SHOWN:
         yield "..."
-
-
-def _what_to_do() -> str:
-    return "give both the same names, or pair them by sorted order with data.pair_by_order: true (--pair-by-order)"

@@ -152,7 +152,7 @@ def launch(
                 quiet=True,
             )
         except OSError as error:
-            raise UserError(f"port {port}: cannot be opened ({error}); choose another with --port") from None
+            raise UserError(f"port {port}: cannot be opened ({error})", "port") from None
         try:
             if ready:
                 ready(address)

@@ -104,7 +104,7 @@ def restore(model: ImageNetwork, views: Tensor, device: torch.device, tile: int 
         tile: side of the tiles in pixels, to bound the memory; the result is the same up to rounding.
 
     Raises:
-        OutOfMemory: the message gives the size of the image and a tile to try.
+        OutOfMemory: the message gives the size of the image, and `values` a tile to try.
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -124,7 +124,8 @@ def restore(model: ImageNetwork, views: Tensor, device: torch.device, tile: int 
         smaller = max(64, (tile or 1024) // 2)
         raise OutOfMemory(
             f"out of memory for {width}x{height} pixels {'whole' if tile is None else f'in tiles of {tile}'}",
-            f"restore in tiles with --tile {smaller}, or end other programs; finished images are kept",
+            "tile_or_memory",
+            tile=smaller,
         ) from None
     if on_gpu:
         torch.cuda.synchronize(device)

@@ -50,15 +50,13 @@ class ResultFolders:
         title, place = _title(subject), folder.resolve()
         if place in self._taken:
             raise UserError(
-                f"{folder}: would get both the results of {self._taken[place]} and of {title}; evaluate them in two "
-                "commands, each with an --output of its own"
+                f"{folder}: would get both the results of {self._taken[place]} and of {title}", "outputs_apart"
             )
         self._taken[place] = title
         earlier = _earlier(folder)
         if earlier and not self.overwrite and not _is_same(earlier, subject):
             raise UserError(
-                f"{folder / FILE}: holds the results of {_title(earlier)}, not of {title}; name another folder with "
-                "--output, or replace them with --overwrite"
+                f"{folder / FILE}: holds the results of {_title(earlier)}, not of {title}", "results_folder"
             )
         return folder
 

@@ -73,7 +73,7 @@ class Network(Method):
         self.model = accelerate(model) if device.type == "cpu" else model
         self.device, self.tile = device, tile
         if tile is not None and plain_class(self.model) is not KPACNet:
-            raise UserError(f"{self.file}: network '{model.config['name']}' cannot be tiled exactly, leave out --tile")
+            raise UserError(f"{self.file}: network '{model.config['name']}' cannot be tiled exactly", "whole")
         self.views = self.model.views
         run = _run_of(self.file)
         is_best = run is not None and self.file.stem == "best"
@@ -88,7 +88,7 @@ class Network(Method):
         try:
             restored = restore(self.model, scene.views, self.device, self.tile)
         except UserError as error:
-            raise UserError(f"scene '{scene.name}': {error}") from None
+            raise error.within(f"scene '{scene.name}'") from None
         bad = int((~restored.output.isfinite()).sum())
         if bad:
             raise UserError(

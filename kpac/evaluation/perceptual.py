@@ -77,7 +77,7 @@ def _downloaded(backbone: Backbone) -> Path:
     try:
         download(_TORCHVISION[backbone][1].url, path, expected_hash(backbone))
     except UserError as error:
-        raise UserError(f"{error}; or name a copy of it with --lpips-weights") from None
+        raise UserError(str(error), "lpips_weights") from None
     return path
 
 
@@ -92,7 +92,8 @@ def _check_hash(path: Path, backbone: Backbone) -> None:
         name = cached_weights(backbone).name
         raise UserError(
             f"{path}: not torchvision's {name}: its SHA-256 should begin with {expected}, found {found[:8]}; other "
-            "weights give other numbers. Delete it, or name the right file with --lpips-weights"
+            "weights give other numbers; delete it",
+            "lpips_weights",
         )
 
 

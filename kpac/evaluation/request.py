@@ -46,6 +46,6 @@ def on_data_of_run(run: Path, asked: Evaluation, protocol: str | None) -> Evalua
     config = load_config(run / "config.yaml")
     data = config.data
     if not data.root.is_dir():
-        raise UserError(f"{data.root}: no such folder; the run {run} was trained on it. Name its data with --data")
+        raise UserError(f"{data.root}: no such folder; the run {run} was trained on it", "data")
     named = protocol or config.validation.protocol
     return replace(asked, data=data.root, layout=data.layout, pair_by_order=data.pair_by_order, protocol=named)

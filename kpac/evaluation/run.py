@@ -111,7 +111,7 @@ def find_scorable(method: Method, evaluation: Evaluation) -> list[SceneFiles]:
     if not has_targets and set(evaluation.required) - set(evaluation.no_reference):
         raise UserError(f"{evaluation.data}: has no targets, so no {', '.join(evaluation.required)}")
     if not has_targets and isinstance(method, SavedImages) and not evaluation.no_reference:
-        raise UserError(f"{evaluation.data}: has no targets; name metrics that need none with --no-reference")
+        raise UserError(f"{evaluation.data}: has no targets", "no_reference")
     lpips = bool(evaluation.lpips_weights) or cached_weights(protocol.lpips.backbone).is_file()
     for scene in files if has_targets else []:
         header = read_header(scene.paths[0])

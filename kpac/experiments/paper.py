@@ -47,7 +47,7 @@ def paper_sweep(
             raise UserError(f"{path}: {given[name]} is a checkpoint of {name}, too; give one of them")
         given[name] = path
     if not configs.is_dir():
-        raise UserError(f"{configs}: no such folder; name that of the paper's configurations with --configs")
+        raise UserError(f"{configs}: no such folder", "configs")
     runs = []
     for name in networks:
         base = configs / f"{name}.yaml"
@@ -69,7 +69,7 @@ def check_networks(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in NETWORKS:
-            raise UserError(f"--network {name}: not one of the paper's{nearest(name, NETWORKS)}")
+            raise UserError(f"network '{name}': not one of the paper's{nearest(name, NETWORKS)}")
 
 
 def needs(sweep: Sweep) -> list[str]:

@@ -90,10 +90,7 @@ def inspect_weights(
     blocks = kpac_blocks(model)
     others = other_views or {}
     if not data and model.views != ("center",) and not others:
-        raise UserError(
-            f"network '{model.config['name']}' reads dual-pixel views; name a data set with --data, or those of the "
-            "photographs with --left and --right"
-        )
+        raise UserError(f"network '{model.config['name']}' reads dual-pixel views", "dual_views")
     files = []
     for path in photos:
         views = {name: other_view(path, place, len(photos)) for name, place in others.items()}
@@ -106,7 +103,7 @@ def inspect_weights(
         try:
             restored, attention = attention_of(model, **{VIEWS[name]: view for name, view in subject.views.items()})
         except UserError as error:
-            raise UserError(f"{subject.name}: {error}") from None
+            raise error.within(subject.name) from None
         caption = f"{subject.name} ({_size_note(subject)}), {label}"
         sheet = attention_sheet(subject.views["center"], restored, attention, caption, subject.blur_radius)
         save_sheet(sheet, output / subject.name)

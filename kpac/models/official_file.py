@@ -36,7 +36,7 @@ def read_params(path: Path) -> list[np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected an authors' checkpoint (.npz)")
     if path.suffix == ".safetensors":
-        raise UserError(f"{path}: a model of ours, not an authors' checkpoint; --authors writes it in their format")
+        raise UserError(f"{path}: a model of ours, not an authors' checkpoint", "authors")
     try:
         with zipfile.ZipFile(path) as archive:
             if ENTRY not in archive.namelist():

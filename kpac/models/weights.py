@@ -98,7 +98,7 @@ def load_model(path: str | Path) -> ImageNetwork:
     try:
         model = create_model(name, **without_retired(name, options))
     except UserError as error:
-        raise UserError(f"{path}: {error}. A network of your own needs --plugin FILE or its package") from None
+        raise UserError(f"{path}: {error}", "plugin") from None
     load_weights(model, path)
     return model.eval()
 

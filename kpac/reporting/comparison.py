@@ -190,7 +190,8 @@ def _check(found: Found, mix_protocols: bool) -> None:
         if not _same_numbers(results, other) and not mix_protocols:
             raise UserError(
                 f"{path}: scored under protocol '{results['protocol']}', {other_path} under '{other['protocol']}'; "
-                "such numbers do not compare. Leave one out, or add --mix-protocols"
+                "such numbers do not compare",
+                "mix_protocols",
             )
         names, others = ({image["name"] for image in item["images"]} for item in (results, other))
         if names != others:

@@ -146,7 +146,7 @@ def _output(path: Path, results: dict[str, Any], scene: SceneFiles) -> np.ndarra
         kept = list((path.parent / "images").glob("*.png"))
         kept = [file for file in kept if file.stem == scene.name]
     if not kept:
-        raise UserError(f"{path}: the output of scene '{scene.name}' was not kept; evaluate with --save-images")
+        raise UserError(f"{path}: the output of scene '{scene.name}' was not kept", "save_images")
     return read_array(kept[0]) if kept[0].suffix == ".npy" else to_float(read_pixels(kept[0]))
 
 
@@ -155,7 +155,7 @@ def _inside(box: Box, image: np.ndarray, name: str) -> Box:
     rows, columns = image.shape[:2]
     if top + height > rows or left + width > columns:
         raise UserError(
-            f"--box {','.join(map(str, box))} reaches out of scene '{name}', which is {columns}x{rows} pixels; "
+            f"box {','.join(map(str, box))} reaches out of scene '{name}', which is {columns}x{rows} pixels; "
             "expected TOP,LEFT,HEIGHT,WIDTH inside"
         )
     return box

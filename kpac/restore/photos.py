@@ -1,7 +1,7 @@
 """Restores photographs on disk into a folder, or one photograph into a file."""
 
 import glob
-import sys
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,6 +24,8 @@ from kpac.images import (
 )
 from kpac.restore.record import Recipe, Record
 from kpac.restore.restorer import Restorer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,16 @@ class Plan:
     left_out: dict[str, int] = field(default_factory=dict)
     record: Record | None = None
 
-    def summary(self, failed: int) -> str:
-        """One line with the numbers of photographs that were restored, skipped, failed and left out."""
+    def summary(self, failed: int, note: str = "") -> str:
+        """One line with the numbers of photographs that were restored, skipped, failed and left out.
+
+        Args:
+            failed: how many failed.
+            note: on those that were skipped.
+        """
         text = f"restored {len(self.jobs) - failed} of {len(self.jobs) + len(self.skipped)}"
         if self.skipped:
-            them = "it" if len(self.skipped) == 1 else "them"
-            text += f", skipped {len(self.skipped)} restored before (--overwrite replaces {them})"
+            text += f", skipped {len(self.skipped)} restored before{note and f' ({note})'}"
         if failed:
             text += f", {failed} failed"
         return "; ".join(filter(None, [text, left_out_text(self.left_out, advice=False)]))
@@ -120,7 +126,7 @@ def plan(
 
 
 def restore_photos(restorer: Restorer, planned: Plan, recipe: Recipe) -> int:
-    """Restores photographs one by one; reports a failure on stderr and goes on with the next.
+    """Restores photographs one by one; logs a failure and goes on with the next.
 
     Args:
         restorer: reads the views that the jobs have.
@@ -131,19 +137,20 @@ def restore_photos(restorer: Restorer, planned: Plan, recipe: Recipe) -> int:
         The number of photographs that failed.
     """
     failed = 0
-    with tqdm(planned.jobs, desc="restoring", unit="photo", disable=None) as progress:
-        for job in progress:
-            try:
-                _restore(restorer, job, recipe.quality)
-                if planned.record:
-                    planned.record.add(job.views, job.target, recipe)
-            except UserError as error:
-                failed += 1
-                progress.write(f"kpac: {error}", file=sys.stderr)
-            except Exception as error:  # an error in one photograph must not stop the others
-                failed += 1
+    progress = tqdm(planned.jobs, desc="restoring", unit="photo", disable=None)
+    for job in progress:
+        try:
+            _restore(restorer, job, recipe.quality)
+            if planned.record:
+                planned.record.add(job.views, job.target, recipe)
+        except Exception as error:  # an error in one photograph must not stop the others
+            failed += 1
+            progress.clear()  # the message takes its line
+            if isinstance(error, UserError):
+                log.error("%s", error)
+            else:
                 reason = " ".join(str(error).split())[:200]
-                progress.write(f"kpac: {job.views['center']}: {type(error).__name__}: {reason}", file=sys.stderr)
+                log.error("%s: %s: %s", job.views["center"], type(error).__name__, reason)
     return failed
 
 
@@ -154,7 +161,7 @@ def _restore(restorer: Restorer, job: Job, quality: int) -> None:
         try:
             restored = restorer(center.image, **others)
         except UserError as error:
-            raise UserError(f"{job.views['center']}: {error}") from None
+            raise error.within(str(job.views["center"])) from None
         center.with_image(restored).save(job.target, quality)
     except MemoryError:  # raised while reading or writing; the restorer's own error says what to try
         raise UserError(
@@ -184,10 +191,8 @@ def _require_same(jobs: Sequence[Job], record: Record | None, recipe: Recipe) ->
         target, reason = in_the_way[0]
         more = f"{len(in_the_way) - 1} more in the way" if in_the_way[1:] else ""
         details = "; ".join(filter(None, [reason, more]))
-        raise UserError(
-            f"{target}: exists already; --overwrite replaces it, or name another {'folder' if record else 'file'}"
-            f"{details and f' ({details})'}"
-        )
+        place = "folder" if record else "file"
+        raise UserError(f"{target}: exists already{details and f' ({details})'}", "replace", place=place)
 
 
 def _find(name: str) -> list[Path]:

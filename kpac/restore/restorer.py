@@ -78,7 +78,8 @@ class Restorer:
         if isinstance(tile, int) and not self._tileable:
             raise UserError(
                 f"network '{network.config['name']}' cannot be tiled exactly, only kpac's own can; "
-                "restore whole images, or approximately with approximate=True (--approximate)"
+                "expected tile=None, or approximate=True",
+                "approximate",
             )
 
     def __call__(
@@ -94,8 +95,8 @@ class Restorer:
             H x W x 3 float32, clamped to [0, 1].
 
         Raises:
-            UserError: missing or unneeded views; views of different sizes; not enough memory (the message gives a tile
-                to try); an output with NaN or infinite values.
+            UserError: missing or unneeded views; views of different sizes; not enough memory (`values` of the
+                error has a tile to try); an output with NaN or infinite values.
             ValueError: an array of another shape or type.
         """
         views = self._check({"center": image, "left": left, "right": right})
@@ -180,12 +181,10 @@ class Restorer:
         network = f"network '{self.model.config['name']}'"
         missing = [name for name in self.model.views if name not in names]
         if missing:
-            flags = " and ".join(f"--{name}" for name in missing)
-            raise UserError(f"{network} reads dual-pixel views beside the photograph; name them with {flags}")
+            raise UserError(f"{network} reads dual-pixel views beside the photograph", "missing_views", views=missing)
         extra = [name for name in names if name not in self.model.views]
         if extra:
-            flags = " and ".join(f"--{name}" for name in extra)
-            raise UserError(f"{network} reads the center view alone; leave out {flags}")
+            raise UserError(f"{network} reads the center view alone", "unneeded_views", views=extra)
 
     def _check(self, images: dict[str, np.ndarray | None]) -> list[Tensor]:
         """Checks images, and returns the network's views as (1, 3, H, W) tensors that share the arrays' memory."""
@@ -212,11 +211,14 @@ class Restorer:
         if bad:
             lower = self.dtype != torch.float32
             what = (
-                f"computed in {str(self.dtype).removeprefix('torch.')}; try precision float32 (--precision float32)"
+                f"computed in {str(self.dtype).removeprefix('torch.')}; float32 is more exact"
                 if lower
                 else "the weights are damaged, or their training diverged; take other weights"
             )
-            raise UserError(f"{bad:,} of {restored.numel():,} values of the output are NaN or infinite: {what}")
+            raise UserError(
+                f"{bad:,} of {restored.numel():,} values of the output are NaN or infinite: {what}",
+                "precision" if lower else None,
+            )
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
@@ -228,5 +230,8 @@ class Restorer:
     def _out_of_memory(self, height: int, width: int, tile: int | None) -> UserError:
         smaller = next((side for side in TILES if side < min(tile or 2 * TILES[1], height, width)), TILES[-1])
         how = "whole" if tile is None else f"in tiles of {tile}"
-        flag = "" if self._tileable else "--approximate "
-        return UserError(f"out of memory for {width}x{height} pixels {how}; try {flag}--tile {smaller}")
+        return UserError(
+            f"out of memory for {width}x{height} pixels {how}; smaller tiles take less",
+            "tile" if self._tileable else "approximate_tile",
+            tile=smaller,
+        )

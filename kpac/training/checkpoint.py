@@ -9,13 +9,11 @@ import logging
 import os
 import pickle
 import re
-import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from kpac.errors import UserError
 from kpac.files import flush, whole_file
@@ -61,8 +59,9 @@ class Checkpoints:
             earlier = self.newest_path()
             if not earlier:
                 raise
-            again = resume_command(self.folder.parent)
-            raise UserError(f"{error}; {earlier.name} before it is whole, make room and continue: {again}") from None
+            raise UserError(
+                f"{error}; {earlier.name} before it is whole", "make_room", folder=self.folder.parent
+            ) from None
         for iteration in self._iterations()[: -self.keep]:
             if iteration != best:
                 self._path(iteration).unlink(missing_ok=True)
@@ -83,10 +82,10 @@ class Checkpoints:
             except UserError as error:
                 problem = error
         if problem:
-            raise UserError(f"{problem}, and no other checkpoint is left; start again with --overwrite")
+            raise UserError(f"{problem}, and no other checkpoint is left", "start_again")
         raise UserError(
-            f"{self.folder}: holds no training checkpoint (iteration_*.pt); the run ended before its first one, "
-            "start it again with --overwrite"
+            f"{self.folder}: holds no training checkpoint (iteration_*.pt); the run ended before its first one",
+            "start_again",
         )
 
     def newest_path(self) -> Path | None:
@@ -128,12 +127,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if state["format"] != FORMAT:
         raise UserError(f"{path}: has format {state['format']}, this version of kpac reads {FORMAT}; update kpac")
     return state
-
-
-def resume_command(folder: Path) -> str:
-    """The command that continues the run in a folder."""
-    launcher = "torchrun ... scripts/train.py" if dist.is_torchelastic_launched() else "kpac train"
-    return f"{launcher} --resume {shlex.quote(str(folder))}"
 
 
 def _flush_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from kpac.distributed import launch_name
 from kpac.errors import UserError
 from kpac.files import whole_file
 from kpac.locks import Held, take_lock
-from kpac.training.checkpoint import Checkpoints, resume_command
+from kpac.training.checkpoint import Checkpoints
 
 LOCK, HOLDER = ".lock", ".lock.holder"
 LAUNCH = ".launch"
@@ -88,8 +88,7 @@ class RunFolder:
         changes = differences(self._data, data) if self._data else []
         if changes and not self.allow_changes:
             raise UserError(
-                f"{self.path}: the data are not those that the run has: {', '.join(changes)}; "
-                "add --allow-changes to continue with the new ones"
+                f"{self.path}: the data are not those that the run has: {', '.join(changes)}", "resume_changed"
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -114,12 +113,9 @@ class RunFolder:
         if not self.path.exists() or not self._entries():
             return
         if not self.overwrite:
-            raise UserError(
-                f"{self.path}: a run of this name is there; continue it with '{resume_command(self.path)}', replace it "
-                "with --overwrite, or choose another name with name=..."
-            )
+            raise UserError(f"{self.path}: a run of this name is there", "run_exists", folder=self.path)
         if not (self.path / "config.yaml").is_file():
-            raise UserError(f"{self.path}: --overwrite replaces runs only, and this folder holds no config.yaml")
+            raise UserError(f"{self.path}: only a run can be replaced, and this folder holds no config.yaml")
 
     def finish(self) -> None:
         """Marks the run as complete, so that no later launch resumes it automatically, even one of the same name."""
@@ -140,8 +136,8 @@ class RunFolder:
         changes = differences(state["config"], self.config.model_dump(mode="json"))
         if changes and not self.allow_changes:
             raise UserError(
-                f"{self.path}: the configuration is not the one that the run has: {', '.join(changes)}; "
-                "add --allow-changes to continue with the new one"
+                f"{self.path}: the configuration is not the one that the run has: {', '.join(changes)}",
+                "resume_changed",
             )
         if any(change.startswith("model.") for change in changes):
             raise UserError(
@@ -150,8 +146,10 @@ class RunFolder:
             )
         if iterations == done and not self._is_of_this_launch():
             raise UserError(
-                f"{self.path}: the run is finished, {done} of {iterations} iterations; to go on, give more: "
-                f"{resume_command(self.path)} train.iterations={2 * done} --allow-changes"
+                f"{self.path}: the run is finished, {done} of {iterations} iterations",
+                "more_iterations",
+                folder=self.path,
+                iterations=2 * done,
             )
 
     def _hold(self) -> None:

@@ -8,7 +8,6 @@ import torch.distributed as dist
 from kpac.distributed import Ranks
 from kpac.errors import Stopped
 from kpac.signals import StopRequest, stopped
-from kpac.training.checkpoint import resume_command
 
 
 def training_stopped(number: int, iteration: int, folder: Path, saved: bool) -> Stopped:
@@ -21,7 +20,7 @@ def training_stopped(number: int, iteration: int, folder: Path, saved: bool) -> 
         saved: whether a checkpoint was written after the last step.
     """
     kept = "the run is saved" if saved else "its last steps were skipped and are not saved"
-    return stopped(number, f" after iteration {iteration}; {kept}, continue with: {resume_command(folder)}")
+    return stopped(number, f" after iteration {iteration}; {kept}", "resume", folder=folder)
 
 
 class AgreedStop(StopRequest):

@@ -19,7 +19,6 @@ from kpac.environment import device_name, out_of_memory_explained
 from kpac.errors import UserError
 from kpac.models.registry import create_model, resolve_model
 from kpac.models.weights import load_weights, save_model, weights_file
-from kpac.training.checkpoint import resume_command
 from kpac.training.compute import Compute
 from kpac.training.datasets import TrainingData
 from kpac.training.ema import ExponentialMovingAverage
@@ -169,8 +168,9 @@ class Trainer:
                 yield self.compute.batches(loaded)
         except LoadingError as error:
             kept = folder.checkpoints.newest_path()
-            again = f"continue from {kept.name} with: {resume_command(folder.path)}" if kept else "start again"
-            raise UserError(f"{error}; {again}") from None
+            if not kept:
+                raise UserError(f"{error}; start again") from None
+            raise UserError(str(error), "resume_from", folder=folder.path, checkpoint=kept.name) from None
 
     def step(self, batch: Batch) -> None:
         """One optimizer step on this rank's share of a batch."""
@@ -299,11 +299,10 @@ class Trainer:
     def diverged(self, folder: RunFolder, what: str) -> None:
         """Ends the run without saving; the message advises a lower learning rate."""
         kept = folder.checkpoints.newest_path()
-        again = f"{resume_command(folder.path)} train.optimizer.learning_rate=... --allow-changes" if kept else ""
-        advice = (
-            f"continue from {kept.name} with a lower learning rate: {again}" if kept else "try a lower learning rate"
-        )
-        self.ranks.exit(UserError(f"{what}. The training has diverged, {advice}"))
+        diverged = f"{what}. The training has diverged"
+        if not kept:
+            self.ranks.exit(UserError(f"{diverged}; try a lower learning rate"))
+        self.ranks.exit(UserError(diverged, "resume_slower", folder=folder.path, checkpoint=kept.name))
 
 
 def criterion(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def test_long_lists_of_faults_are_cut_in_the_text_alone(pairs):
             pairs / "train_c" / "target" / f"extra{number}.png", from_float(texture(HEIGHT, WIDTH, 100 + number), 16)
         )
     reports = check(pairs)
-    assert "and 10 more; --json lists them" in check_text(reports)
+    assert "and 10 more; the rest" in check_text(reports, "the rest")
     assert len(check_json(reports)["splits"][0]["faults"]) == 30
 
 

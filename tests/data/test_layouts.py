@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from kpac.commands.remedies import explain
 from kpac.data.folders import find_layout
 from kpac.data.layouts import find_scenes
 from kpac.data.pairing import published_pairs
@@ -220,8 +221,9 @@ def test_dual_views_that_are_not_pixeldps_are_not_turned_unless_named(tmp_path, 
 def test_published_dpdd_without_its_targets_is_not_taken_for_pixeldp(tmp_path):
     root = write_set(tmp_path / "dd_dp_dataset_canon", ["a"], ["b"], split="test")
     shutil.rmtree(root / "test_c" / "target")
-    with pytest.raises(UserError, match=r"test_c/target: no such folder; .*--layout pixeldp if this is pixeldp"):
+    with pytest.raises(UserError, match=r"test_c/target: no such folder; .* if this is pixeldp") as error:
         find_scenes(root, "test", targets=False)
+    assert "--layout pixeldp" in explain(error.value)
     (scene,) = find_scenes(root, "test", layout="pixeldp", targets=False)
     assert scene.quarter_turns == 1
     named = root.rename(tmp_path / "dd_dp_dataset_pixel")

@@ -106,7 +106,7 @@ def test_signal_ends_all_processes_at_the_same_step_and_saves(config_file, tmp_p
     lines = [line for line in errors.splitlines() if line.startswith("kpac: stopped by ")]
     assert len(lines) == 1
     done = int(lines[0].removeprefix(f"kpac: stopped by {number.name} after iteration ").split(";")[0])
-    assert lines[0].endswith(f"; the run is saved, continue with: torchrun ... scripts/train.py --resume {folder}")
+    assert lines[0].endswith(f"; the run is saved; continue with: torchrun ... scripts/train.py --resume {folder}")
     state = read_checkpoint(folder / "checkpoints" / f"iteration_{done:07d}.pt")
     assert (state["iteration"], state["position"], len(state["random"])) == (done, 2 * done, 2)
 

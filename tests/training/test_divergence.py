@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kpac.commands.remedies import explain
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.models.weights import load_model
@@ -50,7 +51,7 @@ def test_line_of_skipped_steps_alone_has_no_loss(lapse):
 def test_too_many_in_a_row_end_the_run_and_name_the_scenes(lapse, tmp_path):
     with pytest.raises(UserError) as error:
         lapse([2, 5, 6, 7], "train.skip_limit=3", "train.checkpoint.every=4", "train.batch_size=8")
-    message = str(error.value)
+    message = explain(error.value)
     assert "iteration 7: the loss or its gradient was not finite in 3 steps in a row" in message
     assert "the last batch shows photo 0_0, photo 0_1" in message.replace("_scene", "_")
     folder = tmp_path / "runs" / "small"

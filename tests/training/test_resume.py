@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kpac.cli import main
+from kpac.commands.remedies import explain
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.models.weights import load_model, read_header
@@ -101,7 +102,7 @@ def test_signal_saves_and_says_how_to_resume(config_file, tmp_path, number):
     assert run.returncode == 128 + number
     assert "Traceback" not in errors
     line = errors.splitlines()[-1]
-    assert line.endswith(f"the run is saved, continue with: kpac train --resume {folder}")
+    assert line.endswith(f"the run is saved; continue with: kpac train --resume {folder}")
     done = int(line.split("after iteration ")[1].split(";")[0])
     assert checkpoints(folder)[-1] == f"iteration_{done:07d}.pt"
     resume(folder, f"train.iterations={done + 2}", allow_changes=True)
@@ -230,8 +231,9 @@ def test_other_data_than_the_runs_are_refused(config_file, data_root, tmp_path):
 def test_run_without_a_checkpoint_says_to_start_again(finished):
     for name in checkpoints(finished):
         (finished / "checkpoints" / name).unlink()
-    with pytest.raises(UserError, match=r"holds no training checkpoint .*start it again with --overwrite"):
+    with pytest.raises(UserError, match=r"holds no training checkpoint .*ended before its first one") as error:
         resume(finished)
+    assert explain(error.value).endswith("; start it again with --overwrite")
 
 
 def test_moved_run_continues_where_it_lies_now(finished, tmp_path):

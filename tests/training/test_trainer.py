@@ -105,7 +105,7 @@ def test_interrupt_while_data_workers_start_stops_the_run(config_file):
 
     os.register_at_fork(after_in_parent=interrupt_once)
     try:
-        with pytest.raises(Stopped, match=r"interrupted after iteration 1; the run is saved, continue with"):
+        with pytest.raises(Stopped, match=r"interrupted after iteration 1; the run is saved"):
             train(load_config(config_file, ["data.workers=1"]))
     finally:
         forks.append(0)  # such hooks cannot be taken back

@@ -60,8 +60,10 @@ def synthesize(
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; expected a folder to make")
     if output.exists() and any(output.iterdir()) and not (overwrite and (output / MANIFEST).is_file()):
-        hint = "--overwrite replaces it" if (output / MANIFEST).is_file() else "name another folder"
-        raise UserError(f"{output}: holds something other than this data set; {hint}")
+        other = f"{output}: holds something other than this data set"
+        if (output / MANIFEST).is_file():
+            raise UserError(other, "overwrite")
+        raise UserError(f"{other}; name another folder")
     counts = scenes_of_each(len(photos), settings.scenes)
     partial_output = output.with_name(output.name + ".partial")
     shutil.rmtree(partial_output, ignore_errors=True)

@@ -138,7 +138,7 @@ def _random_splits(folder: Path, val: float, test: float, seed: int) -> list[tup
         raise UserError(f"{folder}: holds {len(paths)} different photographs; expected 3 or more, one a split at least")
     counts = {"test": max(1, round(test * len(paths))), "val": max(1, round(val * len(paths)))}
     if sum(counts.values()) >= len(paths):
-        raise UserError(f"{folder}: of {len(paths)} photographs none is left for training; reduce --val or --test")
+        raise UserError(f"{folder}: of {len(paths)} photographs none is left for training", "smaller_splits")
     order = np.random.default_rng([seed, 1]).permutation(len(paths))
     splits = ["test"] * counts["test"] + ["val"] * counts["val"]
     splits += ["train"] * (len(paths) - len(splits))

@@ -66,9 +66,7 @@ class DataSet:
             return {scene.name: scene for scene in self.find_scenes(("center",))}
         except UserError as error:
             first = next(iter(self.methods.values())).file
-            raise UserError(
-                f"{first}: its data cannot be read: {error}; if the set was moved, name its folder with --data"
-            ) from None
+            raise UserError(f"{first}: its data cannot be read: {error}; was the set moved?", "data") from None
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class Gallery:
             fits = [item for item in self.sets if item.data.name == folder.resolve().name] or self.sets
             if len({item.data for item in fits}) > 1:
                 names = ", ".join(sorted({item.data.name for item in self.sets}))
-                raise UserError(f"--data {folder}: expected a folder named as one of the data sets: {names}")
+                raise UserError(f"{folder}: expected a folder named as one of the data sets: {names}")
             for item in fits:
                 item.data = folder
 

@@ -53,7 +53,8 @@ class MethodNetwork:
         if network.sha256 != model["sha256"]:
             raise UserError(
                 f"{file}: was made by other weights than {weights} has now (SHA-256 {model['sha256'][:16]}, found "
-                f"{network.sha256[:16]}); evaluate again with --save-images"
+                f"{network.sha256[:16]})",
+                "save_images",
             )
         return network
 

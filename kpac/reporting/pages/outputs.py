@@ -12,7 +12,7 @@ from kpac.images import list_images
 
 
 class KeptOutputs:
-    """The images that a method made: those that the user had, or those that `kpac evaluate --save-images` kept.
+    """The images that a method made: those that the user had, or those that the evaluation kept.
 
     Args:
         file: results.json.
@@ -42,10 +42,7 @@ class KeptOutputs:
         """Refuses results none of whose outputs were kept.
 
         Raises:
-            UserError: says how to keep them.
+            UserError: none was kept.
         """
         if not self.by_stem:
-            raise UserError(
-                f"{self.file}: no outputs of its {len(scenes)} scenes in {self.folder}; evaluate again with "
-                "--save-images, or compute them now with --restore"
-            )
+            raise UserError(f"{self.file}: no outputs of its {len(scenes)} scenes in {self.folder}", "restore")

@@ -67,7 +67,7 @@ class Pictures:
         if attention:
             with_attention = [key for key in gallery.keys if self.networks[key].attending]
             if not with_attention:
-                raise UserError("--attention: none of the results are of a network with scale attention; leave it out")
+                raise UserError("none of the results are of a network with scale attention", "no_attention")
             self.attention = set(with_attention)
         else:
             self.attention = set()
@@ -95,7 +95,8 @@ class Pictures:
                 if output.shape != image.shape:
                     raise UserError(
                         f"{kept}: is {output.shape[1]}x{output.shape[0]}, the input of scene '{scene.name}' "
-                        f"{image.shape[1]}x{image.shape[0]}; evaluate again with --save-images"
+                        f"{image.shape[1]}x{image.shape[0]}",
+                        "save_images",
                     )
             elif self.restores and self.networks[key].exists:
                 output = from_float(self.networks[key].restore(scene.data_set, scene.name), 8)

@@ -29,7 +29,7 @@ def serve(folder: Path, port: int, make_scene: Callable[[int], object], ready: C
     try:
         server = ThreadingHTTPServer((HOST, port), partial(_Handler, Scenes(folder, make_scene), directory=str(folder)))
     except OSError as error:
-        raise UserError(f"port {port}: cannot be opened ({error.strerror}); choose another with --port") from None
+        raise UserError(f"port {port}: cannot be opened ({error.strerror})", "port") from None
     server.daemon_threads = True
     with server:
         ready(f"http://{HOST}:{server.server_port}/")

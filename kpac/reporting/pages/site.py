@@ -35,10 +35,7 @@ def prepare_folder(folder: Path, overwrite: bool = False) -> None:
     make_folder(folder)
     there = [path.name for path in folder.iterdir()]
     if there and MARK not in there and not overwrite:
-        raise UserError(
-            f"{folder}: holds other files, such as {sorted(there)[0]}; name another folder with --output, or write "
-            "beside them with --overwrite"
-        )
+        raise UserError(f"{folder}: holds other files, such as {sorted(there)[0]}", "page_folder")
     try:
         for name in MADE:
             path = folder / name

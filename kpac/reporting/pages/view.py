@@ -109,9 +109,7 @@ def find(paths: Sequence[Path], restore: bool = False) -> tuple[Found, list[Path
             )
         for file, results in there:
             if here and not restore and not KeptOutputs(file, results).by_stem:
-                log.warning(
-                    "%s: left out, its outputs were not kept; evaluate with --save-images, or add --restore", file
-                )
+                log.warning("%s", UserError(f"{file}: left out, its outputs were not kept", "restore"))
                 continue
             found[file] = results
         runs.update(dict.fromkeys(here))

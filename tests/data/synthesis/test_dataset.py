@@ -72,7 +72,7 @@ def test_finished_data_set_is_kept_and_another_one_refused(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     synthesize(photos, root, FAST)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="holds something other than this data set"):
         synthesize(photos, root, FAST.model_copy(update={"f_number": (8.0, 8.0)}))
     synthesize(photos, root, FAST.model_copy(update={"f_number": (8.0, 8.0)}), overwrite=True)
     assert json.loads((root / "synthesis.json").read_text())["recipe"]["settings"]["f_number"] == [8.0, 8.0]
@@ -83,7 +83,7 @@ def test_changed_depth_map_is_noticed(tmp_path):
     (tmp_path / "depth").mkdir()
     synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
     np.save(tmp_path / "depth" / "photo 0.npy", np.full((24, 32), 3.0))
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="holds something other than this data set"):
         synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
 
 
