@@ -51,7 +51,9 @@ def download(url: str, path: Path, hash_prefix: str) -> None:
             if lock:
                 lock.release()
     except RuntimeError:  # the hash differs
-        raise UserError(f"{url}: gave another file than expected (SHA-256 {hash_prefix}...); try again") from None
+        raise UserError(
+            f"{url}: gave another file than expected (SHA-256 {hash_prefix[:12]}...), or a part of it; try again"
+        ) from None
     except OSError as error:  # includes URLError
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url}: cannot be downloaded ({reason}); put it there by hand as {path}") from None

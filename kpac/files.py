@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Atomic write: yields a temporary path beside `path`, and moves it into place at the end.
 
     Readers see either the old file or the complete new one. If the body fails or is interrupted, the temporary file is
@@ -114,15 +114,24 @@ def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:
         raise UserError(f"{wanted or folder}: cannot be written ({error.strerror})") from None
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def short_path(path: str | Path) -> str:
     """A path for messages: relative to the working directory if it lies inside."""
-    path, here = Path(path), Path.cwd()
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+    path, working = Path(path), Path.cwd()
+    return str(path.relative_to(working)) if path.is_absolute() and path.is_relative_to(working) else str(path)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes indented JSON atomically; see `whole_file` and `dump_json`."""
-    with whole_file(path) as partial:
+    """Writes indented JSON atomically; see `atomic_write` and `dump_json`."""
+    with atomic_write(path) as partial:
         partial.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,6 @@
-"""Plain text that lines up."""
+"""Text for people: tables, sizes, names of files."""
+
+import re
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
@@ -24,3 +26,8 @@ def bytes_text(count: int) -> str:
         return f"{count} bytes"
     unit, factor = next((pair for pair in (("kB", 1e3), ("MB", 1e6)) if count < 1000 * pair[1]), ("GB", 1e9))
     return f"{count / factor:.1f} {unit}"
+
+
+def file_name(label: str) -> str:
+    """A label as the name of a file or folder: letters, digits, "-", "." and "_"; "unnamed" if none is left."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-._") or "unnamed"

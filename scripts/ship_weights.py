@@ -13,13 +13,13 @@ import torch
 import yaml
 
 import kpac
-from kpac.models.weights import read_header, weights_file
+from kpac.models.weights import read_weights_header, weights_file
 from kpac.weights.store import MANIFEST, Weights
 
 if __name__ == "__main__":
     run, name, summary = sys.argv[1:]
     source = weights_file(Path(run))
-    facts = {key: value for key, value in read_header(source).items() if key not in ("format", "model")}
+    facts = {key: value for key, value in read_weights_header(source).items() if key not in ("format", "model")}
     target = Weights(name, summary, sha256="").path
     kpac.save_model(kpac.load_model(source), target, torch.float16, **facts)
     entries = yaml.safe_load(MANIFEST.read_text(encoding="utf-8")) or {}

@@ -268,7 +268,7 @@ def _evaluate_comparison(path: Path, options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     from kpac.evaluation.results import find_results
-    from kpac.files import whole_file
+    from kpac.files import atomic_write
     from kpac.reporting.comparison import compare
     from kpac.reporting.describe import describe
     from kpac.reporting.formats import FORMATS, SUFFIXES
@@ -284,7 +284,7 @@ def table(options: argparse.Namespace) -> None:
     if not options.output:
         print(text, end="")
         return
-    with whole_file(options.output) as partial_file:
+    with atomic_write(options.output) as partial_file:
         partial_file.write_text(text, encoding="utf-8")
     say(f"written: {options.output}")
 

@@ -28,11 +28,11 @@ from kpac.cpu import bands
 from kpac.cpu.allocator import freed_memory_kept, hand_back_freed, keep_freed_memory
 from kpac.cpu.layers import ACCELERATED, view, whole_in_bands
 
-__all__ = ["BAND_BYTES", "accelerate", "freed_memory_kept", "hand_back_freed", "missing", "pass_bytes", "plain_class"]
+__all__ = ["THREAD_BYTES", "accelerate", "freed_memory_kept", "hand_back_freed", "missing", "pass_bytes", "plain_class"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-BAND_BYTES = 64 << 20  # working memory for bands of rows, in bytes per thread
+THREAD_BYTES = 64 << 20  # working memory for bands of rows, in bytes per thread
 
 
 def accelerate(model: Model, training: bool = False) -> Model:
@@ -83,7 +83,7 @@ def plain_class(model: nn.Module) -> type[nn.Module]:
 def pass_bytes(model: nn.Module, height: int, width: int) -> int | None:
     """Peak memory of the tensors in an accelerated inference pass over one image, in bytes.
 
-    Takes account of the current autocast. Add `BAND_BYTES` per thread for the rows being computed.
+    Takes account of the current autocast. Add `THREAD_BYTES` per thread for the rows being computed.
 
     Returns:
         None if the model is not accelerated, or would not be for this pass: estimate the plain model's tensors then.

@@ -46,13 +46,13 @@ def _identity(function: Callable) -> str:
     constants = [cell.cell_contents for cell in function.__closure__ or ()]
     parts = [getattr(constant, "_uuid", None) or repr(constant) for constant in constants]
     processor = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
-    facts = (fingerprint(function.__code__), function.__module__, parts, OPTIONS, processor)
+    facts = (code_hash(function.__code__), function.__module__, parts, OPTIONS, processor)
     return sha256(repr(facts).encode()).hexdigest()
 
 
-def fingerprint(code: CodeType) -> str:
-    """Fingerprint of a function's bytecode: its source file may have changed since it was imported."""
-    constants = [fingerprint(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+def code_hash(code: CodeType) -> str:
+    """Hash of a function's bytecode: its source file may have changed since it was imported."""
+    constants = [code_hash(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
     facts = (code.co_name, code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)
     return sha256(repr(facts).encode()).hexdigest()
 

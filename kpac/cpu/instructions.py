@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from kpac.cpu.compiled import fingerprint
+from kpac.cpu.compiled import code_hash
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -60,7 +60,7 @@ def intrinsic(make: Callable, *facts: object) -> Callable:
     from numba.extending import intrinsic
 
     made = intrinsic(make)
-    made._set_uuid(sha256(repr((_SOURCE, fingerprint(make.__code__), facts, registers())).encode()).hexdigest())
+    made._set_uuid(sha256(repr((_SOURCE, code_hash(make.__code__), facts, registers())).encode()).hexdigest())
     return made
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from kpac.data.cache_store import StoredName, decoded_bytes
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import atomic_write
 from kpac.images import read_pixels
 from kpac.locks import Held, take_lock
 from kpac.text import bytes_text
@@ -236,7 +236,7 @@ class DecodedCache:
 
 
 def _store(pixels: np.ndarray, stored: Path) -> None:
-    with whole_file(stored) as partial, partial.open("wb") as file:
+    with atomic_write(stored) as partial, partial.open("wb") as file:
         np.save(file, pixels)
 
 

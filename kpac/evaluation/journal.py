@@ -8,7 +8,7 @@ from typing import Any
 
 import kpac
 from kpac.data.layouts import SceneFiles
-from kpac.evaluation.metrics import METRICS
+from kpac.evaluation.metrics import METRIC_NAMES
 from kpac.files import NAMED, append_json_line, read_json_lines
 
 FORMAT = 2  # version of a record; images with records of other versions are evaluated again
@@ -44,7 +44,7 @@ class Journal:
 
 def with_numbers(entry: dict[str, Any]) -> dict[str, Any]:
     """Converts metrics stored as text back to numbers: `kpac.files.dump_json` writes infinity as text."""
-    named = {key for key, value in entry.items() if key in METRICS and isinstance(value, str) and value in NAMED}
+    named = {key for key, value in entry.items() if key in METRIC_NAMES and isinstance(value, str) and value in NAMED}
     return {key: float(value) if key in named else value for key, value in entry.items()}
 
 

@@ -1,6 +1,5 @@
 """Methods to evaluate: a network, or a folder of images that another program made."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,6 +15,7 @@ from kpac.data.layouts import SceneFiles, say_how
 from kpac.data.pairing import name_of, pair
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import Restored, restore
+from kpac.files import sha256_of
 from kpac.images import list_images, read_pixels, to_float
 from kpac.models.cost import Cost, count_cost
 from kpac.models.network import KPACNet
@@ -107,7 +107,7 @@ class Network(Method):
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the weights file."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        return sha256_of(self.file)
 
     def cost(self, height: int, width: int) -> Cost | None:
         """Cost for an image of this size; None for a network that cannot run on tensors without data."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-METRICS = ("psnr", "ssim", "mae", "lpips", "niqe", "musiq")  # all that results can hold, in the order of tables
+METRIC_NAMES = ("psnr", "ssim", "mae", "lpips", "niqe", "musiq")  # all that results can hold, in the order of tables
 WINDOW = 7  # side of SSIM's uniform window
 # Number of values that a CPU processes at a time. Intermediate results then stay in its cache, and PyTorch does not
 # split so few values among threads, which would only add waiting. Measured by benchmarks/metrics.py.

@@ -1,6 +1,5 @@
 """LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1: the `lpips` package with torchvision's weights."""
 
-import hashlib
 import pickle
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from kpac.downloads import download
 from kpac.errors import UserError
+from kpac.files import sha256_of
 from kpac.precision import full_float32
 
 Backbone = Literal["alex", "vgg", "squeeze"]  # the names that the package uses
@@ -83,7 +83,7 @@ def _downloaded(backbone: Backbone) -> Path:
 
 def _check_hash(path: Path, backbone: Backbone) -> None:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         name = cached_weights(backbone).name
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected torchvision's {name}") from None

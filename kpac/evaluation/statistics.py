@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kpac.evaluation.metrics import METRICS
+from kpac.evaluation.metrics import METRIC_NAMES
 
 RESAMPLES, SEED, LEVEL = 10_000, 0, 0.95
 
@@ -113,4 +113,4 @@ def _resampled_means(values: np.ndarray) -> np.ndarray:
 
 
 def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    return {name: [record[name] for record in records] for name in METRICS if records and name in records[0]}
+    return {name: [record[name] for record in records] for name in METRIC_NAMES if records and name in records[0]}

@@ -1,6 +1,5 @@
 """A comparison in one YAML file: methods, data sets, protocols, metrics, and the tables and figures to write."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from kpac.evaluation.methods import Method, Network, SavedImages
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.request import Evaluation
 from kpac.experiments.scoring import ScoringSection
+from kpac.text import file_name
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -211,7 +211,7 @@ def load_comparison(path: Path, output: Path | None = None, device: str | None =
                 **file.metric_options(),
             )
             for label, source in file.methods.items():
-                place = folder / "evaluations" / _slug(label) / f"{_slug(data_label)}-{data.split}-{name}"
+                place = folder / "evaluations" / file_name(label) / f"{file_name(data_label)}-{data.split}-{name}"
                 tasks.append(Task(label, source, evaluation, place))
     twice = next((place for place, count in Counter(task.folder for task in tasks).items() if count > 1), None)
     if twice:
@@ -260,7 +260,7 @@ def draw(comparison: Comparison, found: Sequence[tuple[Path, dict[str, Any]]]) -
         for data_label, data in file.data.items() if file.draw.sheet else ():
             place = (data.root, data.split)
             same = [results[t.folder] for t in tasks if (t.evaluation.data, t.evaluation.split) == place]
-            sheet, stem = file.draw.sheet, f"{_slug(data_label)}-{data.split}"
+            sheet, stem = file.draw.sheet, f"{file_name(data_label)}-{data.split}"
             assert sheet
             for errors in (False, True) if sheet.errors else (False,):
                 paths = [folder / f"{'errors' if errors else 'comparison'}-{stem}{end}" for end in (".png", ".pdf")]
@@ -270,7 +270,3 @@ def draw(comparison: Comparison, found: Sequence[tuple[Path, dict[str, Any]]]) -
             View([path for path, _ in chosen]).write(folder / "page", True)
             written.append(folder / "page" / "index.html")
     return lines, written
-
-
-def _slug(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-._") or "method"

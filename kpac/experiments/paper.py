@@ -12,7 +12,7 @@ from kpac.evaluation.results import FILE, read_results
 from kpac.experiments.progress import state_of
 from kpac.experiments.sweep import EvaluationSection, Sweep, make_run
 from kpac.models.registry import resolve_model
-from kpac.models.weights import read_header
+from kpac.models.weights import read_weights_header
 from kpac.reporting.charts import scatter
 from kpac.reporting.comparison import Table, compare
 from kpac.reporting.formats import write_table
@@ -40,7 +40,7 @@ def paper_sweep(
     for path in checkpoints:
         if path.suffix == ".npz":
             raise UserError(f"{path}: one of the authors' files; first: kpac convert {path} {path.stem}.safetensors")
-        name = read_header(path)["model"]["name"]
+        name = read_weights_header(path)["model"]["name"]
         if name not in networks:
             raise UserError(f"{path}: holds the network '{name}'; expected one of {', '.join(networks)}")
         if name in given:

@@ -1,7 +1,6 @@
 """Progress of the runs of a sweep, determined from their folders alone, so that a sweep can resume."""
 
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +9,9 @@ from kpac.data.layouts import find_scenes
 from kpac.errors import UserError
 from kpac.evaluation.results import FILE, UnusableResults, read_results
 from kpac.experiments.sweep import Run
+from kpac.files import sha256_of
 from kpac.models.registry import create_model
-from kpac.models.weights import read_header, weights_file
+from kpac.models.weights import read_weights_header, weights_file
 from kpac.training.run_folder import differences, in_use
 
 State = Literal["planned", "begun", "running", "trained", "finished", "failed"]
@@ -33,7 +33,7 @@ def is_trained(run: Run) -> bool:
     if run.weights:
         return True
     weights = run.folder / "checkpoints" / "last.safetensors"
-    return weights.is_file() and read_header(weights).get("iteration") == run.config.train.iterations
+    return weights.is_file() and read_weights_header(weights).get("iteration") == run.config.train.iterations
 
 
 def is_evaluated(run: Run) -> bool:
@@ -51,7 +51,7 @@ def is_evaluated(run: Run) -> bool:
         results = read_results(run.results / FILE)
     except UnusableResults:
         return False
-    return results["model"].get("sha256") == sha256(weights.read_bytes()).hexdigest()
+    return results["model"].get("sha256") == sha256_of(weights)
 
 
 def can_resume(run: Run) -> bool:

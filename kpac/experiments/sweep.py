@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from kpac.evaluation.protocols import find_protocol
 from kpac.experiments import labels
 from kpac.experiments.scoring import ScoringSection
 from kpac.models.registry import resolve_model
+from kpac.text import file_name
 
 Seed = Annotated[int, Field(ge=0)]
 
@@ -139,7 +139,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         value = labels.label(file.axes, point) if file.axes else label
         assignments = [f"{key}={json.dumps(entry)}" for key, entry in point.items()]
         for seed in file.seeds:
-            name = _slug(label) + (f"-seed{seed}" if len(file.seeds) > 1 else "")
+            name = file_name(label) + (f"-seed{seed}" if len(file.seeds) > 1 else "")
             words = [*overrides, *assignments, f"seed={seed}", f"runs={json.dumps(str(folder))}", f"name={name}"]
             try:
                 config = resolve_model(load_config(base, words))
@@ -192,7 +192,3 @@ def _label(point: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _slug(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-._") or "run"

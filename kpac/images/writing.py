@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import atomic_write
 from kpac.images import heif, jpeg, others, png, tiff
 from kpac.images.depth import at_bit_depth
 from kpac.images.kinds import SUFFIXES, format_for
@@ -53,7 +53,7 @@ def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[
     if channels.shape[2] in (2, 4) and target in WITHOUT_ALPHA:
         channels = np.ascontiguousarray(channels[..., :-1])
         left.append(f"alpha ({target} has none)")
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         try:
             encoded, more = _encode(channels, target, photograph.metadata, quality)
         except (ValueError, OSError, RuntimeError) as error:  # raised by the libraries for images that are too large

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kpac.files import whole_file
+from kpac.files import atomic_write
 from kpac.inspect.attention import BlockAttention
 from kpac.inspect.kernels import KernelPatterns
 from kpac.inspect.receptive_field import ReceptiveField
@@ -95,7 +95,7 @@ def save_sheet(figure: Figure, stem: Path) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # keeps the layout, computed once, for both files
     for suffix in (".png", ".pdf"):
-        with whole_file(stem.with_name(stem.name + suffix)) as partial:
+        with atomic_write(stem.with_name(stem.name + suffix)) as partial:
             figure.savefig(partial)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import atomic_write
 
 ENTRY = "params.npy"
 
@@ -61,7 +61,7 @@ def write_params(arrays: Sequence[np.ndarray], path: str | Path) -> None:
     entry = io.BytesIO()
     np.lib.format.write_array_header_1_0(entry, {"descr": "|O", "fortran_order": False, "shape": params.shape})
     _Python2Pickler(entry, protocol=2).dump(params)
-    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_write(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(ENTRY, entry.getvalue())
 
 

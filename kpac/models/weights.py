@@ -11,7 +11,7 @@ import torch
 
 from kpac.config import load_config
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import atomic_write
 from kpac.models import torch_files
 from kpac.models.interface import ImageNetwork
 from kpac.models.registry import create_model, resolve_model, without_retired
@@ -34,11 +34,11 @@ def save_model(model: ImageNetwork, path: str | Path, dtype: torch.dtype | None 
     header = {"format": FORMAT, "model": model.config, **facts}
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.state_dict().items()}
     content = safetensors.torch.save(tensors, metadata={"kpac": json.dumps(header)})
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_weights_header(path: str | Path) -> dict[str, Any]:
     """Reads the header of a weights file: `model` (name and options), and the facts saved with it.
 
     Raises:
@@ -89,7 +89,7 @@ def load_model(path: str | Path) -> ImageNetwork:
     """
     path = weights_file(path)
     try:
-        options = dict(read_header(path)["model"])
+        options = dict(read_weights_header(path)["model"])
     except torch_files.UnknownNetwork:
         from kpac.zoo.checkpoints import load_zoo_model  # needs an extra
 
@@ -123,7 +123,7 @@ def load_weights(model: ImageNetwork, path: str | Path) -> None:
     Raises:
         UserError: names the first tensor that is missing, unexpected or of another shape, with both shapes.
     """
-    header = read_header(path)  # for its checks
+    header = read_weights_header(path)  # for its checks
     if Path(path).suffix in torch_files.SUFFIXES:
         _, found = torch_files.read_torch_file(Path(path))
     else:

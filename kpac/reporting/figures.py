@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from kpac.evaluation.evaluator import Evaluated, to_array
-from kpac.files import whole_file
+from kpac.files import atomic_write
 
 BOX_COLORS = ("#ffb000", "#00b4d8", "#e63994", "#7ac74f")
 TITLE_SIZES, NOTE_SIZES = (11, 7), (8, 5)  # font sizes in points, largest and smallest
@@ -117,7 +117,7 @@ def sheet(rows: Sequence[Row], paths: Sequence[Path], caption: str) -> None:
 def save(figure, paths: Sequence[Path]) -> None:
     """Writes a figure to each path, atomically."""
     for path in paths:
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             figure.savefig(partial)
 
 

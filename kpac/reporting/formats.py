@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED
-from kpac.files import dump_json, whole_file
+from kpac.files import atomic_write, dump_json
 from kpac.reporting.comparison import Column, Row, Table, title_of
 from kpac.reporting.units import METRICS, cell, signed, unsigned_zero
 from kpac.text import markdown_table
@@ -169,7 +169,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     """Writes a table in every format; returns the files."""
     paths = {folder / f"table{suffix}": name for suffix, name in SUFFIXES.items()}
     for path, name in paths.items():
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(FORMATS[name](table), encoding="utf-8")
     return list(paths)
 

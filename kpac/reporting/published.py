@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field
 
 from kpac.config import Section
-from kpac.evaluation.metrics import METRICS
+from kpac.evaluation.metrics import METRIC_NAMES
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.results import protocol_of
 
@@ -30,7 +30,7 @@ class Scores(Section):
     @property
     def printed(self) -> dict[str, str]:
         """Metric -> number with the published digits."""
-        return {name: value for name in METRICS if (value := getattr(self, name, None)) is not None}
+        return {name: value for name in METRIC_NAMES if (value := getattr(self, name, None)) is not None}
 
 
 class PublishedRow(Scores):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as size_settings
 
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import atomic_write
 from kpac.models.interface import ImageNetwork
 
 OPSET = 18  # the lowest opset that the exporter writes without a down-conversion, in every PyTorch from 2.6 on
@@ -73,7 +73,7 @@ def export_model(model: ImageNetwork, path: str | Path) -> float:
         raise UserError(f"{path}: expected a name that ends in .onnx or .pt2")
     write, run = writers[path.suffix]
     model = model.eval()
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         try:
             write(Exportable(model).eval(), _example(model, *CHECKED_SIZES[1]), partial)
         except ImportError as error:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kpac.cpu import BAND_BYTES, accelerate, pass_bytes, plain_class
+from kpac.cpu import THREAD_BYTES, accelerate, pass_bytes, plain_class
 from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.memory import is_exhausted
@@ -156,7 +156,7 @@ class Restorer:
         with self._precision():
             peak = pass_bytes(self.model, height, width)
         if peak is not None:
-            return int(OVERHEAD * (peak + kept)) + BAND_BYTES * torch.get_num_threads()
+            return int(OVERHEAD * (peak + kept)) + THREAD_BYTES * torch.get_num_threads()
         peak = peak_bytes(self.model, height, width, self.dtype)
         workspace = WORKSPACE if self.device.type == "cuda" else 0
         return None if peak is None else int(OVERHEAD * (peak + kept)) + workspace

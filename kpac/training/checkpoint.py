@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from kpac.errors import UserError
-from kpac.files import flush, whole_file
+from kpac.files import atomic_write, flush
 from kpac.models.torch_files import SEAL, SEAL_BYTES, is_damaged
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Checkpoints:
         torch.save({"format": FORMAT, **state}, buffer)
         content = buffer.getvalue()
         try:
-            with whole_file(path) as partial, partial.open("wb") as file:
+            with atomic_write(path) as partial, partial.open("wb") as file:
                 file.write(content)
                 file.write(b"\nsha256 %s\n" % hashlib.sha256(content).hexdigest().encode())
             _flush_folder(self.folder)

@@ -18,7 +18,7 @@ from kpac.config import Config
 from kpac.distributed import Ranks
 from kpac.environment import describe
 from kpac.errors import UserError
-from kpac.files import whole_file, write_json
+from kpac.files import atomic_write, write_json
 from kpac.models.health import DEAD_BELOW, BlockHealth
 
 
@@ -195,5 +195,5 @@ def _drop_after(metrics: Path, iteration: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             continue
-    with whole_file(metrics) as partial:
+    with atomic_write(metrics) as partial:
         partial.write_text("".join(kept), encoding="utf-8")

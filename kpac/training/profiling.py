@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from kpac.files import whole_file
+from kpac.files import atomic_write
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def profiler(folder: Path | None) -> Iterator[Callable[[], None]]:
         return
 
     def write(trace: profile) -> None:
-        with whole_file(folder / "trace.json") as partial:
+        with atomic_write(folder / "trace.json") as partial:
             trace.export_chrome_trace(str(partial))
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]

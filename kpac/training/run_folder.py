@@ -12,7 +12,7 @@ from typing_extensions import Self
 from kpac.config import Config, dump_config, load_config
 from kpac.distributed import launch_name
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import atomic_write
 from kpac.locks import Held, take_lock
 from kpac.training.checkpoint import Checkpoints
 
@@ -101,7 +101,7 @@ class RunFolder:
                 (self.path / LAUNCH).write_text(name, encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
-        with whole_file(self.path / "config.yaml") as partial:
+        with atomic_write(self.path / "config.yaml") as partial:
             partial.write_text(dump_config(self.config), encoding="utf-8")
 
     def _entries(self) -> list[Path]:

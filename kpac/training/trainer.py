@@ -22,7 +22,6 @@ from kpac.models.weights import load_weights, save_model, weights_file
 from kpac.training.compute import Compute
 from kpac.training.datasets import TrainingData
 from kpac.training.ema import ExponentialMovingAverage
-from kpac.training.guard import DivergenceGuard
 from kpac.training.logging import NoLog, RunLog, open_log, require_wandb
 from kpac.training.losses import WeightedLoss
 from kpac.training.meter import Meter
@@ -31,6 +30,7 @@ from kpac.training.profiling import profiler
 from kpac.training.random_state import random_state, seed_all, set_random_state
 from kpac.training.run_folder import RunFolder, differences
 from kpac.training.signals import AgreedStop, training_stopped
+from kpac.training.skipped_steps import SkippedSteps
 from kpac.training.validation import validate
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Trainer:
         self.schedule = make_schedule(self.optimizer, config.train.schedule, config.train.iterations)
         decay = config.train.ema_decay
         self.average = ExponentialMovingAverage(self.model, decay) if decay else None
-        self.guard = DivergenceGuard(ranks.device)
+        self.skipped_steps = SkippedSteps(ranks.device)
         self.meter = Meter(ranks)
         self.iteration = self.position = 0  # finished steps; crops used so far
         self.rate = 0.0  # learning rate of the last step
@@ -149,7 +149,7 @@ class Trainer:
                     save = True
                 number = stop.agreed()
                 save |= bool(number) or self.iteration % train.checkpoint.every == 0
-                if save and (last or not self.guard.read().streak):  # in a streak of skipped steps, weights may be bad
+                if save and (last or not self.skipped_steps.read().streak):  # in a streak, weights may be bad
                     with self.meter.pause():
                         self.save(folder)
                     save = False
@@ -193,7 +193,7 @@ class Trainer:
         if self.average:
             self.average.update(self.model)
         finite = values["gradient_norm"].isfinite()
-        self.guard.count(finite, self.iteration, batch.start)
+        self.skipped_steps.count(finite, self.iteration, batch.start)
         self.meter.add(values, finite, batch.size)
         self.position = batch.start + batch.size
 
@@ -201,7 +201,7 @@ class Trainer:
         """Logs the means over the steps since the last report."""
         numbers = self.meter.take()
         numbers["learning_rate"] = self.rate
-        numbers["skipped"] = self.guard.read().total
+        numbers["skipped"] = self.skipped_steps.read().total
         if self.ranks.device.type == "cuda":
             numbers["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.ranks.device) / 1e9
         log.steps(self.iteration, numbers, batch_size)
@@ -250,7 +250,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.compute.scaler.state_dict(),
-            "skipped": self.guard.read().total,
+            "skipped": self.skipped_steps.read().total,
             "meter": self.meter.state_dict(),
             "random": self.ranks.all_gather(random_state(self.ranks.device)),
         }
@@ -280,14 +280,14 @@ class Trainer:
         load_schedule(self.schedule, state["schedule"])
         if state["scaler"]:
             self.compute.scaler.load_state_dict(state["scaler"])
-        self.guard.resume(state["skipped"])
+        self.skipped_steps.resume(state["skipped"])
         self.meter.load_state_dict(state["meter"])
         if self.ranks.rank < len(state["random"]):
             set_random_state(state["random"][self.ranks.rank], self.ranks.device)
 
     def check_divergence(self, folder: RunFolder) -> None:
         """Ends a run that has skipped `train.skip_limit` steps in a row."""
-        skipped, limit = self.guard.read(), self.config.train.skip_limit
+        skipped, limit = self.skipped_steps.read(), self.config.train.skip_limit
         if skipped.longest >= limit:
             scenes = self.data.scenes_of(skipped.start, self.data.stage(skipped.latest).batch_size)
             self.diverged(
@@ -310,7 +310,7 @@ def criterion(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         config: configuration of the run, as JSON.
-        data: facts about its data; see `kpac.training.fingerprint`.
+        data: facts about its data; see `kpac.training.datasets`.
     """
     protocol = {"validation": {"protocol": config["validation"]["protocol"]}}
     return {**protocol, "train": {"losses": config["train"]["losses"]}, "data": data}

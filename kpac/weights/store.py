@@ -1,7 +1,5 @@
 """Names -> weights files: those in this folder, and those that a manifest names a URL for."""
 
-import hashlib
-import urllib.error
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,9 @@ import torch
 import yaml
 
 from kpac.config import nearest
+from kpac.downloads import download
 from kpac.errors import UserError
+from kpac.files import sha256_of
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.yaml"
@@ -66,8 +66,8 @@ def find_weights(name: str, manifest: Path = MANIFEST) -> Path:
         raise UserError(f"{name}: no such file or folder, and no weights are called so{nearest(name, known)}")
     weights = known[name]
     if weights.url and not weights.path.is_file():
-        _download(weights)
-    found = hashlib.sha256(weights.path.read_bytes()).hexdigest() if weights.path.is_file() else "nothing"
+        download(weights.url, weights.path, weights.sha256)
+    found = sha256_of(weights.path) if weights.path.is_file() else "nothing"
     if found != weights.sha256:
         again = "delete it, and it is downloaded again" if weights.url else "install the package again"
         raise UserError(
@@ -87,19 +87,3 @@ def default_weights(views: Sequence[str] = ("center",), manifest: Path = MANIFES
     if name not in known_weights(manifest):
         raise UserError(f"no weights come with the package for a network that reads {', '.join(views)}; name a model")
     return name
-
-
-def _download(weights: Weights) -> None:
-    """To a temporary file that is moved into place once its hash is right."""
-    weights.path.parent.mkdir(parents=True, exist_ok=True)
-    advice = f"download it by hand and put it there as {weights.path}"
-    try:
-        torch.hub.download_url_to_file(str(weights.url), str(weights.path), hash_prefix=weights.sha256)
-    except RuntimeError:  # another hash: cut short, or another file
-        raise UserError(
-            f"{weights.url}: gave another file than the weights '{weights.name}' (SHA-256 {weights.sha256[:12]}), "
-            f"or a part of it; try again, or {advice}"
-        ) from None
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UserError(f"{weights.url}: cannot be downloaded ({reason}); {advice}") from None

@@ -17,7 +17,7 @@ import pytest
 from kpac.cli import main
 from kpac.experiments import jobs, progress
 from kpac.experiments.sweep import load_sweep
-from kpac.models.weights import read_header
+from kpac.models.weights import read_weights_header
 from tests.test_cli import fails
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def test_interrupted_sweep_goes_on_where_it_was(sweep_file, tmp_path):
     assert progress.state_of(run) == "begun"
     (resume,) = list(jobs.Job(run).commands())[:1]
     assert resume == ["train", "--resume", str(folder)]
-    before = read_header(folder / "checkpoints" / "last.safetensors") if progress.is_trained(run) else None
+    before = read_weights_header(folder / "checkpoints" / "last.safetensors") if progress.is_trained(run) else None
     assert before is None
 
 

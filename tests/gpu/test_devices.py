@@ -98,7 +98,7 @@ def test_graphs_skip_steps_that_are_not_finite(config_file):
     trainer.step(batch)
     assert not all(map(torch.equal, before, trainer.model.parameters()))
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
-    assert trainer.guard.read().total == 1
+    assert trainer.skipped_steps.read().total == 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

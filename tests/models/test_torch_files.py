@@ -10,7 +10,7 @@ from kpac import create_model, load_model
 from kpac.cli import main
 from kpac.config import load_config
 from kpac.errors import UserError
-from kpac.models.weights import load_weights, read_header
+from kpac.models.weights import load_weights, read_weights_header
 from kpac.training.trainer import train
 
 
@@ -56,7 +56,7 @@ def test_checkpoint_of_a_training_gives_its_average(config_file, tmp_path, capsy
     folder = train(load_config(config_file, ["train.iterations=3", "validation.every=3", "train.ema_decay=0.9"]))
     checkpoint = folder / "checkpoints" / "iteration_0000003.pt"
     assert same(load_model(folder / "checkpoints" / "last.safetensors"), load_model(checkpoint))
-    assert read_header(checkpoint)["iteration"] == 3
+    assert read_weights_header(checkpoint)["iteration"] == 3
     fresh = create_model("kpac_2level", width=4, blocks=1)
     load_weights(fresh, checkpoint)
     assert same(load_model(checkpoint), fresh)

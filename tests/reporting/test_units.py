@@ -2,7 +2,12 @@
 
 import pytest
 
-from kpac.reporting.units import cell, signed
+from kpac.evaluation.metrics import METRIC_NAMES
+from kpac.reporting.units import METRICS, cell, signed
+
+
+def test_every_metric_is_shown():
+    assert tuple(METRICS) == METRIC_NAMES
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 
 import kpac
 from kpac.commands.remedies import explain
-from kpac.cpu import BAND_BYTES, accelerate, missing
+from kpac.cpu import THREAD_BYTES, accelerate, missing
 from kpac.cpu.conditions import has_bfloat16
 from kpac.errors import UserError
 from kpac.restore import memory, restorer, tiling
@@ -121,7 +121,7 @@ def test_estimate_follows_an_accelerated_pass():
     with torch.inference_mode(), memory.LiveBytes() as live:
         accelerate(model)(views)
     whole = kpac.Restorer(model, device="cpu").estimate_bytes(640, 480, None)
-    assert live.peak < whole < 1.5 * live.peak + BAND_BYTES * torch.get_num_threads()
+    assert live.peak < whole < 1.5 * live.peak + THREAD_BYTES * torch.get_num_threads()
     lower = kpac.Restorer(model, device="cpu", precision="bfloat16").estimate_bytes(640, 480, None)
     by_layers = int(restorer.OVERHEAD * memory.peak_bytes(model, 640, 480, torch.bfloat16))
     assert lower == (whole if has_bfloat16() else by_layers)

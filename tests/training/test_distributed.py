@@ -20,7 +20,7 @@ from kpac.data.layouts import find_scenes
 from kpac.distributed import Ranks
 from kpac.evaluation.protocols import find_protocol
 from kpac.models.registry import create_model
-from kpac.models.weights import load_model, read_header
+from kpac.models.weights import load_model, read_weights_header
 from kpac.training.checkpoint import read_checkpoint
 from kpac.training.trainer import train
 from kpac.training.validation import validate
@@ -77,7 +77,7 @@ def test_two_processes_train_and_score_the_model_that_one_trains(config_file, th
     assert len(scenes) == 3
     protocol = find_protocol(load_config(config_file).validation.protocol)
     alone = validate(load_model(weights), scenes, protocol, Ranks(0, 1, torch.device("cpu")), samples=0)
-    assert read_header(weights)["validation"] == pytest.approx(alone.scores, rel=1e-6)
+    assert read_weights_header(weights)["validation"] == pytest.approx(alone.scores, rel=1e-6)
 
 
 def test_run_that_lost_a_process_restarts_and_ends_with_the_same_bits(noisy_config, tmp_path):

@@ -10,7 +10,7 @@ from kpac.commands.remedies import explain
 from kpac.config import load_config
 from kpac.errors import UserError
 from kpac.models.weights import load_model
-from kpac.training.guard import DivergenceGuard
+from kpac.training.skipped_steps import SkippedSteps
 from kpac.training.trainer import train
 from tests.conftest import NETWORKS
 
@@ -72,8 +72,8 @@ def test_output_that_is_no_number_ends_the_run_and_leaves_no_weights(lapse, tmp_
 
 
 def test_counts_are_read_only_when_asked():
-    guard = DivergenceGuard(torch.device("cpu"))
+    skipped_steps = SkippedSteps(torch.device("cpu"))
     for iteration, good in enumerate([True, False, False, True, False], start=1):
-        guard.count(torch.tensor(good), iteration, start=10 * iteration)
-    read = guard.read()
+        skipped_steps.count(torch.tensor(good), iteration, start=10 * iteration)
+    read = skipped_steps.read()
     assert (read.streak, read.longest, read.total, read.latest, read.start) == (1, 2, 3, 5, 50)

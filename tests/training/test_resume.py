@@ -17,7 +17,7 @@ from kpac.cli import main
 from kpac.commands.remedies import explain
 from kpac.config import load_config
 from kpac.errors import UserError
-from kpac.models.weights import load_model, read_header
+from kpac.models.weights import load_model, read_weights_header
 from kpac.signals import StopRequest
 from kpac.training.checkpoint import Checkpoints, read_checkpoint
 from kpac.training.run_folder import resumed_config
@@ -153,9 +153,9 @@ def test_best_starts_anew_where_scores_do_not_compare(config_file, caplog, chang
     state = read_checkpoint(newest)
     Checkpoints(newest.parent, keep=3).save({**state, "best": {"psnr": 99.0, "iteration": 2}})
     resume(folder, "train.iterations=4", allow_changes=True)
-    assert read_header(folder / "checkpoints" / "best.safetensors")["iteration"] == 2
+    assert read_weights_header(folder / "checkpoints" / "best.safetensors")["iteration"] == 2
     resume(folder, "train.iterations=6", change, allow_changes=True)
-    assert read_header(folder / "checkpoints" / "best.safetensors")["iteration"] == 6
+    assert read_weights_header(folder / "checkpoints" / "best.safetensors")["iteration"] == 6
     key = change.partition("=")[0].removesuffix("losses") + "losses" * ("losses" in change)
     assert f"best.safetensors starts anew: scores do not compare after a change ({key}" in caplog.text
 

@@ -17,7 +17,7 @@ from kpac.distributed import Ranks
 from kpac.errors import Stopped, UserError
 from kpac.images import write_pixels
 from kpac.models.registry import create_model, resolve_model
-from kpac.models.weights import load_model, read_header, save_model
+from kpac.models.weights import load_model, read_weights_header, save_model
 from kpac.training.trainer import Trainer, train
 from tests.conftest import unpacked
 
@@ -39,13 +39,13 @@ def test_run_folder_explains_the_run(config_file):
     assert [line["iteration"] for line in metrics(folder, "val")] == [3, 6]
     assert {"psnr", "ssim", "mae"} <= set(metrics(folder, "val")[0])
     assert list((folder / "tensorboard").glob("events*"))
-    assert read_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 6
+    assert read_weights_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 6
 
 
 def test_best_weights_are_those_of_the_best_validation(config_file):
     folder = train(load_config(config_file, ["validation.every=1"]))
     scores = {line["iteration"]: line["psnr"] for line in metrics(folder, "val")}
-    header = read_header(folder / "checkpoints" / "best.safetensors")
+    header = read_weights_header(folder / "checkpoints" / "best.safetensors")
     assert header["iteration"] == max(scores, key=scores.get)
     assert header["validation"]["psnr"] == max(scores.values())
 
@@ -92,7 +92,7 @@ def test_earlier_run_is_kept_unless_replaced(config_file):
         train(load_config(config_file, ["train.iterations=2"]))
     assert (folder / "checkpoints" / "last.safetensors").read_bytes() == before
     train(load_config(config_file, ["train.iterations=2"]), overwrite=True)
-    assert read_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 2
+    assert read_weights_header(folder / "checkpoints" / "last.safetensors")["iteration"] == 2
 
 
 def test_interrupt_while_data_workers_start_stops_the_run(config_file):

@@ -43,6 +43,7 @@ def server(tmp_path):
 @pytest.fixture
 def manifest(tmp_path, server, network, monkeypatch):
     """A manifest with one entry, "tiny", which the server has."""
+    monkeypatch.delenv("KPAC_OFFLINE")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     file = tmp_path / "served" / "tiny.safetensors"
@@ -72,7 +73,7 @@ def test_truncated_or_other_download_is_refused_and_not_kept(manifest, tmp_path,
     file = tmp_path / "served" / "tiny.safetensors"
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    with pytest.raises(UserError, match="gave another file than the weights 'tiny'"):
+    with pytest.raises(UserError, match="gave another file than expected"):
         find_weights("tiny", manifest)
     file.write_bytes(whole)
     assert kpac.load_model(find_weights("tiny", manifest)).config["width"] == 4
@@ -80,7 +81,13 @@ def test_truncated_or_other_download_is_refused_and_not_kept(manifest, tmp_path,
 
 def test_server_that_does_not_answer_is_one_line(manifest, tmp_path):
     (tmp_path / "served" / "tiny.safetensors").unlink()
-    with pytest.raises(UserError, match=r"tiny.safetensors: cannot be downloaded \(.*\); download it by"):
+    with pytest.raises(UserError, match=r"tiny.safetensors: cannot be downloaded \(.*\); put it there by"):
+        find_weights("tiny", manifest)
+
+
+def test_download_is_forbidden_offline(manifest, monkeypatch):
+    monkeypatch.setenv("KPAC_OFFLINE", "1")
+    with pytest.raises(UserError, match="no such file, and KPAC_OFFLINE forbids"):
         find_weights("tiny", manifest)
 
 

@@ -11,7 +11,6 @@ Each dual-pixel view is rendered through one half of the aperture. The center vi
 a sensor whose pixels are divided in two.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from kpac.data.synthesis.render import render
 from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.data.workers import end_with_the_parent
 from kpac.errors import UserError
-from kpac.files import whole_file
+from kpac.files import atomic_write, sha256_of
 from kpac.images import from_float, to_float, write_pixels
 
 MANIFEST = "synthesis.json"
@@ -54,7 +53,7 @@ def synthesize(
     Raises:
         UserError: `output` has other content, or a photograph cannot be read.
     """
-    recipe = {"settings": settings.model_dump(mode="json"), "photos": [_fingerprint(photo) for photo in photos]}
+    recipe = {"settings": settings.model_dump(mode="json"), "photos": [_source(photo) for photo in photos]}
     if _is_made(output, recipe) and not overwrite:
         return output
     if output.exists() and not output.is_dir():
@@ -113,14 +112,14 @@ def _make_scene(root: Path, settings: SynthesisSettings, photo: Photo, index: in
     folders = {f"{view[0]}/source": image for view, image in scene.views.items()} | {"c/target": scene.target}
     for folder, image in folders.items():
         write_pixels(root / f"{photo.split}_{folder}" / f"{name}.png", from_float(image, 16))
-    with whole_file(root / f"{photo.split}_c/blur/{name}.tiff") as partial:
+    with atomic_write(root / f"{photo.split}_c/blur/{name}.tiff") as partial:
         partial.write_bytes(cv2.imencode(".tiff", scene.blur_radius)[1].tobytes())
     return {"name": name, "split": photo.split, "photo": photo.name, **scene.facts}
 
 
-def _fingerprint(photo: Photo) -> dict[str, str | None]:
+def _source(photo: Photo) -> dict[str, str | None]:
     files = (photo.path, photo.depth_path)
-    digest, depth = (hashlib.sha256(path.read_bytes()).hexdigest() if path else None for path in files)
+    digest, depth = (sha256_of(path) if path else None for path in files)
     return {"name": photo.name, "split": photo.split, "sha256": digest, "depth_sha256": depth}
 
 

@@ -1,6 +1,5 @@
 """Sharp photographs to synthesize from: a folder, or the photographs that come with scikit-image."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from kpac.data.layouts import SPLITS
 from kpac.data.synthesis.depth import fill_holes
 from kpac.errors import UserError
+from kpac.files import sha256_of
 from kpac.images import list_images, read_pixels, say_left_out
 
 SKIMAGE_SPLITS = {
@@ -123,7 +123,7 @@ def _given_splits(folder: Path, given: dict[str, list[Path]]) -> list[tuple[Path
         if not paths:
             raise UserError(f"{folder / split}: holds no photographs; expected some in each of {', '.join(SPLITS)}")
         for path in paths:
-            earlier, its_split = by_content.setdefault(_digest(path), (path, split))
+            earlier, its_split = by_content.setdefault(sha256_of(path), (path, split))
             if its_split != split:
                 raise UserError(f"{path}: is the same photograph as {earlier}, in another split; remove one of the two")
     return list(by_content.values())
@@ -132,7 +132,7 @@ def _given_splits(folder: Path, given: dict[str, list[Path]]) -> list[tuple[Path
 def _random_splits(folder: Path, val: float, test: float, seed: int) -> list[tuple[Path, str]]:
     by_content: dict[str, Path] = {}
     for path in list_images(folder):
-        by_content.setdefault(_digest(path), path)
+        by_content.setdefault(sha256_of(path), path)
     paths = sorted(by_content.values())
     if len(paths) < 3:
         raise UserError(f"{folder}: holds {len(paths)} different photographs; expected 3 or more, one a split at least")
@@ -143,10 +143,6 @@ def _random_splits(folder: Path, val: float, test: float, seed: int) -> list[tup
     splits = ["test"] * counts["test"] + ["val"] * counts["val"]
     splits += ["train"] * (len(paths) - len(splits))
     return [(paths[i], split) for i, split in sorted(zip(order, splits, strict=True))]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _depth_file(folder: Path | None, stem: str) -> Path | None:

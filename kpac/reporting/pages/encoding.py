@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kpac.files import dump_json, whole_file
+from kpac.files import atomic_write, dump_json
 
 WEBP_SIDE = 16383  # pixels, the largest that the format has
 
@@ -41,12 +41,12 @@ def write_image(folder: Path, key: str, pixels: np.ndarray, facts: dict[str, Any
 
 def write_thumbnail(path: Path, pixels: np.ndarray) -> None:
     """Writes a small image with loss, only to be looked at."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         Image.fromarray(pixels).save(partial, "WEBP", quality=80)
 
 
 def write_data(folder: Path, key: str, value: Any) -> None:
     """Writes FOLDER/KEY.js, which hands a value to the page under its key."""
     text = f"kpac.receive({dump_json(key)}, {dump_json(value)});\n"
-    with whole_file(folder / f"{key}.js") as partial:
+    with atomic_write(folder / f"{key}.js") as partial:
         partial.write_text(text, encoding="utf-8")

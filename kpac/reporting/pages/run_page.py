@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kpac.files import whole_file
+from kpac.files import atomic_write
 from kpac.reporting.pages.encoding import write_data
 from kpac.reporting.pages.run_log import RunLog, read_run, validation_images
 from kpac.reporting.pages.site import render
@@ -64,6 +64,6 @@ class RunsPage:
             steps = known.setdefault(tag, {})
             file = f"pictures/{number}/{list(known).index(tag)}-{step}.png"  # a tag may hold any letters
             if step not in steps:
-                with whole_file(folder / file) as partial:
+                with atomic_write(folder / file) as partial:
                     partial.write_bytes(content)
                 steps[step] = file

@@ -9,7 +9,7 @@ import jinja2
 
 from kpac import __version__
 from kpac.errors import UserError
-from kpac.files import make_folder, whole_file
+from kpac.files import atomic_write, make_folder
 
 MARK = ".kpac-view"  # lies in a folder that this command made
 MADE = ("index.html", "scene.html", "run.html", "assets", "data", "images", "thumbnails", "pictures")
@@ -50,5 +50,5 @@ def prepare_folder(folder: Path, overwrite: bool = False) -> None:
 def render(path: Path, template: str, **values: Any) -> None:
     """Writes a page from a template of this package; every value is text, and nothing in it becomes markup."""
     text = _templates.get_template(template).render(version=__version__, **values)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")

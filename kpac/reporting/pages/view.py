@@ -100,19 +100,19 @@ def find(paths: Sequence[Path], restore: bool = False) -> tuple[Found, list[Path
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; expected a {FILE}, a folder that holds some, or a run")
-        here = find_runs(path)
-        there = _results_of_runs(path) if here else find_results([path]) if _holds_results(path) else []
-        if not here and not there:
+        its_runs = find_runs(path)
+        its_results = _results_of_runs(path) if its_runs else find_results([path]) if _holds_results(path) else []
+        if not its_runs and not its_results:
             raise UserError(
                 f"{path}: holds neither a {FILE} nor a run with a {METRICS_FILE}; expected what kpac evaluate or "
                 "kpac train writes"
             )
-        for file, results in there:
-            if here and not restore and not KeptOutputs(file, results).by_stem:
+        for file, results in its_results:
+            if its_runs and not restore and not KeptOutputs(file, results).by_stem:
                 log.warning("%s", UserError(f"{file}: left out, its outputs were not kept", "restore"))
                 continue
             found[file] = results
-        runs.update(dict.fromkeys(here))
+        runs.update(dict.fromkeys(its_runs))
     return list(found.items()), list(runs)
 
 

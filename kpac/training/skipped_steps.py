@@ -25,7 +25,7 @@ class Skipped:
     start: int
 
 
-class DivergenceGuard:
+class SkippedSteps:
     """Counts skipped steps on the device; only `read` synchronises.
 
     Args:
