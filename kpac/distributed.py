@@ -173,7 +173,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
         if local_rank >= devices:
             raise UserError(
                 f"{os.environ['LOCAL_WORLD_SIZE']} processes on this machine, but {devices} CUDA devices; "
-                f"expected a launch of torchrun with {devices} or fewer"
+                f"start torchrun with --nproc-per-node {devices} or less"
             )
         chosen = torch.device("cuda", local_rank)
         check_usable(chosen)

@@ -21,6 +21,7 @@ OTHERS = {  # name flags, and why they may
     "experiments/sweep.py": "builds command lines",
     "environment.py": "calls git",
     "data/loading.py": "names Docker's flag",
+    "distributed.py": "names torchrun's flag",
 }
 POSITION = {"UserError": 1, "OutOfMemory": 1, "LoadingError": 1, "Stopped": 2, "stopped": 2}  # of a remedy in a call
 

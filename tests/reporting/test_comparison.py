@@ -417,5 +417,5 @@ def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
     for image in (evaluated / "network1-data set" / "images").iterdir():
         image.unlink()
     assert main(figure) == 2
-    assert "was not kept; evaluate with --save-images" in capsys.readouterr().err
+    assert "was not kept; evaluate again with --save-images" in capsys.readouterr().err
     assert not (tmp_path / "figure.pdf").exists()
