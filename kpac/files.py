@@ -118,9 +118,16 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal.
 
     Raises:
-        OSError: the file cannot be read.
+        UserError: the file cannot be read.
     """
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return digest.hexdigest()
 
 
 def short_path(path: str | Path) -> str:

@@ -61,10 +61,10 @@ def add(commands: Subcommands) -> None:
 
 def view(options: argparse.Namespace) -> int:
     from kpac.models.registry import load_plugins
-    from kpac.reporting.pages.view import View, default_folder
+    from kpac.reporting.pages.view import Pages, default_folder
 
     load_plugins(options.plugin)
-    pages = View(options.paths, options.data, options.restore, options.attention, options.device)
+    pages = Pages(options.paths, options.data, options.restore, options.attention, options.device)
     if options.refresh and not pages.runs:
         raise UserError("--refresh: none of the paths is the folder of a run; leave it out")
     if options.serve and not options.output:

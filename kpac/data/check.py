@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kpac.data.folders import Found, find_layout, splits_in
+from kpac.data.folders import FoundLayout, find_layout, splits_in
 from kpac.data.pairing import Pairs, name_of, pair, same_names
 from kpac.data.published import Kinship, kinship, published_pairs
 from kpac.data.roles import ROLES
@@ -66,7 +66,7 @@ class SplitReport:
         shared_targets: number of targets with the same pixels as another target of this split.
     """
 
-    found: Found
+    found: FoundLayout
     pairs: dict[str, Pairs] = field(default_factory=dict)
     facts: dict[Path, ImageFacts] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)

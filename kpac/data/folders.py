@@ -45,7 +45,7 @@ class Layout:
     def has_targets(self) -> bool:
         return "target" in self.folders
 
-    def find(self, root: Path, split: str) -> "Found | None":
+    def find(self, root: Path, split: str) -> "FoundLayout | None":
         """Looks for this layout in a folder, for a split; None if it is not there.
 
         The folder of the center views must exist. In layouts without targets, it must also contain images.
@@ -58,7 +58,7 @@ class Layout:
                 continue
             place = root / base.format(split=split)
             folders = {role: _folder(place, names.format(split=split)) for role, names in self.folders.items()}
-            found = Found(self, root, base, split, folders)
+            found = FoundLayout(self, root, base, split, folders)
             if not folders["center"].is_dir():
                 continue
             if self.one_folder and len(found.images) < 2:
@@ -78,7 +78,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLayout:
     """A layout that was found on disk, for one split.
 
     Args:
@@ -168,7 +168,7 @@ LAYOUTS = {
 }
 
 
-def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = True) -> Found:
+def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = True) -> FoundLayout:
     """Detects the layout of a folder.
 
     The input folders may fit a layout with targets and one without, such as DPDD and PixelDP. Then the folder of the
@@ -205,7 +205,7 @@ def expected(split: str, layout: str) -> str:
     return f"{LAYOUTS[layout].expected(split)} (layout {layout})"
 
 
-def check_certain(found: Found) -> None:
+def check_certain(found: FoundLayout) -> None:
     """Checks that a set without targets is not a set with targets whose targets are missing.
 
     Otherwise DPDD whose targets were not copied yet would pass for PixelDP. A folder's name can settle the question.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kpac.data.folders import LAYOUTS, SPLITS, Found, check_certain, expected, find_layout, splits_in
+from kpac.data.folders import LAYOUTS, SPLITS, FoundLayout, check_certain, expected, find_layout, splits_in
 from kpac.data.groups import groups_of
 from kpac.data.pairing import Pairs, name_of, pair, same_names
 from kpac.errors import UserError
@@ -111,7 +111,7 @@ def say_how(pairs: Pairs, folder: Path) -> None:
         log.warning("%s and %s: %s", pairs.images[0].parent, folder, pairs.rule)
 
 
-def _quarter_turns(found: Found, asked: str) -> int:
+def _quarter_turns(found: FoundLayout, asked: str) -> int:
     """Number of quarter turns that make the images upright, for layouts whose published images are rotated."""
     turns = found.layout.quarter_turns
     if not turns:
@@ -130,7 +130,7 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _images(found: Found, role: str) -> list[Path]:
+def _images(found: FoundLayout, role: str) -> list[Path]:
     folder, layout = found.folder(role), found.layout
     if role not in found.folders and role not in found.images:
         raise UserError(

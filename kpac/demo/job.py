@@ -25,7 +25,7 @@ _one_at_a_time = threading.Lock()  # a pass uses all cores; a cancelled pass end
 
 
 @dataclass
-class Restored:
+class JobResult:
     """Result of a job.
 
     Args:
@@ -54,7 +54,7 @@ class Cancelled(Exception):
     """Raised inside a job that was cancelled."""
 
 
-class Job(threading.Thread):
+class RestoreJob(threading.Thread):
     """Restores one photograph.
 
     Args:
@@ -80,7 +80,7 @@ class Job(threading.Thread):
         self.output, self.quality, self.wants_attention = output, quality, attention
         self.stage = "waiting for the photograph before"
         self.share: float | None = None
-        self.result: Restored | None = None
+        self.result: JobResult | None = None
         self.error: str | None = None
         self._cancelled = threading.Event()
         self._peak = 0
@@ -115,7 +115,7 @@ class Job(threading.Thread):
             if self.is_cancelled:
                 self.output.unlink(missing_ok=True)
 
-    def _restore(self) -> Restored:
+    def _restore(self) -> JobResult:
         self.stage = "reading"
         photographs = {name: read_photograph(path) for name, path in self.views.items()}
         center = photographs["center"]
@@ -137,7 +137,7 @@ class Job(threading.Thread):
         self.stage, self.share = "writing", None
         center.with_image(restored).save(self.output, self.quality)
         attention = self._attention(images) if self.wants_attention else []
-        return Restored(
+        return JobResult(
             self.output,
             _preview(images["center"]),
             _preview(restored),

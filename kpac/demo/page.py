@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kpac.demo.job import Job, Restored
+from kpac.demo.job import JobResult, RestoreJob
 from kpac.errors import UserError
 from kpac.images import SUFFIXES
 from kpac.inspect.attention import kpac_blocks
@@ -32,7 +32,7 @@ def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[st
         UserError: gradio is not installed.
     """
     gradio = import_gradio()
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, RestoreJob] = {}
     others = [view for view in model.views if view != "center"]
     has_attention = _has_attention(model)
 
@@ -48,7 +48,7 @@ def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[st
             return
         views = {name: Path(file) for name, file in zip(names, files, strict=True)}
         output = Path(tempfile.mkdtemp(dir=folder)) / f"restored {views['center'].name}"
-        job = Job(model, options, views, output, quality, attention)
+        job = RestoreJob(model, options, views, output, quality, attention)
         earlier = jobs.pop(request.session_hash, None)
         if earlier:
             earlier.cancel()
@@ -182,12 +182,12 @@ def _has_attention(model: ImageNetwork) -> bool:
         return False
 
 
-def _progress(job: Job, seconds: float) -> str:
+def _progress(job: RestoreJob, seconds: float) -> str:
     share = "" if job.share is None else f": {job.share:.0%} of the tiles"
     return f"{_sentence(job.stage + share)[:-1]}, {seconds:.0f} s"
 
 
-def _summary(done: Restored) -> str:
+def _summary(done: JobResult) -> str:
     height, width = done.size
     how = "in one pass" if done.tile is None else f"in tiles of {done.tile}"
     return (

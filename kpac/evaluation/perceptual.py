@@ -84,9 +84,8 @@ def _downloaded(backbone: Backbone) -> Path:
 def _check_hash(path: Path, backbone: Backbone) -> None:
     try:
         found = sha256_of(path)
-    except OSError as error:
-        name = cached_weights(backbone).name
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected torchvision's {name}") from None
+    except UserError as error:
+        raise UserError(f"{error}; expected torchvision's {cached_weights(backbone).name}") from None
     expected = expected_hash(backbone)
     if not found.startswith(expected):
         name = cached_weights(backbone).name

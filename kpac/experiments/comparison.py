@@ -235,7 +235,7 @@ def draw(comparison: Comparison, found: Sequence[tuple[Path, dict[str, Any]]]) -
     from kpac.reporting.comparison import compare
     from kpac.reporting.describe import describe
     from kpac.reporting.formats import markdown, write_table
-    from kpac.reporting.pages.view import View
+    from kpac.reporting.pages.view import Pages
     from kpac.reporting.published import DATA_SET
     from kpac.reporting.sheets import comparison_sheet
 
@@ -267,6 +267,6 @@ def draw(comparison: Comparison, found: Sequence[tuple[Path, dict[str, Any]]]) -
                 comparison_sheet(same, sheet.scenes, paths, (), sheet.crops, sheet.crop, errors)
                 written.append(paths[0])
         if file.draw.page:
-            View([path for path, _ in chosen]).write(folder / "page", True)
+            Pages([path for path, _ in chosen]).write(folder / "page", True)
             written.append(folder / "page" / "index.html")
     return lines, written

@@ -15,7 +15,7 @@ from kpac.reporting.published import SIZES as PUBLISHED_SIZES
 from kpac.reporting.published import published_rows
 from kpac.reporting.units import COSTS, METRICS, QUANTITIES
 
-Found = Sequence[tuple[Path, dict[str, Any]]]  # results.json files and their content
+ResultFiles = Sequence[tuple[Path, dict[str, Any]]]  # results.json files and their content
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Table:
 
 
 def compare(
-    found: Found,
+    found: ResultFiles,
     groups: bool = False,
     mix_protocols: bool = False,
     published: bool = False,
@@ -182,7 +182,7 @@ def data_title(results: dict[str, Any]) -> str:
     return results["data_set"] or f"{Path(results['data']).name} {results['split']}"
 
 
-def _check(found: Found, mix_protocols: bool) -> None:
+def _check(found: ResultFiles, mix_protocols: bool) -> None:
     """Refuses results that do not compare: of different protocols, or of different images."""
     first: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path, results in found:
@@ -232,7 +232,7 @@ def _tell_apart(rows: dict[tuple[str, ...], Row]) -> None:
             row.label = f"{label} ({Path(identity).name[:8]})"
 
 
-def _notes(found: Found, mixed: bool) -> list[str]:
+def _notes(found: ResultFiles, mixed: bool) -> list[str]:
     protocols = sorted({results["protocol"] for _, results in found})
     counts = {data_title(results): len(results["images"]) for _, results in found}
     notes = [
@@ -252,7 +252,7 @@ def _same_numbers(results: dict[str, Any], other: dict[str, Any]) -> bool:
     return protocol_of(results).gives_the_numbers_of(protocol_of(other), sizes)
 
 
-def _published_rows(found: Found, groups: bool) -> list[Row]:
+def _published_rows(found: ResultFiles, groups: bool) -> list[Row]:
     """Makes the published rows; rows that compare with no result of ours are not ranked."""
     ours = [results for _, results in found if results["data_set"] == PUBLISHED_SET]
     if not ours:
@@ -278,7 +278,7 @@ def _published_rows(found: Found, groups: bool) -> list[Row]:
     return rows
 
 
-def _blurred_inputs(found: Found, groups: bool) -> list[Row]:
+def _blurred_inputs(found: ResultFiles, groups: bool) -> list[Row]:
     """Makes a row of the blurred input's scores, with which readers can check their copy of the data."""
     values: dict[Column, float] = {}
     for _, results in found:

@@ -4,11 +4,11 @@ from typing import Any
 
 from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.results import protocol_of
-from kpac.reporting.comparison import Found, data_title
+from kpac.reporting.comparison import ResultFiles, data_title
 from kpac.reporting.units import METRICS
 
 
-def describe(found: Found) -> str:
+def describe(found: ResultFiles) -> str:
     """Writes sentences on data, protocol, metrics, methods, versions, precision and device.
 
     Args:

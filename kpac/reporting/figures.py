@@ -39,7 +39,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One scene of a sheet: its panels, all of one size, and the boxes to enlarge."""
 
     panels: Sequence[Panel]
@@ -65,11 +65,11 @@ def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str, crop: i
             Panel("restored", note(item.scores) if target is not None else name, to_array(item.output)),
             *([Panel("sharp", name, to_array(target))] if target is not None else []),
         ]
-        rows.append(Row(panels, largest_differences(panels[0].image, panels[-1].image, crop)))
+        rows.append(SheetRow(panels, largest_differences(panels[0].image, panels[-1].image, crop)))
     sheet(rows, [path], f"{caption}; enlarged: where the blurred and the {rows[0].panels[-1].title} image differ most")
 
 
-def sheet(rows: Sequence[Row], paths: Sequence[Path], caption: str) -> None:
+def sheet(rows: Sequence[SheetRow], paths: Sequence[Path], caption: str) -> None:
     """Draws one scene below the other, each with its enlarged boxes below it.
 
     Args:
@@ -147,7 +147,7 @@ def largest_differences(blurred: np.ndarray, sharp: np.ndarray, crop: int = 96, 
     return boxes
 
 
-def _image_height(row: Row, panel: float) -> float:
+def _image_height(row: SheetRow, panel: float) -> float:
     rows, columns = row.panels[0].image.shape[:2]
     return panel * rows / columns
 

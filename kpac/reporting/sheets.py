@@ -18,15 +18,15 @@ from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.results import protocol_of
 from kpac.files import short_path
 from kpac.images import list_images, read_pixels, to_float
-from kpac.reporting.comparison import Found, data_title
-from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, Row, largest_differences, note, sheet
+from kpac.reporting.comparison import ResultFiles, data_title
+from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, SheetRow, largest_differences, note, sheet
 
 COLORS = "inferno"
 WHITE_AT = 99.5  # percentile of the input's error that gets the brightest colour
 
 
 def comparison_sheet(
-    found: Found,
+    found: ResultFiles,
     scenes: Sequence[str],
     paths: Sequence[Path],
     boxes: Sequence[Box] = (),
@@ -73,7 +73,7 @@ def comparison_sheet(
         placed = [_inside(box, panels[0].image, name) for box in boxes] or largest_differences(
             panels[0].image, panels[-1].image, crop, crops
         )
-        rows.append(Row(_error_panels(panels) if errors else panels, placed))
+        rows.append(SheetRow(_error_panels(panels) if errors else panels, placed))
     what = ": absolute error, black to bright" if errors else ""
     sheet(rows, paths, f"{data_title(first)}, protocol {first['protocol']}{what}")
 
@@ -93,7 +93,7 @@ def parse_box(text: str) -> Box:
     return top, left, height, width
 
 
-def _panels(found: Found, scene: SceneFiles, protocol: Protocol) -> list[Panel]:
+def _panels(found: ResultFiles, scene: SceneFiles, protocol: Protocol) -> list[Panel]:
     """Panels of the input, every method's output and the target, at the protocol's size."""
     read = SceneDataset([scene], protocol.bit_depth)[0]
     record = _record(*found[0], scene.name)

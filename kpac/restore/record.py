@@ -1,6 +1,5 @@
 """Record of the results in a folder: the photograph, the weights and the settings that each was made from."""
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kpac.errors import UserError
-from kpac.files import append_json_line, read_json_lines
+from kpac.files import append_json_line, read_json_lines, sha256_of
 from kpac.models.weights import weights_file
 from kpac.restore.restorer import Restorer
 
@@ -37,7 +36,7 @@ class Recipe:
     def of(cls, weights: str | Path, restorer: Restorer, quality: int) -> "Recipe":
         """The recipe of a restorer that has loaded `weights`."""
         tiles = restorer.tile if restorer.approximate else None
-        return cls(sha256(weights_file(weights)), str(restorer.dtype).removeprefix("torch."), tiles, quality)
+        return cls(sha256_of(weights_file(weights)), str(restorer.dtype).removeprefix("torch."), tiles, quality)
 
     def entries(self) -> dict[str, Any]:
         """The recipe as entries of a record."""
@@ -58,7 +57,7 @@ class Record:
 
     def add(self, views: Mapping[str, Path], target: Path, recipe: Recipe) -> None:
         """Records a result that was just written. If the record cannot be written, that is logged."""
-        entry = {"name": target.name, "result": sha256(target), "made_from": _made_from(views, recipe)}
+        entry = {"name": target.name, "result": sha256_of(target), "made_from": _made_from(views, recipe)}
         try:
             append_json_line(self.path, entry)
         except UserError as error:
@@ -71,7 +70,7 @@ class Record:
         entry = self._found.get(target.name)
         if entry is None:
             return "no record of how it was made"
-        if entry["result"] != sha256(target):
+        if entry["result"] != sha256_of(target):
             return "changed since it was restored"
         before, now = entry["made_from"], _made_from(views, recipe)
         if before.get("views") != now["views"]:
@@ -82,21 +81,5 @@ class Record:
         return ", ".join(f"made with {key} {before.get(key)}, now {now[key]}" for key in changed)
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
-
-
 def _made_from(views: Mapping[str, Path], recipe: Recipe) -> dict[str, Any]:
-    return {"views": {view: sha256(path) for view, path in views.items()}, **recipe.entries()}
+    return {"views": {view: sha256_of(path) for view, path in views.items()}, **recipe.entries()}

@@ -7,7 +7,7 @@ import pytest
 
 import kpac
 from kpac.cli import main
-from kpac.demo.job import Job
+from kpac.demo.job import RestoreJob
 from kpac.images import write_pixels
 
 
@@ -15,7 +15,7 @@ from kpac.images import write_pixels
 @pytest.mark.parametrize("name", ["turned", "deep"])
 def test_the_file_is_that_of_kpac_restore(tmp_path, weights, photographs, name, tile):
     path = photographs[name]
-    job = Job(kpac.load_model(weights), {"tile": tile}, {"center": path}, tmp_path / path.name)
+    job = RestoreJob(kpac.load_model(weights), {"tile": tile}, {"center": path}, tmp_path / path.name)
     job.run()
     assert job.error is None
     assert job.result.tile == (None if tile == "auto" else tile)
@@ -26,7 +26,7 @@ def test_the_file_is_that_of_kpac_restore(tmp_path, weights, photographs, name, 
 
 def test_attention_is_laid_over_the_photograph(tmp_path, weights, photographs):
     views = {"center": photographs["deep"]}
-    job = Job(kpac.load_model(weights), {}, views, tmp_path / "deep.tif", attention=True)
+    job = RestoreJob(kpac.load_model(weights), {}, views, tmp_path / "deep.tif", attention=True)
     job.run()
     ((overlay, title),) = job.result.attention
     assert overlay.shape == job.result.original.shape == (64, 90, 3)
@@ -35,7 +35,7 @@ def test_attention_is_laid_over_the_photograph(tmp_path, weights, photographs):
 
 
 def test_a_broken_file_is_one_sentence_without_our_folders(tmp_path, weights, photographs):
-    job = Job(kpac.load_model(weights), {}, {"center": photographs["broken"]}, tmp_path / "broken.png")
+    job = RestoreJob(kpac.load_model(weights), {}, {"center": photographs["broken"]}, tmp_path / "broken.png")
     job.run()
     assert job.result is None
     assert job.error.startswith("broken.png: ")
@@ -48,7 +48,7 @@ def test_a_broken_file_is_one_sentence_without_our_folders(tmp_path, weights, ph
 def test_a_job_ends_soon_after_it_is_cancelled(tmp_path, weights, tile):
     path = tmp_path / "photo.png"
     write_pixels(path, np.zeros((128, 128, 3), np.uint8))
-    job = Job(kpac.load_model(weights), {"tile": tile}, {"center": path}, tmp_path / "restored.png")
+    job = RestoreJob(kpac.load_model(weights), {"tile": tile}, {"center": path}, tmp_path / "restored.png")
     done = []
     restoring = threading.Event()
 

@@ -114,7 +114,7 @@ def test_curve_of_single_seeds_has_no_bars(drawn):
 def test_titles_of_a_sheet_stay_in_their_columns(count, drawn):
     image = np.zeros((40, 60, 3))
     titles = list(itertools.islice(itertools.cycle(["input", *NAMES, "Restormer, single image"]), count))
-    sheet([figures.Row([Panel(title, "26.35 dB, SSIM 0.812", image) for title in titles], [])], [], "DPDD test")
+    sheet([figures.SheetRow([Panel(title, "26.35 dB, SSIM 0.812", image) for title in titles], [])], [], "DPDD test")
     figure = drawn[0]
     for axes in figure.axes:
         for text in (axes.title, *axes.texts):

@@ -10,14 +10,14 @@ from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.errors import UserError
 from kpac.evaluation.protocols import Protocol
 from kpac.files import short_path
-from kpac.reporting.comparison import Found, data_title
+from kpac.reporting.comparison import ResultFiles, data_title
 from kpac.reporting.pages.outputs import KeptOutputs
 
 Key = tuple[str, str]  # what makes two evaluations one method: its label, and the SHA-256 of its weights
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class MethodResults:
     """One method on one data set.
 
     Args:
@@ -49,7 +49,7 @@ class DataSet:
     split: str
     layout: str
     pair_by_order: bool = False
-    methods: dict[Key, Evaluated] = field(default_factory=dict)
+    methods: dict[Key, MethodResults] = field(default_factory=dict)
 
     def find_scenes(self, views: Sequence[str]) -> list[SceneFiles]:
         """Its scenes with these views; see `kpac.data.layouts.find_scenes`."""
@@ -70,7 +70,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Scene:
+class GalleryScene:
     """One scene of the union: its data set, its name, and its label where the set has some."""
 
     data_set: DataSet
@@ -90,7 +90,7 @@ class Gallery:
         UserError: results of different protocols, or the same method on the same data twice.
     """
 
-    def __init__(self, found: Found, data: Sequence[Path] = ()):
+    def __init__(self, found: ResultFiles, data: Sequence[Path] = ()):
         first_file, first = found[0]
         self.protocol = Protocol(source="", **first["protocol_settings"])
         self.sets: list[DataSet] = []
@@ -126,7 +126,7 @@ class Gallery:
                         f"{file}: scene '{name}' had other pixels than in {other.file}; the data changed in between, "
                         "evaluate both again"
                     )
-        known.methods[key] = Evaluated(file, results, records, KeptOutputs(file, results))
+        known.methods[key] = MethodResults(file, results, records, KeptOutputs(file, results))
 
     def _place(self, folders: Sequence[Path]) -> None:
         for folder in folders:
@@ -158,10 +158,10 @@ class Gallery:
         return sentences
 
 
-def _scenes(item: DataSet) -> list[Scene]:
+def _scenes(item: DataSet) -> list[GalleryScene]:
     """The union of the scenes of all methods, in the order of the first that has them."""
     union = {name: record.get("group") for method in item.methods.values() for name, record in method.records.items()}
-    return [Scene(item, name, group) for name, group in union.items()]
+    return [GalleryScene(item, name, group) for name, group in union.items()]
 
 
 def _tell_apart(keys: Sequence[Key]) -> dict[Key, str]:

@@ -15,7 +15,7 @@ from kpac.evaluation.evaluator import to_array
 from kpac.evaluation.methods import Network
 from kpac.evaluation.protocols import Protocol
 from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks
-from kpac.reporting.pages.gallery import DataSet, Evaluated
+from kpac.reporting.pages.gallery import DataSet, MethodResults
 
 _one_at_a_time = threading.Lock()  # a pass takes all cores and much memory, and looking into blocks hooks them
 
@@ -29,7 +29,7 @@ class MethodNetwork:
         device: see `kpac.environment.choose_device`.
     """
 
-    def __init__(self, method: Evaluated, protocol: Protocol, device: str):
+    def __init__(self, method: MethodResults, protocol: Protocol, device: str):
         self.method, self.protocol, self.device = method, protocol, choose_device(device)
         self._scenes: dict[Path, dict[str, SceneFiles]] = {}
 

@@ -14,7 +14,7 @@ from kpac.errors import UserError
 from kpac.evaluation.evaluator import to_array
 from kpac.evaluation.methods import read_array
 from kpac.images import from_float, read_pixels, to_float
-from kpac.reporting.pages.gallery import Gallery, Key, Scene
+from kpac.reporting.pages.gallery import Gallery, GalleryScene, Key
 from kpac.reporting.pages.networks import MethodNetwork
 
 MAPPING = (
@@ -72,7 +72,7 @@ class Pictures:
         else:
             self.attention = set()
 
-    def of(self, scene: Scene) -> Iterator[Picture]:
+    def of(self, scene: GalleryScene) -> Iterator[Picture]:
         """The pictures of a scene: input, target, outputs, maps; those that there are.
 
         Raises:

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from kpac.evaluation.protocols import our_protocols
 from kpac.files import short_path
 from kpac.reporting.pages.encoding import write_data, write_image, write_thumbnail
-from kpac.reporting.pages.gallery import Gallery, Scene
+from kpac.reporting.pages.gallery import Gallery, GalleryScene
 from kpac.reporting.pages.pictures import MAPPING, Pictures, blur_file, thumbnail
 from kpac.reporting.pages.site import render
 from kpac.reporting.pages.summary import extremes, summaries
@@ -95,7 +95,7 @@ class ResultsPage:
             "colors": {use: _table(name) for use, name in COLORS.items()},
         }
 
-    def _entry(self, scene: Scene) -> dict[str, Any]:
+    def _entry(self, scene: GalleryScene) -> dict[str, Any]:
         methods = [scene.data_set.methods.get(key) for key in self.gallery.keys]
         records = [method.records.get(scene.name) if method else None for method in methods]
         files = scene.data_set.files.get(scene.name)
@@ -116,7 +116,7 @@ class ResultsPage:
             "maps": maps,
         }
 
-    def _has(self, number: int, scene: Scene) -> bool:
+    def _has(self, number: int, scene: GalleryScene) -> bool:
         key = self.gallery.keys[number]
         computed = self.pictures.restores and self.pictures.networks[key].exists
         return computed or scene.data_set.methods[key].outputs.has(scene.data_set.files[scene.name], scene.name)

@@ -24,7 +24,7 @@ def find_runs(path: Path) -> list[Path]:
 
 
 @dataclass
-class RunLog:
+class LoggedRun:
     """One run.
 
     Args:
@@ -58,9 +58,9 @@ class RunLog:
         return self.planned is not None and self.done >= self.planned
 
 
-def read_run(folder: Path) -> RunLog:
+def read_run(folder: Path) -> LoggedRun:
     """Reads the numbers of a run; a line that is being written, or that was cut off, is left out."""
-    run = RunLog(folder)
+    run = LoggedRun(folder)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     with (folder / METRICS_FILE).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:

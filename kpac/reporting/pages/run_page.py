@@ -6,7 +6,7 @@ from typing import Any
 
 from kpac.files import atomic_write
 from kpac.reporting.pages.encoding import write_data
-from kpac.reporting.pages.run_log import RunLog, read_run, validation_images
+from kpac.reporting.pages.run_log import LoggedRun, read_run, validation_images
 from kpac.reporting.pages.site import render
 from kpac.reporting.units import METRICS
 
@@ -28,7 +28,7 @@ class RunsPage:
         runs = ", ".join(path.resolve().name for path in self.folders)
         render(folder / name, "run.html", runs=runs, has_runs=True, has_results=has_results)
 
-    def write_data(self, folder: Path, refresh: float | None = None) -> list[RunLog]:
+    def write_data(self, folder: Path, refresh: float | None = None) -> list[LoggedRun]:
         """Writes what the runs have logged until now.
 
         Args:
@@ -45,7 +45,7 @@ class RunsPage:
         write_data(folder, "data/runs", {"runs": entries, "titles": titles, "refresh": None if is_over else refresh})
         return runs
 
-    def _entry(self, number: int, run: RunLog) -> dict[str, Any]:
+    def _entry(self, number: int, run: LoggedRun) -> dict[str, Any]:
         pictures = [
             {"tag": tag, "steps": [[step, file] for step, file in sorted(steps.items())]}
             for tag, steps in self._pictures[number].items()

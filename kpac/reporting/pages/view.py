@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from kpac.errors import UserError
 from kpac.evaluation.results import FILE, UnusableResults, find_results, read_results
-from kpac.reporting.comparison import Found
+from kpac.reporting.comparison import ResultFiles
 from kpac.reporting.pages.gallery import Gallery
 from kpac.reporting.pages.outputs import KeptOutputs
 from kpac.reporting.pages.pictures import Pictures
@@ -22,7 +22,7 @@ from kpac.reporting.pages.site import prepare_folder
 log = logging.getLogger(__name__)
 
 
-class View:
+class Pages:
     """The pages of some results and runs.
 
     Args:
@@ -86,7 +86,7 @@ class View:
         serve(folder, port, make_scene, ready)
 
 
-def find(paths: Sequence[Path], restore: bool = False) -> tuple[Found, list[Path]]:
+def find(paths: Sequence[Path], restore: bool = False) -> tuple[ResultFiles, list[Path]]:
     """The results and the runs that some paths hold.
 
     Results in the folder of a run whose outputs were not kept are left out with a notice, since the run can be shown
@@ -120,7 +120,7 @@ def _holds_results(path: Path) -> bool:
     return path.is_file() or next(path.rglob(FILE), None) is not None
 
 
-def _results_of_runs(path: Path) -> Found:
+def _results_of_runs(path: Path) -> ResultFiles:
     """The results in the folders of runs, but those of an older kpac, which are told in a notice."""
     found = []
     for file in sorted(path.rglob(FILE)):

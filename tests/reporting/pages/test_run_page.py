@@ -39,9 +39,9 @@ def test_refresh_ends_with_the_run(run):
 
 @pytest.mark.browser
 def test_curves_and_images_are_shown_and_follow_the_run(run, page):
-    from kpac.reporting.pages.view import View
+    from kpac.reporting.pages.view import Pages
 
-    view = View([run])
+    view = Pages([run])
     view.write(run / "view", refresh=1)
     page.goto((run / "view" / "index.html").as_uri())
     page.wait_for_function("document.body?.dataset.ready === '20'")

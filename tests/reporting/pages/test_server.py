@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from kpac.reporting.pages.view import View
+from kpac.reporting.pages.view import Pages
 from tests.interrupts import interrupted_server
 from tests.reporting.pages.conftest import SCENES, write_outputs, write_set
 
@@ -16,7 +16,7 @@ from tests.reporting.pages.conftest import SCENES, write_outputs, write_set
 @pytest.fixture
 def served(made, tmp_path):
     """Serves the results; gives the address and the folder."""
-    yield from serve(View([made / "results"]), tmp_path / "served")
+    yield from serve(Pages([made / "results"]), tmp_path / "served")
 
 
 def serve(view, folder):
@@ -79,7 +79,7 @@ def test_rows_of_thousands_of_scenes_are_made_as_one_scrolls(tmp_path, page):
     arguments = ["evaluate", "--images", str(outputs), "--data", str(data), "--output", str(tmp_path / "results")]
     assert main(arguments) == 0
     multiply(tmp_path, 3000)
-    for address, folder in serve(View([tmp_path / "results"]), tmp_path / "served"):
+    for address, folder in serve(Pages([tmp_path / "results"]), tmp_path / "served"):
         page.goto(address)
         page.wait_for_function("document.body?.dataset.ready")
         rows = page.locator("#scene-table tbody tr")
