@@ -5,7 +5,7 @@ mapped page, which takes longer than most layers do. Features are stored as (row
 convolutions need no copies.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -188,6 +188,14 @@ def upsampled(layer: UpConv, x: Rows) -> Rows:
         return activation(rows)[0].permute(1, 2, 0)[top - 2 * first : bottom - 2 * first]
 
     return Rows(shape, x.dtype, compute)
+
+
+def layer_by_layer(layers: Iterable[Any], x: Tensor) -> Tensor:
+    """Applies convolutions one after the other, and stores the output of each: (H, W, C) -> (H', W', C')."""
+    for layer in layers:
+        rows = stored(x)
+        x = (downsampled(layer, rows) if isinstance(layer, DownConv) else convolved(layer, rows)).keep()
+    return x
 
 
 def _transformed(layer: Any, x: Rows, shape: Sequence[int], reads: Callable[[int, int], Sequence[int]]) -> Rows:

@@ -20,9 +20,9 @@ from kpac.cpu.banded import (
     Rows,
     as_image,
     convolved,
-    downsampled,
     downsampling,
     in_bands,
+    layer_by_layer,
     parameters_of,
     rows_of,
     stored,
@@ -155,10 +155,12 @@ def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = 
 
     The first level's features are not stored; their contribution is added to `output`.
     """
-    (first, second), *deeper = model.encoder[:levels]
-    features = convolved(second, convolved(first, stored(x)))
-    downsample = downsampling(deeper[0][0], x.dtype)
-    kept = x.new_empty(x.shape[0] // 2, x.shape[1] // 2, deeper[0][0].out_channels)
+    first, (down, *convs), *deeper = model.encoder[:levels]
+    features = stored(x)
+    for layer in first:
+        features = convolved(layer, features)
+    downsample = downsampling(down, x.dtype)
+    kept = x.new_empty(x.shape[0] // 2, x.shape[1] // 2, down.out_channels)
 
     def pass_on(top: int, bottom: int) -> tuple[int, Tensor | None]:
         rows = features.within(2 * top, 2 * bottom + 1)
@@ -170,22 +172,20 @@ def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = 
     for top, responses in in_bands(pass_on, len(kept), max(1, rows), 1):
         if output is not None and responses is not None:
             output.add(top, responses)
-    x, skips = kept, list[Tensor]()
-    for index, (down, conv) in enumerate(deeper):
-        if index:
-            x = downsampled(down, stored(skips[-1])).keep()
-        x = convolved(conv, stored(x)).keep()
-        skips.append(x)
+    skips = [layer_by_layer(convs, kept)]
+    for stage in deeper:
+        skips.append(layer_by_layer(stage, skips[-1]))
     return skips
 
 
 def _decode(model: Any, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
     """Runs fusion and decoder, and completes the output; empties both lists to free their tensors."""
     parts = Joined([stored(features) for features in chain])
-    x = convolved(model.fusion[0], parts).keep(parts)
+    first, *others = model.fusion
+    x = convolved(first, parts).keep(parts)
     chain.clear()
     del parts
-    x = convolved(model.fusion[1], stored(x)).keep()
+    x = layer_by_layer(others, x)
     *inner, last = model.decoder
     for stage in inner:
         parts = Joined([upsampled(stage.up, stored(x)), stored(skips.pop())])
@@ -203,9 +203,7 @@ def _decode(model: Any, chain: list[Tensor], skips: list[Tensor], output: _Outpu
 
 def _block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
     if isinstance(block, nn.Sequential):
-        for conv in list[Any](block):
-            x = convolved(conv, stored(x)).keep()
-        return x
+        return layer_by_layer(block, x)
     image = as_image(x)
     kernels = list(block.kernels)
     if shape is None and block.shape_attention is not None:
@@ -286,9 +284,8 @@ def _weigh(filters: int, by_scale: bool, by_shape: bool, dtype: torch.dtype) -> 
 
 def _scale_attention(attention: Any, x: Tensor) -> Tensor:
     """Computes scale attention: (rows, columns, C) -> (rows, columns, branches) float32."""
-    for conv in attention.features:
-        x = convolved(conv, stored(x)).keep()
-    features, (weight, bias), reach = stored(x), parameters_of(attention.weigh, x.dtype), attention.weigh.padding[0]
+    features = stored(layer_by_layer(attention.features, x))
+    (weight, bias), reach = parameters_of(attention.weigh, x.dtype), attention.weigh.padding[0]
 
     def weigh(top: int, bottom: int) -> Tensor:
         image = as_image(features(top - reach, bottom + reach))

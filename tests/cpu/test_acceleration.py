@@ -58,6 +58,20 @@ def test_output_is_that_of_the_layers(name, options, channels, taken, monkeypatc
     assert (found - expected).abs().max() < 1e-5 * max(1, changed)
 
 
+def test_encoder_and_fusion_may_have_other_numbers_of_layers(taken):
+    plain = create_model("kpac_3level", width=16)
+    plain.encoder[0].append(Conv(16, 16, 3))
+    plain.encoder[1].append(Conv(16, 16, 5))
+    del plain.encoder[2][1]
+    plain.fusion.append(Conv(32, 32, 3))
+    quick = accelerate(golden.randomize(plain))
+    views = torch.rand(1, 3, 27, 33)
+    with torch.inference_mode():
+        expected = plain(views)
+        assert (quick(views) - expected).abs().max() < 1e-5 * max(1, (expected - views).abs().max())
+    assert len(taken) == 1
+
+
 @pytest.mark.parametrize("channels", [1, 1000])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (3, 50), (200, 5)], ids=str)
 def test_image_of_any_size(size, channels, taken, monkeypatch):
