@@ -133,6 +133,7 @@ def launch(
         UserError: gradio is not installed, or the port is taken.
     """
     import_gradio()
+    _bypass_proxies()
     with tempfile.TemporaryDirectory(prefix="kpac-demo-") as name:
         folder = Path(name)
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
@@ -149,6 +150,7 @@ def launch(
                 footer_links=[],
                 ssr_mode=False,
                 prevent_thread_lock=True,
+                _frontend=False,  # otherwise gradio gives up on a machine too busy to answer it within three seconds
                 quiet=True,
             )
         except OSError as error:
@@ -173,6 +175,12 @@ def import_gradio() -> Any:
     except ModuleNotFoundError:
         raise UserError("the page needs the package gradio; pip install 'kpac[demo]'") from None
     return gradio
+
+
+def _bypass_proxies() -> None:
+    """Makes gradio ask its own page directly, where the environment names a proxy."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 
 
 def _has_attention(model: ImageNetwork) -> bool:

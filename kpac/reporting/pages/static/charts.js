@@ -20,7 +20,7 @@ kpac.charts = (() => {
       dash: DASHES[Math.floor(number / colors.length) % DASHES.length],
       width: 2,
       spanGaps: true,
-      points: { show: y.length < 40 },
+      points: { show: y.length < 40, fill: variable("--back") },
       value: (_, value) => (value === null || value === undefined ? "-" : String(Number(value.toPrecision(5)))),
     }));
     const aligned = uPlot.join(curves.map(({ x, y }) => [x, y]));
