@@ -16,9 +16,14 @@ def interrupted_server(command: list[str], temporary: Path) -> tuple[int, list[s
     Returns:
         Its exit status, and the lines that it wrote to stdout and stderr.
     """
-    environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background jobs of a shell
     ) as run:
         assert run.stdout
         lines = []
