@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kpac.commands.remedies import explain
 from kpac.errors import UserError
 from kpac.training.checkpoint import Checkpoints, read_checkpoint
 
@@ -114,10 +115,10 @@ def test_full_disk_keeps_the_previous_checkpoint_whole_and_says_so(three):
             three.save(state(40))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    message = str(error.value)
+    message = explain(error.value)
     assert "iteration_0000040.pt: cannot be written (File too large)" in message
     assert (
-        f"iteration_0000030.pt before it is whole, make room and continue: kpac train --resume '{three.folder.parent}'"
+        f"iteration_0000030.pt before it is whole; make room and continue: kpac train --resume '{three.folder.parent}'"
         in message
     )
     assert names(three) == before
