@@ -1,8 +1,8 @@
 """torchrun works with the thin launcher: the same weights, the same scores, and a death that is no end."""
 
 import json
-import re
 import os
+import re
 import shutil
 import signal
 import subprocess
