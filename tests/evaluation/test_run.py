@@ -248,7 +248,8 @@ def test_exhausted_memory_is_one_line_that_names_tiles(labelled, weights, tmp_pa
     assert "--tile 512" in error
 
 
-def test_run_is_evaluated_on_its_own_data_and_protocol(config_file, data_root, tmp_path, capsys):
+def test_run_is_evaluated_on_its_own_data_and_protocol(config_file, data_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # results go to results/ there
     words = ["train.iterations=1", "validation.every=1", "validation.protocol=dpdd-16bit"]
     assert main(["train", str(config_file), *words]) == 0
     folder = tmp_path / "runs" / "small"
