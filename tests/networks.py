@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ class Noisy(nn.Module):
             type(self).passes += 1
             chosen = os.environ.get("RANK", "1") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
             if chosen and self.passes == int(os.environ.get("DIE_AT", "0")):
+                print("rank 1 is killed", file=sys.stderr, flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
             views = views * (1 + 0.01 * random.random() + 0.01 * np.random.rand())  # noqa: NPY002
         return views + self.layers(views)

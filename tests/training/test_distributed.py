@@ -85,7 +85,7 @@ def test_run_that_lost_a_process_restarts_and_ends_with_the_same_bits(noisy_conf
     assert whole.returncode == 0, whole.stderr
     killed = torchrun(noisy_config, "name=killed", restarts=1, DIE_AT=15)  # two passes a step: in step 8
     assert killed.returncode == 0, killed.stderr
-    assert f"(exitcode: -{int(signal.SIGKILL)}) local_rank: 1" in killed.stderr
+    assert killed.stderr.count("rank 1 is killed") == 1  # torchrun may name the other, which loses its partner, first
     runs = tmp_path / "runs"
     resumed = json.loads((runs / "killed" / "run.json").read_text())["resumed"]
     assert [part["iteration"] for part in resumed] == [6]
