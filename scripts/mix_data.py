@@ -3,7 +3,8 @@
     python scripts/mix_data.py OUTPUT data/synthetic:4 data/synthetic_waves:0
 
 Each source is a folder that `kpac data synthesize` made, and a blur radius in pixels. Scenes are taken if their largest
-blur radius is at least this; validation and test scenes from the first source alone.
+blur radius is at least this; validation and test scenes from the first source alone. Dual-pixel views are linked if
+every source has them.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 
 def mix(output: Path, sources: list[tuple[Path, float]]) -> dict[str, int]:
     """Links the scenes; returns the number of scenes in each split."""
+    views = [view for view in "clr" if all((root / f"train_{view}").is_dir() for root, _ in sources)]
     counts: dict[str, int] = {}
     for number, (root, smallest) in enumerate(sources):
         for scene in json.loads((root / "synthesis.json").read_text())["scenes"]:
@@ -21,7 +23,7 @@ def mix(output: Path, sources: list[tuple[Path, float]]) -> dict[str, int]:
             if not blurred or (split != "train" and number > 0):
                 continue
             counts[split] = counts.get(split, 0) + 1
-            for folder in (f"{split}_c/source", f"{split}_c/target"):
+            for folder in (*(f"{split}_{view}/source" for view in views), f"{split}_c/target"):
                 (output / folder).mkdir(parents=True, exist_ok=True)
                 link = output / folder / f"{root.name}_{scene['name']}.png"
                 link.symlink_to((root / folder / f"{scene['name']}.png").resolve())

@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO
 
 from kpac.errors import UserError
 from kpac.evaluation.results import FILE
-from kpac.experiments.progress import can_resume, failure_file, is_trained, job_file, log_file, state_of
+from kpac.experiments.progress import can_resume, failure_file, is_evaluated, is_trained, job_file, log_file, state_of
 from kpac.experiments.sweep import Run
 from kpac.signals import StopRequest
 
@@ -62,9 +62,11 @@ class Job:
         if not is_trained(run):
             again = ["--overwrite"] if run.folder.is_dir() else []
             yield ["train", *(["--resume", str(run.folder)] if can_resume(run) else [*run.words, *again])]
-        # Existing results are of other weights, for example of a checkpoint that was given earlier: replace them.
-        again = ["--overwrite"] if (run.results / FILE).is_file() else []
-        yield ["evaluate", str(run.weights or run.folder), *run.evaluation, "--output", str(run.results), *again]
+        for one in run.evaluations:
+            if not is_evaluated(run, one):
+                # Existing results are of other weights, for example of a checkpoint that was given earlier: replace them.
+                again = ["--overwrite"] if (one.results / FILE).is_file() else []
+                yield ["evaluate", str(run.weights or run.folder), *one.flags, "--output", str(one.results), *again]
 
     def _launcher(self) -> list[str]:
         several = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]

@@ -10,7 +10,7 @@ from kpac.data.layouts import find_scenes
 from kpac.errors import UserError
 from kpac.evaluation.results import FILE, read_results
 from kpac.experiments.progress import state_of
-from kpac.experiments.sweep import EvaluationSection, Sweep, make_run
+from kpac.experiments.sweep import EvaluationSection, Run, Sweep, make_evaluation
 from kpac.models.registry import resolve_model
 from kpac.models.weights import read_weights_header
 from kpac.reporting.charts import scatter
@@ -55,8 +55,8 @@ def paper_sweep(
         folder = load_config(base, words).runs / "paper"
         words += [f"runs={folder}", f"name={name}"]
         config = resolve_model(load_config(base, words))
-        run = make_run(name, name, base, words, config, EvaluationSection(data=dpdd, protocol=PROTOCOL))
-        runs.append(replace(run, weights=given.get(name)))
+        evaluation = make_evaluation(config, EvaluationSection(data=dpdd, protocol=PROTOCOL))
+        runs.append(Run(name, name, config, (str(base), *words), (evaluation,), given.get(name)))
         find_scenes(dpdd, "test", ("center", "left", "right") if name == "kpac_dual" else ("center",))
     return Sweep("paper", folder, "network", False, tuple(runs), {})
 
@@ -113,7 +113,7 @@ def write_paper_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
     Returns:
         The table, or None while no run is finished; and the written files.
     """
-    finished = [run.results / FILE for run in sweep.runs if state_of(run) == "finished"]
+    finished = [run.evaluations[0].results / FILE for run in sweep.runs if state_of(run) == "finished"]
     if not finished:
         return None, []
     table = compare([(path, read_results(path)) for path in finished], published=True)

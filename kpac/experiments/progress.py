@@ -8,7 +8,7 @@ from kpac.config import load_config
 from kpac.data.layouts import find_scenes
 from kpac.errors import UserError
 from kpac.evaluation.results import FILE, UnusableResults, read_results
-from kpac.experiments.sweep import Run
+from kpac.experiments.sweep import Run, RunEvaluation
 from kpac.files import sha256_of
 from kpac.models.registry import create_model
 from kpac.models.weights import read_weights_header, weights_file
@@ -24,7 +24,7 @@ def state_of(run: Run) -> State:
     if failure_file(run).is_file():
         return "failed"
     if is_trained(run):
-        return "finished" if is_evaluated(run) else "trained"
+        return "finished" if all(is_evaluated(run, one) for one in run.evaluations) else "trained"
     return "begun" if (run.folder / "config.yaml").is_file() else "planned"
 
 
@@ -36,19 +36,19 @@ def is_trained(run: Run) -> bool:
     return weights.is_file() and read_weights_header(weights).get("iteration") == run.config.train.iterations
 
 
-def is_evaluated(run: Run) -> bool:
-    """Whether a run has results, and they are of its weights and not of weights that were given earlier.
+def is_evaluated(run: Run, evaluation: RunEvaluation) -> bool:
+    """Whether a run has the results of an evaluation, and they are of its weights and not of weights that were given earlier.
 
     Results that are damaged, or of an older version, do not count; the run is evaluated again.
 
     Raises:
         UserError: the results are of a newer version.
     """
-    if not (run.results / FILE).is_file():
+    if not (evaluation.results / FILE).is_file():
         return False
     weights = weights_file(run.weights or run.folder)
     try:
-        results = read_results(run.results / FILE)
+        results = read_results(evaluation.results / FILE)
     except UnusableResults:
         return False
     return results["model"].get("sha256") == sha256_of(weights)
@@ -88,8 +88,9 @@ def check_data(runs: Sequence[Run]) -> None:
             continue
         data, model = run.config.data, run.config.model
         views = tuple(create_model(model.name, **model.options).views)
-        root, split, *how = run.scored_on
-        needed.setdefault((root, split, views, *how), False)
+        for evaluation in run.evaluations:
+            root, split, *how = evaluation.scored_on
+            needed.setdefault((root, split, views, *how), False)
         if not is_trained(run):
             how = [data.layout, data.pair_by_order]
             needed.update({(data.root, split, views, *how): True for split in ("train", "val")})

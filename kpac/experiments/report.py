@@ -13,17 +13,17 @@ from kpac.experiments.progress import failure_of, state_of
 from kpac.experiments.sweep import Run, Sweep
 from kpac.models.cost import count_cost
 from kpac.models.registry import create_model
-from kpac.reporting.charts import CurvePoint, curve
-from kpac.reporting.comparison import Column, Row, Table, compare, data_title
+from kpac.reporting.charts import CurvePoint, curve, scatter
+from kpac.reporting.comparison import Column, Table, compare, data_title
 from kpac.reporting.formats import write_table
 from kpac.reporting.units import METRICS, cell
-from kpac.text import markdown_table
+from kpac.text import file_name, markdown_table
 
 CURVE_METRIC = "psnr"
 
 
 def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
-    """Writes table.md, .tex, .csv and .json from the finished runs, and curve.png and .pdf for several settings.
+    """Writes the table of the finished runs, and from two settings on the curve of each data set and a scatter plot.
 
     Returns:
         The table, or None while no run is finished; and the written files.
@@ -35,36 +35,40 @@ def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
     if table is None:
         return None, []
     written = write_table(table, sweep.folder)
-    points = _points(sweep, table)
-    if len(points) > 1:
-        pictures = [sweep.folder / "curve.png", sweep.folder / "curve.pdf"]
-        curve(points, pictures, sweep.varied, CURVE_METRIC, sweep.ordered)
-        written += pictures
+    if len(table.rows) > 1:
+        for column in [column for column in table.columns if column.quantity == CURVE_METRIC]:
+            first = column == table.columns[0]
+            written += (pictures := _pictures(sweep, "curve" if first else f"curve-{file_name(column.over)}"))
+            curve(_points(sweep, table, column), pictures, sweep.varied, CURVE_METRIC, sweep.ordered)
+        written += (pictures := _pictures(sweep, "quality_against_parameters"))
+        scatter(table, pictures, CURVE_METRIC, "parameters")
     return table, written
 
 
 def table_of(sweep: Sweep) -> Table | None:
-    """Table with a row for each setting: means and deviations over the finished seeds."""
+    """Table with a row for each setting: means and deviations over the finished seeds.
+
+    Below it, every setting is compared with the first one, image by image.
+    """
     finished = [run for run in sweep.runs if state_of(run) == "finished"]
     if not finished:
         return None
-    found = [(run.results / FILE, read_results(run.results / FILE)) for run in finished]
-    compare(found)  # raises if the results do not compare
-    rows = []
+    compare([found for run in finished for found in _results_of(run)])  # raises if the results do not compare
+    means, deviations = [], {}
     for label in sweep.labels:
-        results = [values for run, (_, values) in zip(finished, found, strict=True) if run.label == label]
-        if results:
-            rows.append(_row(label, results))
-    columns = list(dict.fromkeys(column for row in rows for column in row.values))
-    columns.sort(key=lambda column: not column.over)  # metrics first, then costs
-    _, first = found[0]
-    notes = [f"Protocol: {first['protocol']}; means over {len(first['images'])} images of {data_title(first)}."]
-    if first["cost"]:
-        notes.append(f"MACs of an image of {first['cost']['width']}x{first['cost']['height']}.")
-    notes.append(f"{len(finished)} of {len(sweep.runs)} runs are finished.")
-    if any(row.deviations for row in rows):
-        notes.append("Mean ± sample standard deviation over the seeds.")
-    return Table(columns, rows, notes)
+        runs = [_results_of(run) for run in finished if run.label == label]
+        for number, seeds in enumerate(zip(*runs, strict=True)):
+            results = [one for _, one in seeds]
+            means.append((seeds[0][0], _mean_over_seeds(label, results, costs=number == 0)))
+            deviations[label] = deviations.get(label, {}) | _deviations(results)
+    table = compare(means, paired_with=means[0][1]["label"] if len(deviations) > 1 else None)
+    table.tests = [test for test in table.tests if test.quantity == CURVE_METRIC]
+    for row in table.rows:
+        row.deviations = deviations[row.label]
+    table.notes.append(f"{len(finished)} of {len(sweep.runs)} runs are finished.")
+    if any(deviations.values()):
+        table.notes.append("Mean ± sample standard deviation over the seeds.")
+    return table
 
 
 def plan_table(sweep: Sweep) -> str:
@@ -105,30 +109,46 @@ def failures(sweep: Sweep) -> list[str]:
     return [f"{run.folder}: failed: {failure_of(run)}" for run in sweep.runs if state_of(run) == "failed"]
 
 
-def _row(label: str, results: Sequence[dict[str, Any]]) -> Row:
-    row = Row(label, protocol=results[0]["protocol"])
-    title = data_title(results[0])
-    for name in METRICS:
-        if all(name in one["mean"] for one in results):
-            values = [one["mean"][name] for one in results]
-            row.values[Column(title, name)] = mean(values)
-            if len(values) > 1 and all(map(math.isfinite, values)):
-                row.deviations[Column(title, name)] = stdev(values)
-    cost = results[0]["cost"] or {}
-    costs = {"parameters": cost.get("parameters"), "macs": cost.get("macs")}
-    row.values.update({Column("", name): value for name, value in costs.items() if value is not None})
-    return row
+def _results_of(run: Run) -> list[tuple[Path, dict[str, Any]]]:
+    """The results files of a run's evaluations, and their content."""
+    return [(path, read_results(path)) for path in (one.results / FILE for one in run.evaluations)]
 
 
-def _points(sweep: Sweep, table: Table) -> list[CurvePoint]:
+def _mean_over_seeds(label: str, seeds: Sequence[dict[str, Any]], costs: bool) -> dict[str, Any]:
+    """Results with the mean scores of several seeds, of the set and of each image, for `compare`."""
+    images = []
+    for record in seeds[0]["images"]:
+        same = [next(image for image in one["images"] if image["name"] == record["name"]) for one in seeds]
+        images.append({"name": record["name"], **_means(same)})
+    first = seeds[0]
+    mean_scores = _means([one["mean"] for one in seeds])
+    cost = first["cost"] if costs else None
+    return {**first, "label": label, "mean": mean_scores, "images": images, "cost": cost, "seconds": None}
+
+
+def _means(scores: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means of the metrics that all have."""
+    return {name: mean(one[name] for one in scores) for name in METRICS if all(name in one for one in scores)}
+
+
+def _deviations(seeds: Sequence[dict[str, Any]]) -> dict[Column, float]:
+    """Sample standard deviations over seeds of the metrics that all have."""
+    found = {}
+    for name in METRICS if len(seeds) > 1 else ():
+        values = [one["mean"].get(name, math.nan) for one in seeds]
+        if all(map(math.isfinite, values)):
+            found[Column(data_title(seeds[0]), name)] = stdev(values)
+    return found
+
+
+def _pictures(sweep: Sweep, stem: str) -> list[Path]:
+    return [sweep.folder / f"{stem}.png", sweep.folder / f"{stem}.pdf"]
+
+
+def _points(sweep: Sweep, table: Table, column: Column) -> list[CurvePoint]:
     """The curve, in the sweep's order."""
     short = {run.label: run.value for run in sweep.runs}
-    points = []
-    for row in table.rows:
-        for column, value in row.values.items():
-            if column.quantity == CURVE_METRIC:
-                points.append(CurvePoint(short[row.label], value, row.deviations.get(column)))
-    return points
+    return [CurvePoint(short[row.label], row.values[column], row.deviations.get(column)) for row in table.rows]
 
 
 def _training_macs(run: Run) -> tuple[int, int]:

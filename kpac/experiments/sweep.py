@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from kpac.config import Config, Section, load_config, read_yaml, validate
 from kpac.errors import UserError
@@ -33,6 +33,10 @@ class EvaluationSection(ScoringSection):
     """Protocol of the evaluation; null: that of the base configuration's validation."""
 
 
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 class SweepFile(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the sweep; its folder is `runs/NAME`."""
@@ -44,7 +48,8 @@ class SweepFile(Section):
     """Instead of axes: the name of each run, and the dotted keys that it sets."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     """Seeds; every run is repeated with each, and tables give mean and deviation."""
-    evaluation: EvaluationSection = EvaluationSection()
+    evaluation: Annotated[list[EvaluationSection], Field(min_length=1), BeforeValidator(_as_list)] = [EvaluationSection()]
+    """What to evaluate every run on: one data set, or a list of them."""
     slurm: dict[str, Any] = {}
     """Parameters of submitit for jobs, such as slurm_partition, gpus_per_node, timeout_min, slurm_array_parallelism."""
 
@@ -62,6 +67,21 @@ class SweepFile(Section):
         return self
 
 
+@dataclass(frozen=True)
+class RunEvaluation:
+    """One evaluation of a run.
+
+    Args:
+        flags: arguments for `kpac evaluate`, without the model and the output.
+        scored_on: data set, split, layout and pairing by order; see `find_scenes`.
+        results: folder of the results.
+    """
+
+    flags: tuple[str, ...]
+    scored_on: tuple[Path, str, str, bool]
+    results: Path
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One run of a sweep.
@@ -71,9 +91,7 @@ class Run:
         value: short form of the label, for a curve.
         config: resolved configuration.
         words: arguments for `kpac train`.
-        evaluation: arguments for `kpac evaluate`, without the model and the output.
-        scored_on: data set, split, layout and pairing by order of the evaluation; see `find_scenes`.
-        results: folder of the results.
+        evaluations: at least one.
         weights: weights to evaluate instead of training; None to train.
     """
 
@@ -81,9 +99,7 @@ class Run:
     value: str
     config: Config
     words: tuple[str, ...]
-    evaluation: tuple[str, ...]
-    scored_on: tuple[Path, str, str, bool]
-    results: Path
+    evaluations: tuple[RunEvaluation, ...]
     weights: Path | None = None
 
     @property
@@ -145,7 +161,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
                 config = resolve_model(load_config(base, words))
             except UserError as error:
                 raise UserError(f"{path}: run '{label}': {error}") from None
-            runs.append(make_run(label, value, base, words, config, file.evaluation))
+            evaluations = tuple(make_evaluation(config, section) for section in file.evaluation)
+            runs.append(Run(label, value, config, (str(base), *words), evaluations))
     folders = [run.folder for run in runs]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice:
@@ -154,17 +171,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     return Sweep(file.name, folder, varied, ordered, tuple(runs), file.slurm)
 
 
-def make_run(
-    label: str, value: str, base: Path, words: Sequence[str], config: Config, evaluation: EvaluationSection
-) -> Run:
-    """Makes a run, with the arguments of its evaluation.
+def make_evaluation(config: Config, evaluation: EvaluationSection) -> RunEvaluation:
+    """Makes the evaluation of a run from its configuration and a section of the sweep's file.
 
-    Args:
-        label, value: see `Run`.
-        base: file of the base configuration.
-        words: overrides.
-        config: the resolved configuration, from `base` and `words`.
-        evaluation: see `EvaluationSection`.
+    Raises:
+        UserError: no such protocol.
     """
     data = evaluation.data or config.data.root
     protocol = evaluation.protocol or config.validation.protocol
@@ -177,9 +188,7 @@ def make_run(
         by_order = by_order or config.data.pair_by_order
     flags += [*evaluation.metric_flags(), "--layout", layout, *(["--pair-by-order"] if by_order else [])]
     flags += itertools.chain.from_iterable(("--plugin", plugin) for plugin in config.plugins)
-    return Run(
-        label, value, config, (str(base), *words), tuple(flags), (data, evaluation.split, layout, by_order), results
-    )
+    return RunEvaluation(tuple(flags), (data, evaluation.split, layout, by_order), results)
 
 
 def _grid(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:

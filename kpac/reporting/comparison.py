@@ -242,7 +242,8 @@ def _notes(found: ResultFiles, mixed: bool) -> list[str]:
     sizes = sorted({f"{r['cost']['width']}x{r['cost']['height']}" for _, r in found if r["cost"]})
     devices = sorted({results["device"] for _, results in found if results["seconds"] is not None})
     if sizes:
-        notes.append(f"MACs of an image of {' or '.join(sizes)}; time of an image (median) on {' or '.join(devices)}.")
+        time = f"; time of an image (median) on {' or '.join(devices)}" if devices else ""
+        notes.append(f"MACs of an image of {' or '.join(sizes)}{time}.")
     return notes
 
 

@@ -96,7 +96,7 @@ def test_sweep_and_comparison_pair_as_their_files_say(tmp_path, config_file, cap
     words = [f"data.root={root}", "data.pair_by_order=true", "data.layout=paired"]
     assert main(["ablate", str(sweep), *words, "--dry-run"]) == 0
     (planned,) = load_sweep(sweep, words).runs
-    assert planned.evaluation[-3:] == ("--layout", "paired", "--pair-by-order")
+    assert planned.evaluations[0].flags[-3:] == ("--layout", "paired", "--pair-by-order")
 
     torch.manual_seed(0)
     weights = tmp_path / "model.safetensors"

@@ -1,6 +1,7 @@
 """`kpac ablate` does what is left, loses nothing, and reports means over seeds."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -45,7 +46,8 @@ def test_sweep_ends_in_tables_and_a_curve_over_the_seeds(sweep_file, short, tmp_
         assert float(deviation) == pytest.approx(statistics.stdev(scores))
     assert r"$\pm$" in (folder / "table.tex").read_text()
     assert (folder / "curve.pdf").read_bytes().startswith(b"%PDF")
-    assert f"{folder}: table.md, table.tex, table.csv, table.json, curve.png, curve.pdf\n" in printed
+    pictures = "curve.png, curve.pdf, quality_against_parameters.png, quality_against_parameters.pdf"
+    assert f"{folder}: table.md, table.tex, table.csv, table.json, {pictures}\n" in printed
 
     # Finished runs are not repeated.
     times = {path: path.stat().st_mtime_ns for path in folder.glob("blocks-*/**/*") if path.is_file()}
@@ -56,6 +58,44 @@ def test_sweep_ends_in_tables_and_a_curve_over_the_seeds(sweep_file, short, tmp_
     assert main(["ablate", str(sweep_file), *short, "train.iterations=3"]) == 2
     assert "train.iterations 2 -> 3" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_runs_are_scored_on_every_data_set_and_compared_image_by_image(sweep_file, short, tmp_path, capsys):
+    sweep_file.write_text(sweep_file.read_text() + "evaluation: [{split: test}, {split: val}]\n")
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    folder = tmp_path / "runs" / "sweep"
+    scores = {}  # (blocks, split) -> PSNR of every image, means over the seeds
+    for blocks, split in itertools.product((0, 1), ("test", "val")):
+        files = sorted(folder.glob(f"blocks-{blocks}-seed*/results/*-{split}-*/results.json"))
+        images = [json.loads(path.read_text())["images"] for path in files]
+        assert len(images) == 2
+        scores[blocks, split] = [statistics.mean(image["psnr"] for image in same) for same in zip(*images, strict=True)]
+    table = json.loads((folder / "table.json").read_text())
+    splits = {over: over.split()[-1] for over in table["rows"][0]["values"] if over}
+    assert list(splits.values()) == ["test", "val"]
+    for blocks, row in enumerate(table["rows"]):
+        for over, split in splits.items():
+            assert row["values"][over]["psnr"] == pytest.approx(statistics.mean(scores[blocks, split]))
+            assert row["values"][over]["psnr deviation"] > 0
+    assert [(test["label"], test["other"], test["quantity"]) for test in table["tests"]] == [
+        ("blocks 1", "blocks 0", "psnr")
+    ] * len(table["tests"])
+    compared = {splits[test["over"]]: test["difference"] for test in table["tests"]}
+    for split in [split for split in splits.values() if len(scores[0, split]) > 1]:
+        difference = statistics.mean(scores[1, split]) - statistics.mean(scores[0, split])
+        assert compared[split]["mean"] == pytest.approx(difference)
+    assert compared
+    assert (folder / "curve.png").is_file()
+    assert len(list(folder.glob("curve-*val.png"))) == 1
+
+    # A missing evaluation is made up for, without the others and without a training.
+    (missing,) = folder.glob("blocks-1-seed0/results/*-val-*/results.json")
+    missing.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/**/*.safetensors")}
+    kept |= {path: path.stat().st_mtime_ns for path in folder.glob("*/results/*-test-*/results.json")}
+    assert main(["ablate", str(sweep_file), *short]) == 0
+    assert missing.is_file()
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(sweep_file, tmp_path, capsys):

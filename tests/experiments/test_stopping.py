@@ -105,6 +105,6 @@ def test_results_of_other_weights_do_not_finish_a_run(sweep_file, tmp_path):
     jobs.Job(first)()
     assert (progress.state_of(first), progress.state_of(second)) == ("finished", "trained")
     jobs.Job(second)()
-    results = json.loads((run.results / "results.json").read_text())
+    results = json.loads((run.evaluations[0].results / "results.json").read_text())
     assert results["model"]["weights"] == str(weights_file(given[1]))
     assert (progress.state_of(first), progress.state_of(second)) == ("trained", "finished")
