@@ -1,7 +1,6 @@
 """Reproduces the paper's tables: its three networks on DPDD's test split, with the published numbers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from kpac.config import load_config, nearest

@@ -54,7 +54,8 @@ def table_of(sweep: Sweep) -> Table | None:
     if not finished:
         return None
     compare([found for run in finished for found in _results_of(run)])  # raises if the results do not compare
-    means, deviations = [], {}
+    means: list[tuple[Path, dict[str, Any]]] = []
+    deviations: dict[str, dict[Column, float]] = {}
     for label in sweep.labels:
         runs = [_results_of(run) for run in finished if run.label == label]
         for number, seeds in enumerate(zip(*runs, strict=True)):

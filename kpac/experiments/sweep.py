@@ -37,6 +37,9 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+Evaluations = Annotated[list[EvaluationSection], Field(min_length=1), BeforeValidator(_as_list)]
+
+
 class SweepFile(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the sweep; its folder is `runs/NAME`."""
@@ -48,7 +51,7 @@ class SweepFile(Section):
     """Instead of axes: the name of each run, and the dotted keys that it sets."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     """Seeds; every run is repeated with each, and tables give mean and deviation."""
-    evaluation: Annotated[list[EvaluationSection], Field(min_length=1), BeforeValidator(_as_list)] = [EvaluationSection()]
+    evaluation: Evaluations = [EvaluationSection()]
     """What to evaluate every run on: one data set, or a list of them."""
     slurm: dict[str, Any] = {}
     """Parameters of submitit for jobs, such as slurm_partition, gpus_per_node, timeout_min, slurm_array_parallelism."""
