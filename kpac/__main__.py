@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """Runs the command line; an interrupt that comes before that is there to answer it is one line, too."""
+    """Runs the command line. An interrupt during its imports also gives one line, not a traceback."""
     try:
         from kpac import cli
 

@@ -122,8 +122,8 @@ def _cleaned_up_after_signals() -> Iterator[None]:
 class _Notices(logging.Handler):
     """Prints the library's log messages to stderr, one line each.
 
-    Under torchrun only rank 0 prints warnings, since all ranks have the same ones. Warnings about image files are
-    printed by the rank that reads the file, which is often one for all; errors are printed by every rank.
+    Under torchrun only rank 0 prints warnings, since all ranks log the same ones. Exceptions: each rank prints errors,
+    and warnings about the image files that it reads.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-SHARED = "KPAC_SHARE_GPU"  # 1: ranks may share a GPU; gradients then go through gloo, since NCCL refuses. For tests.
+SHARED = "KPAC_SHARE_GPU"  # 1: ranks may share a GPU, for tests; gradients then use gloo, since NCCL forbids sharing
 _groups = count()  # counts the process groups that this process has joined; the same on every rank
 
 
@@ -35,7 +35,7 @@ class Ranks:
         rank: rank of this process; rank 0 writes and prints.
         world_size: number of ranks.
         device: where this rank computes.
-        control: gloo group for everything but gradients, so that no GPU has to wait; None without torchrun.
+        control: gloo group for everything but gradients, to avoid synchronizing with the GPU; None without torchrun.
     """
 
     rank: int
@@ -126,10 +126,10 @@ class Ranks:
     def average_gradients(self, model: nn.Module) -> None:
         """Replaces each gradient by its mean over ranks, and buffers by those of rank 0. Collective.
 
-        Does one all-reduce of all gradients, always in the order of the parameters. DistributedDataParallel changes the
-        order after its first step. With three ranks or more, a resumed run would then sum gradients in another order
-        than an uninterrupted one, and would not be bit-identical. Overlapping the all-reduce with the backward pass, as
-        DistributedDataParallel does, would gain little: the paper's 2-level network has 8 MB of gradients.
+        Does one all-reduce of all gradients, always in the order of the parameters, so that a resumed run is
+        bit-identical. DistributedDataParallel changes the order after its first step, and with three ranks or more the
+        order changes the sums. It overlaps the all-reduce with the backward pass, which would gain little here: the
+        paper's 2-level network has 8 MB of gradients.
         """
         if not self.control:
             return
@@ -218,25 +218,23 @@ def _flat_view(tensor: Tensor) -> Tensor:
 def _rendezvous() -> tuple[dist.Store, int, int]:
     """The rendezvous store, the rank and the world size.
 
-    torchrun reuses one store over its restarts, in which a rank may read the address of a rank that died (PyTorch issue
-    135712). So each attempt, and each process group of an attempt, gets its own key prefix. On several machines, the
-    machines may count the attempts differently, and torchrun has to create a store for each attempt:
-    `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
+    torchrun uses the same store after a restart, so a rank may read the address of a rank that died (PyTorch issue
+    135712). Each process group of each attempt therefore gets its own key prefix. Several machines may count attempts
+    differently; there torchrun has to create a store for each attempt: `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`.
     """
     store, rank, world_size = next(dist.rendezvous("env://"))
     machines, shared = int(os.environ.get("GROUP_WORLD_SIZE", "1")), os.environ.get("TORCHELASTIC_USE_AGENT_STORE")
     if machines == 1:
         return dist.PrefixStore(f"attempt {_attempt()}, group {next(_groups)}", store), rank, world_size
     if rank == 0 and shared == "True" and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
-        log.warning("start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or its restarts may fail to connect")
+        log.warning("set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, or its restarts may fail to connect")
     return store, rank, world_size
 
 
 def launch_name() -> str | None:
     """A unique name of this torchrun launch, the same over its restarts; None without torchrun.
 
-    It is torchrun's --rdzv-id if one was given (--standalone draws one), otherwise the machine and the launching
-    process.
+    It is torchrun's --rdzv-id (--standalone makes a random one); without one, the machine and the launching process.
     """
     given = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"{platform.node()}:{os.getppid()}" if given == "none" else given

@@ -36,7 +36,7 @@ def download(url: str, path: Path, hash_prefix: str) -> None:
     if path.is_file():
         return
     if os.environ.get(OFFLINE, "0") not in ("", "0"):
-        raise UserError(f"{path}: no such file, and {OFFLINE} forbids to download it from {url}")
+        raise UserError(f"{path}: no such file, and {OFFLINE} forbids downloading it from {url}")
     if str(path).startswith("~"):  # PyTorch leaves "~" in the path if there is no home folder
         raise UserError(f"{path}: there is no home folder to download {url} to; set TORCH_HOME or HOME")
     make_folder(path.parent, path)
@@ -52,11 +52,11 @@ def download(url: str, path: Path, hash_prefix: str) -> None:
                 lock.release()
     except RuntimeError:  # the hash differs
         raise UserError(
-            f"{url}: gave another file than expected (SHA-256 {hash_prefix[:12]}...), or a part of it; try again"
+            f"{url}: the download is incomplete or another file (expected SHA-256 {hash_prefix[:12]}...); try again"
         ) from None
     except OSError as error:  # includes URLError
         reason = getattr(error, "reason", None) or error
-        raise UserError(f"{url}: cannot be downloaded ({reason}); put it there by hand as {path}") from None
+        raise UserError(f"{url}: cannot be downloaded ({reason}); save it by hand as {path}") from None
 
 
 @contextmanager

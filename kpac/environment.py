@@ -51,7 +51,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto" and not usable and not hidden and NVIDIA_DRIVER.exists():
         log.warning(
             "this machine has an NVIDIA driver, but PyTorch %s cannot use it (%s); computing on the CPU. "
-            "Install a PyTorch for this driver (docs/distributed.md), or say device 'cpu'",
+            "Install a PyTorch for this driver (docs/distributed.md), or choose device 'cpu'",
             torch.__version__,
             _cuda_problem(),
         )
@@ -70,12 +70,12 @@ def check_usable(device: torch.device) -> None:
     """
     problem = _cuda_problem(device) if device.type == "cuda" else None
     if problem:
-        raise UserError(f"device {device}: cannot be used ({problem}); see nvidia-smi for what else runs there")
+        raise UserError(f"device {device}: cannot be used ({problem}); nvidia-smi lists the programs that use it")
 
 
 @contextmanager
 def out_of_memory_explained(device: torch.device) -> Iterator[None]:
-    """Context that turns out-of-memory errors into a UserError that says what holds the memory and what to do."""
+    """Context that turns an out-of-memory error into a UserError with the memory's users and advice."""
     try:
         yield
     except (RuntimeError, MemoryError, OutOfMemory) as error:
@@ -86,8 +86,8 @@ def out_of_memory_explained(device: torch.device) -> Iterator[None]:
             free, total = torch.cuda.mem_get_info(device)
             ours = torch.cuda.memory_reserved(device)
             gib = [amount / 2**30 for amount in (total, ours, total - free - ours)]
-            use = f" ({gib[0]:.1f} GiB in all, {gib[1]:.1f} taken by this run, {gib[2]:.1f} by others)"
-        if isinstance(error, OutOfMemory):  # in validation, which takes whole images: smaller crops would not help
+            use = f" (of {gib[0]:.1f} GiB, this run holds {gib[1]:.1f} and other programs {gib[2]:.1f})"
+        if isinstance(error, OutOfMemory):  # in validation, on whole images: smaller crops would not help
             raise UserError(f"validation: {error}{use}; cut the images of the val split into parts") from None
         raise UserError(
             f"{device_name(device)}: out of memory{use}; raise train.accumulate, or lower train.batch_size or data.crop"

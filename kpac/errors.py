@@ -1,7 +1,7 @@
 """The exceptions that end a command with one line.
 
-Their text states facts. What to do on the command line is added there: `remedy` names an entry of
-`kpac.commands.remedies.REMEDIES`, and `values` fill it in.
+Their text states facts. The command line adds what to do: `remedy` names an entry of
+`kpac.commands.remedies.REMEDIES`, and `values` fill its placeholders.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ class UserError(Exception):
 
     Args:
         fact: one line that names the file, the key or the tensor, and says what was expected and what was found.
-        remedy: name of the command line's advice.
-        values: values in that advice.
+        remedy: key of the command line's advice.
+        values: fill the placeholders of that advice.
     """
 
     status = 2
@@ -27,7 +27,7 @@ class UserError(Exception):
         self.remedy, self.values = remedy, values
 
     def within(self, place: str) -> Self:
-        """The same error with the place where it occurred, such as a file or a scene, before its text."""
+        """The same error, prefixed with its place, such as a file or a scene."""
         return type(self)(f"{place}: {self}", self.remedy, **self.values)
 
 
@@ -36,12 +36,12 @@ class OutOfMemory(UserError):
 
 
 class Stopped(Exception):
-    """A signal ended the work in good order: what was done is saved.
+    """A signal ended the work; finished parts are saved.
 
     Args:
         fact: one line.
-        status: for the exit status, 128 + the signal's number.
-        remedy, values: as of `UserError`.
+        status: exit status, 128 + the signal's number.
+        remedy, values: as in `UserError`.
     """
 
     def __init__(self, fact: str, status: int, remedy: str | None = None, **values: Any):

@@ -54,8 +54,7 @@ def flush(descriptor: int, folder: Path) -> None:
 
     Args:
         descriptor: open descriptor of the file or folder.
-        folder: the folder itself, or the one that holds the file. If its file system does not support fsync, that is
-            logged once per folder.
+        folder: the folder, or the folder of the file; logged once if its file system does not support fsync.
 
     Raises:
         OSError: the disk is full or broken.
@@ -65,7 +64,7 @@ def flush(descriptor: int, folder: Path) -> None:
     except OSError as error:
         if error.errno not in CANNOT_FLUSH:
             raise
-        _say_once(f"{folder}: this file system confirms no writes; a power failure may lose the last files")
+        _say_once(f"{folder}: this file system does not support fsync; a power failure may lose the last files")
 
 
 @cache
@@ -99,7 +98,7 @@ def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:
         wanted: the path that an error message names, such as the file to write there; by default the folder.
 
     Raises:
-        UserError: a file is in the way, or the folder cannot be written.
+        UserError: a parent is a file, or the folder cannot be written.
     """
     folder = Path(folder)
     try:
@@ -107,7 +106,7 @@ def make_folder(folder: str | Path, wanted: str | Path | None = None) -> None:
     except (FileExistsError, NotADirectoryError):
         file = next(path for path in (folder, *folder.parents) if path.exists())
         raise UserError(
-            f"{wanted or folder}: cannot be written, because {file} is a file and no folder; name another folder, or "
+            f"{wanted or folder}: cannot be written, because {file} is a file, not a folder; name another folder, or "
             "move that file"
         ) from None
     except OSError as error:
@@ -174,10 +173,7 @@ def read_json_lines(path: Path, object_hook: Callable[[dict[str, Any]], Any] | N
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: NaN and infinities become the strings of `NAMED`.
-
-    `float` converts the strings back.
-    """
+    """Strict JSON: NaN and infinities become the strings of `NAMED`, which `float` converts back."""
     return json.dumps(_named(value), indent=indent, ensure_ascii=False, default=str, allow_nan=False)
 
 

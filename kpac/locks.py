@@ -1,4 +1,4 @@
-"""Locks between processes, which the system gives back when their holder ends, however it ends."""
+"""Locks between processes; the system releases them when the process ends, even if it is killed."""
 
 import errno
 from pathlib import Path
@@ -13,17 +13,17 @@ class Held(Exception):
 
 
 def take_lock(path: Path, wait: bool = False) -> BaseFileLock | None:
-    """Takes the lock of a file, which is made when needed and stays.
+    """Locks a file. Creates the file if it is missing, and never removes it.
 
     Args:
-        path: in a folder that is there.
-        wait: for the process that holds it.
+        path: the file, in an existing folder.
+        wait: waits until the lock is free.
 
     Returns:
-        The lock, to be released; None on a file system without locks, as some clusters have.
+        The lock, which the caller releases; None if the file system has no locks, as on some clusters.
 
     Raises:
-        Held: another process has it, and `wait` is false.
+        Held: another process holds the lock, and `wait` is false.
         OSError: the file cannot be written.
     """
     lock = FileLock(path)

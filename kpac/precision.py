@@ -1,4 +1,4 @@
-"""Arithmetic of everything but training steps: float32 as such."""
+"""Full float32 precision on GPUs, for everything but training steps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,10 @@ PRECISION = "float32 networks without TF32, float64 metrics"  # of evaluations, 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, a GPU computes products of float32 in float32, and does not choose algorithms by timing them.
+    """Context without TF32 and cuDNN's benchmark; deterministic mode, if on, only warns.
 
-    PyTorch lets cuDNN round the factors to TensorFloat-32's 10 bits by default, which moves PSNR in the third decimal
-    or so, and `train.compute` sets both switches for training steps. cuDNN's benchmark would time every image size
-    anew. Operations without a deterministic form, which deterministic trainings refuse, are allowed.
+    By default PyTorch lets cuDNN round factors to the 10 bits of TF32, which changes the third decimal of PSNR. cuDNN's
+    benchmark would time its algorithms again for every image size.
     """
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark

@@ -63,7 +63,7 @@ def is_heeded(number: int) -> bool:
 
 
 def drop_closed_terminal() -> None:
-    """Redirects output to the null device if the terminal is closed; printing would raise in the middle of a save."""
+    """Redirects output to the null device if the terminal is closed: printing would raise and interrupt a save."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
             number = stream.fileno()

@@ -21,7 +21,7 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """A number of bytes in the unit that people would choose: 940 bytes, 3.1 MB, 7.9 GB."""
+    """Formats a number of bytes with a suitable unit: 940 bytes, 3.1 MB, 7.9 GB."""
     if count < 1000:
         return f"{count} bytes"
     unit, factor = next((pair for pair in (("kB", 1e3), ("MB", 1e6)) if count < 1000 * pair[1]), ("GB", 1e9))
@@ -29,5 +29,5 @@ def bytes_text(count: int) -> str:
 
 
 def file_name(label: str) -> str:
-    """A label as the name of a file or folder: letters, digits, "-", "." and "_"; "unnamed" if none is left."""
+    """Turns a label into a file name of letters, digits, "-", "." and "_"; "unnamed" if nothing is left."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-._") or "unnamed"

@@ -210,7 +210,7 @@ def test_info_counts_a_configuration_and_a_model(capsys, weights):
     assert main(["info", str(weights)]) == 0
     assert "1120x1680" in capsys.readouterr().out
     assert "expected HEIGHTxWIDTH" in fails(capsys, "info", paper, "--size", "64")
-    assert "YAML file only" in fails(capsys, "info", weights, "model.blocks=3")
+    assert "needs a YAML file; the options of weights are fixed" in fails(capsys, "info", weights, "model.blocks=3")
 
 
 def test_convert_reads_and_writes_the_authors_format(capsys, tmp_path):
@@ -226,7 +226,7 @@ def test_convert_reads_and_writes_the_authors_format(capsys, tmp_path):
     assert "--authors writes it" in fails(capsys, "convert", ours, tmp_path / "x.safetensors")
     assert "gone.npz: no such file" in fails(capsys, "convert", tmp_path / "gone.npz", tmp_path / "x.safetensors")
     assert f"{tmp_path}: is a folder" in fails(capsys, "convert", tmp_path, tmp_path / "x.safetensors")
-    assert f"'kpac convert {theirs} {ours}' makes one" in fails(capsys, "info", theirs)
+    assert f"'kpac convert {theirs} {ours}' converts an authors' checkpoint" in fails(capsys, "info", theirs)
     assert not (tmp_path / "x.safetensors").exists()
 
 

@@ -33,7 +33,7 @@ def test_file_systems_without_fsync_are_named_once_and_used(tmp_path, monkeypatc
     for iteration in (1, 2):
         checkpoints.save({"iteration": iteration})
     assert checkpoints.newest()["iteration"] == 2
-    notices = [record for record in caplog.records if "confirms no writes" in record.getMessage()]
+    notices = [record for record in caplog.records if "does not support fsync" in record.getMessage()]
     assert len(notices) == 1
 
 

@@ -40,16 +40,18 @@ def _sentence(text: str) -> str:
 def add_config_arguments(command: argparse.ArgumentParser) -> None:
     """Adds arguments for a YAML file and for overrides of its keys."""
     command.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.iterations=500")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as train.iterations=500")
 
 
 def add_layout_arguments(command: argparse.ArgumentParser) -> None:
     """Adds arguments for the layout of a data set and the pairing of its images."""
-    command.add_argument("--layout", default="auto", metavar="NAME", help="a name from data/README.md (default: auto)")
+    command.add_argument(
+        "--layout", default="auto", metavar="NAME", help="layout of the data set, see data/README.md (default: auto)"
+    )
     command.add_argument(
         "--pair-by-order",
         action="store_true",
-        help="pair images by the sorted order of their names, whatever they say",
+        help="pair images by the sorted order of their names, even if the names differ",
     )
 
 
@@ -61,12 +63,12 @@ def add_plugin_argument(command: argparse.ArgumentParser) -> None:
 
 
 def chosen_model(model: Path | None, views: Sequence[str] = ("center",)) -> Path:
-    """The given model; without one, the weights that come with the package, after a message about it."""
+    """The given model; without one, the weights of the package for these views, with a message."""
     from kpac.weights.store import default_weights
 
     if model is None:
         model = Path(default_weights(views))
-        say(f"no model was named: taking {model}, which comes with the package")
+        say(f"no model was given: using {model}, which comes with the package")
     return model
 
 

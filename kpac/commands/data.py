@@ -36,16 +36,16 @@ def add(commands: Subcommands) -> None:
         help="center, left, right (default: center)",
     )
     command.add_argument("--cache", type=Path, metavar="DIR", help="folder of the store (default: as in training)")
-    command.add_argument("--verify", action="store_true", help="decode again and compare; repair what differs")
+    command.add_argument("--verify", action="store_true", help="decode again, compare, and replace what differs")
 
     command = add_command(groups, "synthesize", synthesize, "render defocus and dual-pixel views of sharp photographs")
     command.add_argument(
         "--photos",
         required=True,
         metavar="DIR",
-        help="folder of photographs, or 'skimage' for those inside scikit-image",
+        help="folder of photographs, or 'skimage' for the photographs of scikit-image",
     )
-    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the data set")
     command.add_argument(
         "--depth", type=Path, metavar="DIR", help="depth maps: NAME.npy in metres, NAME.png in millimetres"
     )
@@ -100,7 +100,7 @@ def cache(options: argparse.Namespace) -> int:
     if options.verify:
         differing = store.verify(paths)
         for path in differing:
-            say(f"{path}: differs from what was stored; decoded again")
+            say(f"{path}: differed from the stored copy; decoded again")
         store.forget(differing)
         store.prepare(differing)
         return int(bool(differing))
@@ -114,7 +114,7 @@ def synthesize(options: argparse.Namespace) -> None:
     settings = SynthesisSettings.from_options(vars(options), options.recipe)
     if options.photos == "skimage":
         if options.depth:
-            raise UserError("--depth: the photographs of scikit-image bring their own; name a folder with --photos")
+            raise UserError("--depth: the photographs of scikit-image have depth maps; name a folder with --photos")
         photos = skimage_photos()
     else:
         photos = folder_photos(from_home(options.photos), options.depth, options.val, options.test, settings.seed)
@@ -129,11 +129,11 @@ def _settings_arguments(command: argparse.ArgumentParser) -> None:
 
     names = ", ".join(recipe_names())
     command.add_argument(
-        "--recipe", metavar="NAME", help=f"settings to start from: {names}, or a YAML file (default: those below)"
+        "--recipe", metavar="NAME", help=f"settings to start from: {names}, or a YAML file (default: as listed below)"
     )
-    group = command.add_argument_group("camera and scenes; LOW:HIGH draws anew for every scene")
+    group = command.add_argument_group("camera and scenes; LOW:HIGH draws a value for every scene")
     for name, field in SynthesisSettings.model_fields.items():
-        if name == "depth_maps":  # a mapping, which only recipe files can set
+        if name == "depth_maps":  # a mapping, set in recipe files only
             continue
         sentence = field.description or name
         text = sentence[0].lower() + sentence[1:].rstrip(".")

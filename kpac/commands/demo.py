@@ -9,37 +9,37 @@ from kpac.commands.view import port
 
 
 def add(commands: Subcommands) -> None:
-    """Adds the command to the command line."""
-    command = add_command(commands, "demo", demo, "try a network on photographs, on a page in the browser")
+    """Adds the command to the parser."""
+    command = add_command(commands, "demo", demo, "try a network on your photographs in a browser")
     command.add_argument(
         "model",
         type=Path,
         nargs="?",
         metavar="MODEL",
-        help="a .safetensors file, the folder of a run, or a name from 'kpac weights' (default: those of the package)",
+        help="a .safetensors file, a run's folder, or a name from 'kpac weights' (default: the package's weights)",
     )
     command.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="to answer to; 0.0.0.0 lets other machines in (default: 127.0.0.1, this machine alone)",
+        help="address to listen on; 0.0.0.0 also serves other machines (default: 127.0.0.1, this machine only)",
     )
-    command.add_argument("--port", type=port, metavar="N", help="(default: the first that is free from 7860 on)")
+    command.add_argument("--port", type=port, metavar="N", help="port to listen on (default: the first free from 7860)")
     command.add_argument(
-        "--max-megabytes", type=positive, default=200, metavar="N", help="of a file that is uploaded (default: 200)"
+        "--max-megabytes", type=positive, default=200, metavar="N", help="largest upload in MB (default: 200)"
     )
     command.add_argument(
-        "--tile", type=tile, default="auto", metavar="N|whole|auto", help="as in kpac restore (default: auto)"
+        "--tile", type=tile, default="auto", metavar="N|whole|auto", help="tiles as in kpac restore (default: auto)"
     )
     command.add_argument(
         "--precision",
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help="(default: auto, float32 on a CPU and float16 on a GPU)",
+        help="number format (default: auto, float32 on a CPU and float16 on a GPU)",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     command.add_argument(
-        "--quality", type=quality, default=95, metavar="1-100", help="of JPEG and WebP files (default: 95)"
+        "--quality", type=quality, default=95, metavar="1-100", help="quality of JPEG and WebP files (default: 95)"
     )
     add_plugin_argument(command)
 
@@ -65,6 +65,6 @@ def demo(options: argparse.Namespace) -> int:
         options.port,
         options.max_megabytes,
         options.quality,
-        ready=lambda address: say(f"open {address} in a browser; Ctrl-C ends it"),
+        ready=lambda address: say(f"open {address} in a browser; Ctrl-C stops the server"),
     )
     return 0

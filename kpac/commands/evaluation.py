@@ -1,4 +1,4 @@
-"""`kpac evaluate`, `kpac table` and `kpac figure`."""
+"""`kpac evaluate`, `kpac table` and `kpac figure`: score methods, tabulate and draw the scores."""
 
 import argparse
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ def add(commands: Subcommands) -> None:
         type=Path,
         nargs="*",
         metavar="MODEL|YAML",
-        help="weights, folders of runs, names of 'kpac weights' (default: those of the package), checkpoints of "
-        "other projects; or one YAML file that says a whole comparison",
+        help="weights files, run folders, names from 'kpac weights' (default: the package's weights), checkpoints of "
+        "other projects; or one YAML file with a whole comparison",
     )
     command.add_argument(
         "--images",
         action="append",
         default=[],
         metavar="[NAME=]DIR",
-        help="outputs of another method, one image a scene; may be given again",
+        help="outputs of another method, one image per scene; repeatable",
     )
     command.add_argument(
         "--data",
@@ -47,7 +47,7 @@ def add(commands: Subcommands) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="folder of a data set; may be given again (default: the one that a run was trained on)",
+        help="folder of a data set; repeatable (default: the data that the run was trained on)",
     )
     command.add_argument("--split", default="test", help="train, val or test (default: test)")
     add_layout_arguments(command)
@@ -55,13 +55,13 @@ def add(commands: Subcommands) -> None:
         "--protocol",
         metavar="NAME",
         help="dpdd-8bit, dpdd-16bit, saved-png-8bit, half-resolution, or FILE.yaml:NAME "
-        "(default: dpdd-8bit; on a run's own data, that of its validation)",
+        "(default: dpdd-8bit; on a run's own data, the protocol of its validation)",
     )
     command.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for the results (default: in the run's folder); of several, each gets a folder inside",
+        help="folder for the results, with a subfolder for each of several (default: in the run's folder)",
     )
     command.add_argument(
         "--overwrite", action="store_true", help="replace the results of another model, protocol or data set"
@@ -73,13 +73,15 @@ def add(commands: Subcommands) -> None:
     command.add_argument(
         "--lpips-weights", type=Path, metavar="FILE", help="torchvision's weights of the LPIPS backbone"
     )
-    command.add_argument("--require", nargs="+", default=[], choices=("lpips",), help="fail when it cannot be computed")
+    command.add_argument(
+        "--require", nargs="+", default=[], choices=("lpips",), help="fail if this metric is not available"
+    )
     command.add_argument(
         "--no-reference",
         nargs="+",
         default=[],
         choices=("niqe", "musiq"),
-        help="metrics without targets; the package pyiqa computes them, and fetches their weights",
+        help="metrics without targets; the package pyiqa computes them and downloads their weights",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add_plugin_argument(command)
@@ -89,51 +91,55 @@ def add(commands: Subcommands) -> None:
     command.add_argument(
         "--format",
         choices=("markdown", "latex", "csv", "json"),
-        help="(default: that of the output's suffix, else markdown)",
+        help="format of the table (default: from the output's suffix, else markdown)",
     )
-    command.add_argument("--groups", action="store_true", help="indoor and outdoor means, too")
+    command.add_argument("--groups", action="store_true", help="add indoor and outdoor means")
     command.add_argument(
-        "--published", action="store_true", help="published numbers, sorted, and differences to them where they compare"
+        "--published", action="store_true", help="sort in published numbers, with differences where they are comparable"
     )
     command.add_argument(
-        "--intervals", action="store_true", help="confidence intervals of the means over images (Markdown, LaTeX, JSON)"
+        "--intervals", action="store_true", help="add confidence intervals of the means (Markdown, LaTeX, JSON)"
     )
     command.add_argument(
         "--paired",
         metavar="METHOD",
-        help="compare every other method with this one image by image: difference, interval, p, images improved",
+        help="compare the other methods with this one per image: difference, interval, p, share of images improved",
     )
     command.add_argument(
         "--describe",
         action="store_true",
-        help="a paragraph for a paper instead: data, protocol, versions, device",
+        help="instead of a table, write a paragraph for a paper: data, protocol, versions, device",
     )
     command.add_argument("--mix-protocols", action="store_true", help="allow different protocols in one column")
-    command.add_argument("--output", type=Path, metavar="FILE", help=".md, .tex, .csv or .json (default: print)")
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="file to write: .md, .tex, .csv or .json (default: print)"
+    )
 
     groups = add_group(commands, "figure", "make figures for a paper: PNG, PDF or SVG")
     for name, errors, summary in (
-        ("comparison", False, "input, every method and target side by side, with enlarged crops"),
-        ("errors", True, "maps of every method's absolute error"),
+        ("comparison", False, "draw input, methods and target side by side, with enlarged crops"),
+        ("errors", True, "draw maps of each method's absolute error"),
     ):
         command = add_command(groups, name, partial(sheet, errors), summary)
         _results_argument(command)
-        command.add_argument("--scene", action="append", default=[], metavar="NAME", help="may be given again")
+        command.add_argument("--scene", action="append", default=[], metavar="NAME", help="scene to draw; repeatable")
         command.add_argument(
             "--box",
             action="append",
             default=[],
             type=_box,
             metavar="TOP,LEFT,HEIGHT[,WIDTH]",
-            help="place to enlarge, in pixels; may be given again (default: where input and target differ most)",
+            help="crop to enlarge, in pixels; repeatable (default: where input and target differ most)",
         )
-        command.add_argument("--crops", type=positive, default=1, metavar="N", help="such places (default: 1)")
-        command.add_argument("--crop", type=positive, default=96, metavar="N", help="their height (default: 96)")
+        command.add_argument("--crops", type=positive, default=1, metavar="N", help="number of crops (default: 1)")
+        command.add_argument(
+            "--crop", type=positive, default=96, metavar="N", help="height of the crops in pixels (default: 96)"
+        )
         _figure_argument(command)
-    command = add_command(groups, "scatter", scatter, "quality against cost")
+    command = add_command(groups, "scatter", scatter, "plot quality against cost")
     _results_argument(command)
-    command.add_argument("--metric", default="psnr", metavar="NAME", help="psnr, ssim, mae, lpips (default: psnr)")
-    command.add_argument("--cost", default="macs", metavar="NAME", help="macs, parameters, seconds (default: macs)")
+    command.add_argument("--metric", default="psnr", metavar="NAME", help="psnr, ssim, mae or lpips (default: psnr)")
+    command.add_argument("--cost", default="macs", metavar="NAME", help="macs, parameters or seconds (default: macs)")
     _figure_argument(command)
 
 
@@ -156,7 +162,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise UserError("evaluate: expected a model, --images with the outputs of another method, or a YAML file")
     without_data = [] if options.data else [*options.images, *(path for path in options.models if not run_folder(path))]
     if without_data:
-        raise UserError(f"{without_data[0]}: on which data? Name their folder with --data; only a run knows its own")
+        raise UserError(f"{without_data[0]}: expected --data with the folder of a data set; only a run has a default")
     several = len(options.models + options.images) * max(1, len(options.data)) > 1
     with join_ranks(options.device) as ranks:
         makers: list[Any] = [partial(Network, path, ranks.device, tile=options.tile) for path in options.models]
@@ -189,9 +195,9 @@ def _carry_out(work: Sequence[Any], chosen: Any, ranks: Any) -> list[Path]:
     """Checks all evaluations first, then carries them out one by one.
 
     Args:
-        work: tuples of a function that makes the method, the `Evaluation`, and its folder, None for the default.
+        work: tuples (function that makes the method, `Evaluation`, folder or None for the default).
         chosen: a `kpac.evaluation.folders.ResultFolders`.
-        ranks: this rank, and communication with the others.
+        ranks: this rank, and communication with the other ranks.
 
     Returns:
         The folders of the results.
@@ -251,9 +257,7 @@ def _evaluate_comparison(path: Path, options: argparse.Namespace) -> None:
     }
     twice = next((flag for flag, given in said.items() if given), None)
     if twice:
-        raise UserError(
-            f"evaluate: {path} says the whole comparison, so {twice} cannot be given beside it; edit the file"
-        )
+        raise UserError(f"evaluate: {path} defines the whole comparison, so {twice} cannot be given; edit the file")
     comparison = load_comparison(path, options.output, None if options.device == "auto" else options.device)
     load_plugins(comparison.file.plugins)
     with join_ranks(comparison.file.device) as ranks:
@@ -311,7 +315,7 @@ def scatter(options: argparse.Namespace) -> None:
 
 def _results_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULTS", help="results.json files, or folders that hold some"
+        "results", type=Path, nargs="+", metavar="RESULTS", help="results.json files, or folders that contain them"
     )
 
 
@@ -321,7 +325,7 @@ def _figure_argument(command: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help=".png, .pdf or .svg; without a suffix, a PNG and a PDF are made",
+        help="file to write: .png, .pdf or .svg; without a suffix, a PNG and a PDF",
     )
 
 

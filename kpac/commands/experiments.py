@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 def add(commands: Subcommands) -> None:
     """Adds the commands to the parser."""
     command = add_command(
-        commands, "ablate", ablate, "train and evaluate every run of a sweep, and put them into a table and a curve"
+        commands, "ablate", ablate, "train and evaluate every run of a sweep, and write a table and figures"
     )
-    command.add_argument("sweep", type=Path, metavar="SWEEP", help="a YAML file, such as those of configs/ablation")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, such as data.root=DIR")
+    command.add_argument("sweep", type=Path, metavar="SWEEP", help="a YAML file, such as those in configs/ablation")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings of all runs, such as data.root=DIR"
+    )
     _execution_arguments(command)
 
     groups = add_group(commands, "reproduce", "reproduce published results")
     command = add_command(groups, "paper", paper, "the paper's networks on DPDD, beside the published numbers")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="for all trainings")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all trainings")
     command.add_argument("--dpdd", type=Path, required=True, metavar="DIR", help="DPDD's folder")
     command.add_argument(
         "--network",
         action="append",
         metavar="NAME",
-        help="kpac_2level, kpac_3level or kpac_dual; may be given again (default: all three)",
+        help="kpac_2level, kpac_3level or kpac_dual; repeatable (default: all three)",
     )
     command.add_argument(
         "--checkpoint",
@@ -41,7 +43,7 @@ def add(commands: Subcommands) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="weights to evaluate instead of training their network; may be given again",
+        help="evaluate these weights and do not train their network; repeatable",
     )
     command.add_argument(
         "--configs",
@@ -54,20 +56,21 @@ def add(commands: Subcommands) -> None:
 
 
 def _execution_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds arguments for how runs are carried out."""
-    command.add_argument("--dry-run", action="store_true", help="show the plan and its cost, and start nothing")
-    command.add_argument("--retry", action="store_true", help="try runs that failed again")
+    """Adds the arguments that say how to execute the runs."""
+    command.add_argument("--dry-run", action="store_true", help="show the plan and its cost; start nothing")
+    command.add_argument("--retry", action="store_true", help="repeat the runs that failed")
     command.add_argument(
         "--executor",
         choices=("here", "slurm", "local"),
         default="here",
-        help="one run after the other, jobs of SLURM, or submitit's local jobs (default: here)",
+        help="how to execute runs: one by one in this process, as SLURM jobs, or as local jobs of submitit "
+        "(default: here)",
     )
     command.add_argument(
-        "--processes", type=positive, default=1, metavar="N", help="of one run, one a GPU, by torchrun (default: 1)"
+        "--processes", type=positive, default=1, metavar="N", help="processes per run, one per GPU (default: 1)"
     )
     command.add_argument(
-        "--at-once", type=positive, metavar="N", help="jobs at the same time (default: 1 local, all of SLURM's)"
+        "--at-once", type=positive, metavar="N", help="jobs at the same time (default: local 1, slurm all)"
     )
 
 
@@ -127,7 +130,7 @@ def _carry_out(
     except Stopped as stop:
         done = sum(state_of(run) == "finished" for run in sweep.runs)
         raise Stopped(
-            f"{stop}; {done} of {len(sweep.runs)} runs are finished, the same command goes on from there", stop.status
+            f"{stop}; {done} of {len(sweep.runs)} runs are finished; repeat the command to continue", stop.status
         ) from None
     table, written = write_report(sweep)
     if table:
@@ -135,7 +138,7 @@ def _carry_out(
         print(f"{sweep.folder}: {', '.join(path.name for path in written)}")
     for run in sweep.runs:
         if state_of(run) == "running":
-            say(f"{run.folder}: another process is training it; when that is done, the same command goes on")
+            say(f"{run.folder}: another process is training this run; repeat the command after it ends")
     failed = failures(sweep)
     for line in failed:
         say(f"kpac: {line}; --retry tries it again")

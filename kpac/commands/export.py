@@ -7,10 +7,10 @@ from kpac.commands.arguments import Subcommands, add_command, add_plugin_argumen
 
 
 def add(commands: Subcommands) -> None:
-    """Adds the command to the command line."""
+    """Adds the command to the parser."""
     command = add_command(commands, "export", export, "write a model as ONNX or .pt2, checked against PyTorch")
-    command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or the folder of a run")
-    command.add_argument("target", type=Path, metavar="TARGET", help="ends in .onnx or .pt2")
+    command.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file or a run's folder")
+    command.add_argument("target", type=Path, metavar="TARGET", help="the .onnx or .pt2 file to write")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
     add_plugin_argument(command)
 

@@ -1,4 +1,4 @@
-"""`kpac info` and `kpac convert`."""
+"""`kpac info` and `kpac convert`: counts a network's cost, and converts the authors' checkpoints."""
 
 import argparse
 import json
@@ -10,13 +10,13 @@ from kpac.errors import UserError
 
 def add(commands: Subcommands) -> None:
     """Adds the commands to the parser."""
-    command = add_command(commands, "info", info, "parameters and multiply-accumulates of a network, by part")
+    command = add_command(commands, "info", info, "count parameters and multiply-accumulates of a network, by part")
     command.add_argument(
         "model", type=Path, metavar="CONFIG|MODEL", help="a YAML file, a .safetensors file or a run's folder"
     )
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="for a YAML file, such as model.blocks=3")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as model.blocks=3")
     command.add_argument(
-        "--size", type=size, default=(1120, 1680), metavar="HxW", help="height and width (default: 1120x1680)"
+        "--size", type=size, default=(1120, 1680), metavar="HxW", help="size of the image (default: 1120x1680)"
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_plugin_argument(command)
@@ -25,9 +25,11 @@ def add(commands: Subcommands) -> None:
         commands, "convert", convert, "read the authors' .npz checkpoints, or write a model in their format"
     )
     command.add_argument(
-        "source", type=Path, metavar="SOURCE", help="the authors' .npz; with --authors a model of ours"
+        "source", type=Path, metavar="SOURCE", help="the authors' .npz; with --authors a .safetensors file or a run"
     )
-    command.add_argument("target", type=Path, metavar="TARGET", help="a .safetensors file; with --authors an .npz")
+    command.add_argument(
+        "target", type=Path, metavar="TARGET", help="the .safetensors file to write; with --authors the .npz"
+    )
     command.add_argument("--authors", action="store_true", help="write the authors' format instead of reading it")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
 
@@ -50,7 +52,7 @@ def convert(options: argparse.Namespace) -> None:
     _check_target(options)
     if options.authors:
         save_official(load_model(options.source), options.target)
-        say(f"written for the authors' graph: {options.target}")
+        say(f"written in the authors' format: {options.target}")
     else:
         model = load_official(options.source)
         save_model(model, options.target, source=options.source.name)

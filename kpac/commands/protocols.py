@@ -14,7 +14,7 @@ def add(commands: Subcommands) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="print this one with all its keys: a start for a file of your own; or FILE.yaml:NAME",
+        help="print this protocol with all its keys, as a template for your own; or FILE.yaml:NAME",
     )
 
 

@@ -7,7 +7,7 @@ from kpac.commands.arguments import Subcommands, add_command, add_plugin_argumen
 
 
 def add(commands: Subcommands) -> None:
-    """Adds the command to the command line."""
+    """Adds the command to the parser."""
     command = add_command(commands, "restore", restore, "restore photographs with a trained model")
     command.add_argument(
         "photos", nargs="+", metavar="PHOTO", help="PNG, TIFF, JPEG, WebP, BMP or HEIC files, folders, or patterns"
@@ -16,10 +16,15 @@ def add(commands: Subcommands) -> None:
         "-m",
         "--model",
         type=Path,
-        help="a .safetensors file, the folder of a run, or a name from 'kpac weights' (default: those of the package)",
+        help="a .safetensors file, a run's folder, or a name from 'kpac weights' (default: the package's weights)",
     )
     command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="PLACE", help="folder for the results, or a file for one"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PLACE",
+        help="folder for the results; for one photograph also a file",
     )
     command.add_argument("--left", type=Path, metavar="VIEW", help="left dual-pixel view, or a folder of them")
     command.add_argument("--right", type=Path, metavar="VIEW", help="right dual-pixel view, or a folder of them")
@@ -29,20 +34,24 @@ def add(commands: Subcommands) -> None:
         type=tile,
         default="auto",
         metavar="N|whole|auto",
-        help="side of the tiles in pixels; the result is the same (default: auto, tiles where the whole does not fit)",
+        help="side of the tiles in pixels; tiles do not change the result (default: auto, tiles if memory is short)",
     )
     command.add_argument(
-        "--approximate", action="store_true", help="restore and blend overlapping tiles, for networks from outside"
+        "--approximate", action="store_true", help="blend overlapping tiles, for networks without exact tiles"
     )
     command.add_argument(
         "--precision",
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help="(default: auto, float32 on a CPU and float16 on a GPU)",
+        help="number format (default: auto, float32 on a CPU and float16 on a GPU)",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     command.add_argument(
-        "--quality", type=quality, default=95, metavar="1-100", help="of JPEG, WebP and HEIC files (default: 95)"
+        "--quality",
+        type=quality,
+        default=95,
+        metavar="1-100",
+        help="quality of JPEG, WebP and HEIC files (default: 95)",
     )
     add_plugin_argument(command)
 
@@ -69,13 +78,13 @@ def restore(options: argparse.Namespace) -> int:
     try:
         failed = restore_photos(restorer, planned, recipe)
     except KeyboardInterrupt:
-        raise Stopped("interrupted; the same command restores the rest", 130) from None
+        raise Stopped("interrupted; repeat the command to restore the rest", 130) from None
     say(f"{planned.summary(failed, '--overwrite replaces them')}: {options.output}")
     return 1 if failed else 0
 
 
 def tile(text: str) -> int | str | None:
-    """Argument type for tiles: a side in pixels, "auto", or "whole", which gives None."""
+    """Argument type for tiles: a side in pixels, "auto", or None for "whole"."""
     if text in ("auto", "whole"):
         return None if text == "whole" else text
     if not text.isdigit() or not int(text):

@@ -1,4 +1,4 @@
-"""`kpac train`."""
+"""`kpac train`: trains a network."""
 
 import argparse
 import os
@@ -11,12 +11,12 @@ from kpac.files import from_home
 
 
 def add(commands: Subcommands) -> None:
-    """Adds the commands to the parser."""
-    command = add_command(commands, "train", train, "train a network as a YAML file says, or continue a run")
+    """Adds the command to the parser."""
+    command = add_command(commands, "train", train, "train a network from a YAML file, or continue a run")
     command.add_argument(
-        "config", nargs="?", metavar="CONFIG", help="a YAML file; with --resume by default the run's own"
+        "config", nargs="?", metavar="CONFIG", help="a YAML file (default with --resume: the run's own)"
     )
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.iterations=500")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as train.iterations=500")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier run of this name")
     command.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder")
     command.add_argument(
@@ -34,7 +34,7 @@ def train(options: argparse.Namespace) -> None:
     if options.resume and options.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces one; give one of them")
     if options.allow_changes and not options.resume:
-        raise UserError("--allow-changes goes with --resume")
+        raise UserError("--allow-changes needs --resume")
     if options.resume:
         config = resumed_config(options.resume, file, words)
     elif file:

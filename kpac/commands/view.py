@@ -11,41 +11,39 @@ PORT = 8017
 
 
 def add(commands: Subcommands) -> None:
-    """Adds the command to the command line."""
+    """Adds the command to the parser."""
     command = add_command(
-        commands, "view", view, "write pages for a browser: results side by side, and how a training went"
+        commands, "view", view, "write pages for a browser: results side by side, and curves of trainings"
     )
     command.add_argument(
         "paths",
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="results.json files, folders that hold some, or folders of runs",
+        help="results.json files, folders that contain them, or run folders",
     )
     command.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the pages (default: view, in PATH if that is one folder)"
     )
-    command.add_argument("--overwrite", action="store_true", help="write into a folder that holds other files, too")
+    command.add_argument("--overwrite", action="store_true", help="write even if the folder holds other files")
     command.add_argument(
         "--serve",
         action="store_true",
-        help="show the pages at a loopback address until Ctrl-C; without --output nothing is kept, and scenes are "
-        "read when they are looked at",
+        help="serve the pages at a loopback address until Ctrl-C; without --output, nothing is kept and scenes are "
+        "rendered on demand",
     )
     command.add_argument(
-        "--port", type=port, default=PORT, metavar="N", help=f"of --serve; 0 takes any (default: {PORT})"
+        "--port", type=port, default=PORT, metavar="N", help=f"port of --serve; 0 for any free one (default: {PORT})"
     )
     command.add_argument(
         "--restore", action="store_true", help="compute outputs that were not kept, with the networks that made them"
     )
-    command.add_argument(
-        "--attention", action="store_true", help="also compute what the scale attention of KPAC networks weighs"
-    )
+    command.add_argument("--attention", action="store_true", help="also draw the scale attention of KPAC networks")
     command.add_argument(
         "--refresh",
         type=positive,
         metavar="SECONDS",
-        help="read runs again every so many seconds until they are finished",
+        help="reload runs at this interval until they are finished",
     )
     command.add_argument(
         "--data",
@@ -53,7 +51,7 @@ def add(commands: Subcommands) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="where a data set lies now, if it was moved since; may be given again",
+        help="new folder of a data set that was moved; repeatable",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add_plugin_argument(command)
@@ -66,7 +64,7 @@ def view(options: argparse.Namespace) -> int:
     load_plugins(options.plugin)
     pages = Pages(options.paths, options.data, options.restore, options.attention, options.device)
     if options.refresh and not pages.runs:
-        raise UserError("--refresh: none of the paths is the folder of a run; leave it out")
+        raise UserError("--refresh: none of the paths is the folder of a run; leave out --refresh")
     if options.serve and not options.output:
         with tempfile.TemporaryDirectory(prefix="kpac-view-") as temporary:
             pages.write(Path(temporary), scenes=False, refresh=options.refresh)
@@ -77,7 +75,7 @@ def view(options: argparse.Namespace) -> int:
     if options.serve:
         return _serve(pages, folder, options)
     if options.refresh:
-        say(f"reading the runs again every {options.refresh} s; Ctrl-C ends it")
+        say(f"reloading the runs every {options.refresh} s; Ctrl-C stops")
         pages.refresh(folder, options.refresh)
     return 0
 
@@ -87,7 +85,7 @@ def _serve(pages, folder: Path, options: argparse.Namespace) -> int:
 
     if options.refresh:
         threading.Thread(target=pages.refresh, args=(folder, options.refresh), daemon=True).start()
-    pages.serve(folder, options.port, lambda address: say(f"open {address} in a browser; Ctrl-C ends it"))
+    pages.serve(folder, options.port, lambda address: say(f"open {address} in a browser; Ctrl-C stops the server"))
     return 0
 
 

@@ -8,7 +8,9 @@ from kpac.commands.arguments import Subcommands, add_command
 def add(commands: Subcommands) -> None:
     """Adds the command to the parser."""
     command = add_command(commands, "weights", weights, "list the weights that can be loaded by name")
-    command.add_argument("name", nargs="?", metavar="NAME", help="print the card of these: how they were made, results")
+    command.add_argument(
+        "name", nargs="?", metavar="NAME", help="print the card of these weights: their training and results"
+    )
 
 
 def weights(options: argparse.Namespace) -> None:

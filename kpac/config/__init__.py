@@ -6,8 +6,8 @@ A file states only what it changes. The rest comes from the file that it extends
     name: two_blocks_wide
     model: {width: 64}
 
-The `model` section is open: its keys besides `name` are the options of that network, which
-`kpac.models.registry.resolve_model` checks against the network's signature.
+The keys of the `model` section, besides `name`, are options of the network. `kpac.models.registry.resolve_model` checks
+them against its signature.
 """
 
 from kpac.config.checks import Section, Source, nearest, place, validate

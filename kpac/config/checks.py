@@ -101,7 +101,7 @@ def _expectation(problem: ErrorDetails) -> str:
     """Says what was expected, without terms of pydantic or Python."""
     kind, limits = problem["type"], problem.get("ctx", {})
     if kind in ("model_type", "dict_type"):
-        return "should be a section, names with values"
+        return "should be a section of keys and values"
     if kind == "path_type":
         return "should be a path"
     if kind == "too_short":

@@ -33,7 +33,7 @@ RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 def _name_of_a_folder(name: str) -> str:
     if not re.fullmatch(RUN_NAME, name):
-        raise ValueError("should start with a letter or a digit, and go on with these, '.', '_' and '-'")
+        raise ValueError("should start with a letter or a digit, and hold only these, '.', '_' and '-'")
     return name
 
 
@@ -169,9 +169,9 @@ class ScheduleConfig(Section):
             if strange:
                 raise ValueError(f"'{{prefix}}{strange[0]}' belongs to the schedule {name}, found {self.name}")
         if self.name == "step" and self.milestones is None:
-            raise ValueError("'{prefix}milestones' is missing, which the schedule step needs")
+            raise ValueError("the schedule step needs '{prefix}milestones'")
         if self.name == "cyclic" and (not self.periods or len(self.periods) != len(self.finals or [])):
-            raise ValueError("'{prefix}periods' and '{prefix}finals' are needed by the schedule cyclic, equally long")
+            raise ValueError("the schedule cyclic needs '{prefix}periods' and '{prefix}finals', of equal length")
         return self
 
 
@@ -267,7 +267,7 @@ class TrainConfig(Section):
     def _in_order(cls, stages: list[StageConfig]) -> list[StageConfig]:
         ends = [stage.until for stage in stages]
         if sorted(set(ends)) != ends:
-            raise ValueError("must have stages in the order of their 'until', each later than the one before")
+            raise ValueError("should have stages with increasing 'until'")
         return stages
 
 

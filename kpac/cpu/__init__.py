@@ -86,7 +86,7 @@ def pass_bytes(model: nn.Module, height: int, width: int) -> int | None:
     Takes account of the current autocast. Add `THREAD_BYTES` per thread for the rows being computed.
 
     Returns:
-        None if the model is not accelerated, or would not be for this pass: estimate the plain model's tensors then.
+        None if this pass would not be accelerated; estimate the plain model's tensors then.
     """
     with torch.no_grad():
         if not whole_in_bands(model, torch.empty(0)):

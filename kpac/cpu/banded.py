@@ -78,7 +78,7 @@ class Rows:
         """Computes all rows, band by band, and stores them in one tensor.
 
         Args:
-            reads: the inputs and intermediate features of a band, which count for its size.
+            reads: the inputs and intermediate features of a band; they count towards its size.
             size: size in bytes of a band of the widest of these features; by default `BAND_BYTES`.
         """
         kept = torch.empty(self.shape, dtype=self.dtype, device="cpu")

@@ -185,7 +185,7 @@ class DecodedCache:
         except FileNotFoundError:
             return set()
         except OSError as error:
-            raise UserError(f"{self.folder}: no folder that can be read ({error.strerror}); set data.cache") from None
+            raise UserError(f"{self.folder}: cannot be read ({error.strerror}); set data.cache") from None
 
     def _remove_stale(self, paths: Iterable[Path]) -> None:
         """Removes cached images that were decoded from earlier versions of these sources."""
@@ -226,7 +226,7 @@ class DecodedCache:
                 lock = take_lock(path, wait=True)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be written ({error.strerror}); set data.cache to a folder that can"
+                f"{self.folder}: cannot be written ({error.strerror}); set data.cache to a writable folder"
             ) from None
         try:
             yield lock is not None

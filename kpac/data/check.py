@@ -181,13 +181,13 @@ def _decode_one(path: Path) -> ImageFacts | str:
 def _empty(report: SplitReport) -> Iterator[Fault]:
     for role, images in report.images.items():
         if not images:
-            yield Fault("no images", f"{report.split}: the folder of the {role} images holds none, or is not there")
+            yield Fault("no images", f"{report.split}: the folder of the {role} images is empty or missing")
 
 
 def _same_names(report: SplitReport) -> Iterator[Fault]:
     for images in report.images.values():
         for first, second in same_names(images):
-            yield Fault("same name", f"{second}: has the name of {first}")
+            yield Fault("same name", f"{second}: has the same name as {first}")
 
 
 def _unpaired(report: SplitReport, by_order: bool) -> Iterator[Fault]:
@@ -204,7 +204,7 @@ def _unpaired(report: SplitReport, by_order: bool) -> Iterator[Fault]:
         is_target = role == "target"
         for path, partner, name in zip(inputs, pairs.partners, pairs.expected, strict=True):
             if partner is None:
-                lacks = f"its target {name} is not there" if is_target and name else f"has no {role}"
+                lacks = f"its target {name} is missing" if is_target and name else f"has no {role}"
                 yield Fault(
                     f"missing {role if is_target else 'view'}", f"{path}: {lacks}{'' if is_target else ' view'}"
                 )
@@ -230,7 +230,7 @@ def _against_the_published_list(report: SplitReport) -> Iterator[Fault]:
 
 
 def _scenes(report: SplitReport) -> Iterator[dict[str, Path]]:
-    """Yields each scene's readable images by role, as far as they pair."""
+    """Yields the readable images of each scene by role; leaves out images without a partner."""
     for index, path in enumerate(report.inputs):
         scene = {"center": path, **{role: pairs.partners[index] for role, pairs in report.pairs.items()}}
         yield {role: file for role, file in scene.items() if file in report.facts}
@@ -244,9 +244,9 @@ def _unequal(report: SplitReport) -> Iterator[Fault]:
         for path in others:
             found, expected = report.facts[path], report.facts[first]
             if found.size != expected.size:
-                yield Fault("size", f"{path}: is {found.size}, {first} of the same scene {expected.size}")
+                yield Fault("size", f"{path}: is {found.size}, but {first} of the same scene is {expected.size}")
             if found.bit_depth != expected.bit_depth:
-                yield Fault("bit depth", f"{path}: has {found.bit_depth} bits, {first} {expected.bit_depth}")
+                yield Fault("bit depth", f"{path}: has {found.bit_depth} bits, but {first} has {expected.bit_depth}")
 
 
 def _swapped(report: SplitReport) -> Iterator[Fault]:
@@ -280,4 +280,4 @@ def _find_duplicates(reports: list[SplitReport]) -> None:
             if split == report.split and role == role_of[path] == "target":
                 report.shared_targets += 1
             else:
-                report.faults.append(Fault("duplicate", f"{path}: has the pixels of {original}"))
+                report.faults.append(Fault("duplicate", f"{path}: has the same pixels as {original}"))

@@ -82,7 +82,7 @@ def _notes(report: SplitReport) -> list[str]:
     if alpha := _count(report, "alpha"):
         notes.append(f"{report.split}: {alpha} images with an alpha channel, which is dropped")
     if report.shared_targets:
-        notes.append(f"{report.split}: {report.shared_targets} targets are equal to another one, with other inputs")
+        notes.append(f"{report.split}: {report.shared_targets} targets equal the target of another input")
     return notes
 
 

@@ -174,8 +174,8 @@ def _check_views(views: Sequence[str], augment: AugmentConfig) -> None:
         )
     if augment.flip and len(sides) == 1:
         raise UserError(
-            f"data.augment.flip: mirrored, a {sides[0]} view is a {OTHER_SIDE[sides[0]]} one, which this network does "
-            "not read; set it to false"
+            f"data.augment.flip: mirroring makes a {sides[0]} view a {OTHER_SIDE[sides[0]]} one, which this network "
+            "does not read; set it to false"
         )
 
 

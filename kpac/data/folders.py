@@ -24,11 +24,10 @@ class Layout:
     Args:
         name: its name in a configuration.
         folders: view name, or "target", -> folder, relative to one of `bases`. Several names, separated by spaces, are
-            alternatives; upper and lower case do not matter. "" for the center folder alone: all images lie in the
-            base.
+            alternatives; case does not matter. Only the center folder may be "": the images lie in the base itself.
         bases: where the folders can lie, relative to the root; "{split}" stands for the split. A base without it holds
             one undivided set, which counts as the test split.
-        pattern: pattern for the file names of the center folder that belong to the set.
+        pattern: glob pattern of the inputs' file names; other files in the center folder are ignored.
         quarter_turns: counter-clockwise turns by 90 degrees that make the published images upright. Images are turned
             only if the folder has one of the names in `bases`, or the layout was requested by name.
         one_folder: the base holds both views and targets, distinguished by their names; see `kpac.data.roles`.
@@ -84,9 +83,9 @@ class FoundLayout:
     Args:
         layout: the layout.
         root: the data set's folder.
-        base: the one of the layout's bases where it was found.
+        base: the entry of `layout.bases` that matched.
         split: the split.
-        folders: view name, or "target", -> folder; it may not exist.
+        folders: view name, or "target", -> folder, which need not exist.
     """
 
     layout: Layout
@@ -171,8 +170,8 @@ LAYOUTS = {
 def find_layout(root: Path, split: str, layout: str = "auto", targets: bool = True) -> FoundLayout:
     """Detects the layout of a folder.
 
-    The input folders may fit a layout with targets and one without, such as DPDD and PixelDP. Then the folder of the
-    targets decides. If the caller requires `targets`, it is the layout with targets, and missing targets are an error.
+    The input folders may match a layout with targets and one without, such as DPDD and PixelDP. The layout with targets
+    is chosen if the target folder exists, or if `targets` is true; the latter makes missing targets an error later.
 
     Raises:
         UserError: there is no such folder, or it has no known layout.
@@ -206,9 +205,9 @@ def expected(split: str, layout: str) -> str:
 
 
 def check_certain(found: FoundLayout) -> None:
-    """Checks that a set without targets is not a set with targets whose targets are missing.
+    """Checks that a set without targets is not one with a missing target folder.
 
-    Otherwise DPDD whose targets were not copied yet would pass for PixelDP. A folder's name can settle the question.
+    For example, DPDD without its targets looks like PixelDP. A folder's name may tell them apart.
 
     Raises:
         UserError: the set could be either of the two.
@@ -219,8 +218,8 @@ def check_certain(found: FoundLayout) -> None:
         candidate = other.find(found.root, found.split) if other.has_targets else None
         if candidate and candidate.folder("center") == found.folder("center"):
             raise UserError(
-                f"{candidate.folder('target')}: no such folder; expected all-in-focus images there, or a layout "
-                f"that has none, if this is {found.layout.name}",
+                f"{candidate.folder('target')}: no such folder; expected all-in-focus images there, unless the layout "
+                f"is {found.layout.name}, which has none",
                 "layout",
                 layout=found.layout.name,
             )
@@ -258,7 +257,7 @@ def _folder(place: Path, names: str) -> Path:
     there = sorted(child for child in place.iterdir() if child.name.lower() in names.split() and child.is_dir())
     if len(there) > 1:
         raise UserError(
-            f"{place}: {' and '.join(child.name for child in there)} could both be the folder of these images; keep "
-            "one of them there"
+            f"{place}: {' and '.join(child.name for child in there)} are names of the same folder in this layout; "
+            "rename one of them"
         )
     return there[0] if there else place / first

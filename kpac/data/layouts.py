@@ -118,10 +118,12 @@ def _quarter_turns(found: FoundLayout, asked: str) -> int:
         return 0
     name = found.layout.name
     if asked == name or found.is_named:
-        log.warning("%s: PixelDP's images lie on their side and are turned upright (layout %s)", found.root, name)
+        log.warning("%s: turning PixelDP's images upright, which are stored rotated (layout %s)", found.root, name)
         return turns
     log.warning(
-        "%s: taken as they are; if they are PixelDP's, which lie on their side, name the layout %s", found.root, name
+        "%s: images are not turned; if they are PixelDP's, which are stored rotated, name the layout %s",
+        found.root,
+        name,
     )
     return 0
 
@@ -145,11 +147,11 @@ def _images(found: FoundLayout, role: str) -> list[Path]:
         others = [other for other, paths in found.images.items() if paths and found.folder(other) == folder]
         if others:
             instead = "; with the layout images each is a scene" if layout.one_folder else ""
-            raise UserError(f"{folder}: its names tell {' and '.join(others)} images, and no {role} one{instead}")
+            raise UserError(f"{folder}: its names mark {' and '.join(others)} images, but no {role} ones{instead}")
         skipped = left_out_text(left_out(folder))
         raise UserError(
             f"{folder}: holds no images; expected {WHAT[role]} as PNG, TIFF or JPEG{skipped and '; ' + skipped}"
         )
     for first, second in same_names(images):
-        raise UserError(f"{second}: has the name of {first}; expected one image a scene, remove or rename one of them")
+        raise UserError(f"{second}: has the same name as {first}; expected one image per scene, so rename one of them")
     return images

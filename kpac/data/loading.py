@@ -32,7 +32,7 @@ def shared_memory_message() -> str:
 
 
 class Batches(Iterator[Any]):
-    """Iterator over one pass of a data set of batches; also a context that ends its workers, in any state, at exit.
+    """Iterator over one pass of a data set of batches. As a context manager, it ends its workers at exit.
 
     Args:
         dataset: returns a whole batch for each item of the sampler.
@@ -72,14 +72,14 @@ class Batches(Iterator[Any]):
             raise LoadingError(f"a data worker was killed by {killed} (out of memory?); lower data.workers") from None
 
     def _end_workers(self) -> str | None:
-        """Ends the workers, by force if needed; returns the name of the signal if one had been killed.
+        """Ends the workers, by force if needed; returns the name of the signal that had killed one, if any.
 
-        Leaving this to garbage collection or the interpreter's exit may hang: an error's traceback keeps the loader
-        alive, and the workers ignore the first SIGTERM, the only one that they would then get.
+        Without this, the interpreter may hang at its exit: an error's traceback keeps the loader alive, PyTorch sends
+        the workers a single SIGTERM, and they ignore the first.
         """
         workers = getattr(self._batches, "_workers", ())  # without workers, the iterator has no such attribute
         if workers:
-            self._batches._shutdown_workers()  # type: ignore[attr-defined]  # of the iterator with workers
+            self._batches._shutdown_workers()  # type: ignore[attr-defined]  # exists if there are workers
         codes = [worker.exitcode for worker in workers]
         for worker in workers:
             worker.kill()

@@ -5,8 +5,8 @@ otherwise the one that pairs the most:
 
 1. DPDD's published list, if all names are in it.
 2. Equal names.
-3. Names that are equal except for words that all names of one side have and those of the other side do not: `12_blur`
-   and `12`, `scene3_input_01` and `scene3_gt_01`.
+3. Names that are equal without the words that mark one side, which are in all its names and in none of the other:
+   `12_blur` and `12`, `scene3_input_01` and `scene3_gt_01`.
 
 Images are paired by sorted order only if the caller asks for it.
 """
@@ -111,7 +111,7 @@ def pair(images: Sequence[Path], others: Sequence[Path], by_order: bool = False)
 def _by_order(images: Sequence[Path], others: Sequence[Path]) -> Pairs:
     images_, others_ = sorted(images), sorted(others)
     if len(images) != len(others):
-        raise UserError(f"{_sides(images, others)}: pairing by sorted order needs as many images on both sides")
+        raise UserError(f"{_sides(images, others)}: pairing by sorted order needs equal numbers of images")
     partner = dict(zip(images_, others_, strict=True))
     return Pairs(images, [partner[path] for path in images], [None for _ in images], [], "names pair by sorted order")
 

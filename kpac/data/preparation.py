@@ -31,18 +31,18 @@ def prepare_scenes(
         unreadable = set(cache.prepare(paths, keep_going=skip_unreadable))
     except UserError as error:
         if "not a whole image" in str(error):
-            raise UserError(f"{error}. To go on without such scenes, set data.skip_unreadable=true") from None
+            raise UserError(f"{error}. To skip such scenes, set data.skip_unreadable=true") from None
         raise
     usable = []
     for files in scenes:
         broken = unreadable.intersection(files.paths)
         if broken:
-            log.warning("going on without scene '%s': %s cannot be read", files.name, ", ".join(map(str, broken)))
+            log.warning("skipping scene '%s': %s cannot be read", files.name, ", ".join(map(str, broken)))
         else:
             check_sizes(files, cache)
             usable.append(files)
     if not usable:
-        raise UserError(f"{paths[0].parent}: not one of {len(scenes)} scenes can be read")
+        raise UserError(f"{paths[0].parent}: none of {len(scenes)} scenes can be read")
     return usable
 
 

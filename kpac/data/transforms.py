@@ -73,7 +73,7 @@ class Augmentation:
         )
 
     def order(self, views: Sequence[str], height: int, width: int) -> list[str]:
-        """The views to read, in order: left and right trade places where the augmentation swaps the aperture's halves.
+        """The views to read, in order: left and right are swapped if the augmentation swaps the aperture's halves.
 
         The halves of the aperture lie along the sensor's longer side: side by side, or one above the other in a
         portrait photograph. Mirroring along that side, or turning upside down, swaps the halves; doing both leaves them

@@ -21,7 +21,7 @@ from kpac.restore.restorer import Restorer
 
 PREVIEW = 2048  # longest side of the page's images, in pixels; the file to download has the photograph's own size
 ATTENTION = 1024  # longest side of the image for attention maps, in pixels, as in `kpac inspect`
-_one_at_a_time = threading.Lock()  # a pass uses all cores; a cancelled pass ends before the next one begins
+_one_at_a_time = threading.Lock()  # one pass uses all cores; the next waits until it ends or is cancelled
 
 
 @dataclass
@@ -32,7 +32,7 @@ class JobResult:
         file: the restored photograph, with the original's bit depth and metadata.
         original, result: previews, H x W x 3 uint8.
         attention: for each block with scale attention, the expected dilation drawn over the photograph, and a title.
-        seconds: time of the network's pass.
+        seconds: run time of the network.
         memory_gb: peak memory of the GPU; on a CPU, of the process.
         size: height and width of the photograph.
         bit_depth: bit depth of the photograph's file.
@@ -78,7 +78,7 @@ class RestoreJob(threading.Thread):
         super().__init__(daemon=True)
         self.model, self.options, self.views = model, options, views
         self.output, self.quality, self.wants_attention = output, quality, attention
-        self.stage = "waiting for the photograph before"
+        self.stage = "waiting for the previous photograph"
         self.share: float | None = None
         self.result: JobResult | None = None
         self.error: str | None = None
@@ -107,7 +107,7 @@ class RestoreJob(threading.Thread):
         except UserError as error:
             self.error = self._without_folders(str(error))
         except MemoryError:
-            self.error = "out of memory for the photograph itself; cut it into parts"
+            self.error = "out of memory: the photograph is too large; cut it into parts"
         except Exception as error:  # otherwise the page would wait forever
             self.error = f"this photograph could not be restored ({type(error).__name__})"
             raise
@@ -150,7 +150,7 @@ class RestoreJob(threading.Thread):
         )
 
     def _attention(self, images: dict[str, np.ndarray]) -> list[tuple[np.ndarray, str]]:
-        self.stage = "looking at scale attention"
+        self.stage = "drawing scale attention"
         small = {name: _reduced(image, ATTENTION) for name, image in images.items()}
         _, blocks = attention_of(self.model, small["center"], small.get("left"), small.get("right"))
         return [
@@ -205,7 +205,7 @@ def _overlay(image: np.ndarray, dilation: np.ndarray, opacity: float = 0.6) -> n
     from matplotlib import colormaps
 
     height, width = image.shape[:2]
-    factor = 1 << (max(1, -(-height // dilation.shape[0])) - 1).bit_length()  # an encoder halves the size
+    factor = 1 << (max(1, -(-height // dilation.shape[0])) - 1).bit_length()  # a power of 2, from the encoder
     whole = cv2.resize(dilation, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)[:height, :width]
     low, high = float(dilation.min()), float(dilation.max())
     colors = colormaps["viridis"]((whole - low) / ((high - low) or 1.0))[..., :3]

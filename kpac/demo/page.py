@@ -89,9 +89,7 @@ def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[st
                 gradio.File(label=f"{view.capitalize()} dual-pixel view", file_types=list(SUFFIXES), elem_id=view)
                 for view in others
             ]
-        attention = gradio.Checkbox(
-            False, label="Show what scale attention weighs", visible=has_attention, elem_id="attention"
-        )
+        attention = gradio.Checkbox(False, label="Show scale attention", visible=has_attention, elem_id="attention")
         with gradio.Row():
             start = gradio.Button("Restore", variant="primary", elem_id="restore")
             stop = gradio.Button("Cancel", elem_id="cancel")
@@ -125,9 +123,10 @@ def launch(
     Args:
         model, label, options, quality: see `make_page`.
         host: address to listen on; the default accepts connections from this machine only.
-        port: port to listen on; None for the first free one from 7860 on.
+        port: port to listen on; None for the first free one, starting at 7860.
         megabytes: size limit of uploaded files.
         until: stops the page when set, instead of Ctrl-C.
+        ready: called with the address once the page answers.
 
     Raises:
         UserError: gradio is not installed, or the port is taken.
@@ -150,7 +149,7 @@ def launch(
                 footer_links=[],
                 ssr_mode=False,
                 prevent_thread_lock=True,
-                _frontend=False,  # otherwise gradio gives up on a machine too busy to answer it within three seconds
+                _frontend=False,  # otherwise gradio fails if the machine is too busy to answer within three seconds
                 quiet=True,
             )
         except OSError as error:
@@ -178,7 +177,7 @@ def import_gradio() -> Any:
 
 
 def _bypass_proxies() -> None:
-    """Makes gradio ask its own page directly, where the environment names a proxy."""
+    """Makes gradio connect to its own page directly, even if the environment names a proxy."""
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 

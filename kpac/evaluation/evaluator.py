@@ -44,7 +44,7 @@ class Evaluated:
 
     Args:
         scene: the scene at the protocol's size.
-        output: the restored image as it was scored, (3, H, W), on the CPU.
+        output: the scored image, (3, H, W), on the CPU.
         scores: metric -> value, for the output.
         input_scores: metric -> value, for the blurred center view.
         seconds, memory_gb: see `Restored`.
@@ -175,8 +175,8 @@ def _wrong_size(
     found, own = (f"{size[1]}x{size[0]}" for size in (restored.output.shape[-2:], whole))
     needed = f"{expected[1]}x{expected[0]}"
     if restored.file is None:
-        return f"scene '{name}': the output is {found}, the input {needed}; expected outputs of the input's size"
-    under = f", or {needed}, which protocol '{protocol.name}' makes of it" if needed != own else ""
+        return f"scene '{name}': the output is {found}, the input is {needed}; expected the same size"
+    under = f", or of {needed}, its size under protocol '{protocol.name}'" if needed != own else ""
     return f"{restored.file}: is {found}, the target of scene '{name}' is {own}; expected outputs of that size{under}"
 
 

@@ -36,7 +36,7 @@ class ResultFolders:
         """Chooses the folder for an evaluation; writes nothing.
 
         Args:
-            method, evaluation: what the results will be of.
+            method, evaluation: what will be evaluated.
             folder: use this folder; by default chosen from the arguments of the class.
 
         Raises:
@@ -49,9 +49,7 @@ class ResultFolders:
         subject = _subject(method, evaluation)
         title, place = _title(subject), folder.resolve()
         if place in self._taken:
-            raise UserError(
-                f"{folder}: would get both the results of {self._taken[place]} and of {title}", "outputs_apart"
-            )
+            raise UserError(f"{folder}: both {self._taken[place]} and {title} would be written there", "outputs_apart")
         self._taken[place] = title
         earlier = _earlier(folder)
         if earlier and not self.overwrite and not _is_same(earlier, subject):
@@ -70,7 +68,7 @@ def default_folder(method: Method, evaluation: Evaluation) -> Path:
 def clear_replaced(method: Method, evaluation: Evaluation, folder: Path) -> None:
     """Removes earlier results of other weights, another protocol or other data, and their images.
 
-    Otherwise the new evaluation would take old images for its own. Results of the same evaluation stay and are reused.
+    Otherwise the new evaluation would reuse the old images. Results of the same evaluation are kept and reused.
     """
     earlier, subject = _earlier(folder), _subject(method, evaluation)
     if not earlier or (_is_same(earlier, subject) and earlier["model"].get("sha256") == subject["model"].get("sha256")):

@@ -59,8 +59,8 @@ class Network(Method):
     Args:
         weights: a .safetensors file, the folder of a run, or a checkpoint that `kpac.zoo` can load.
         device: device to compute on.
-        label: name in tables. By default the run's name for its best weights, the run's and the file's name for its
-            other weights, and the file's name for weights outside of a run.
+        label: name in tables. By default the file's name; for weights of a run the run's name, followed by the file's
+            name unless they are its best weights.
         tile: side of tiles in pixels, for large images; None restores in one pass.
 
     Raises:
@@ -132,14 +132,14 @@ class SavedImages(Method):
 
     def __init__(self, folder: Path, device: torch.device, label: str | None = None):
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; expected the images that a method made")
+            raise UserError(f"{folder}: no such folder; expected the output images of a method")
         self.folder, self.device = folder, device
         self.label = label or folder.resolve().name
         self.by_stem: dict[str, Path] = {}
         for path in [*list_images(folder), *sorted(folder.glob("*.npy"))]:
             name = name_of(path)
             if name in self.by_stem:
-                raise UserError(f"{path}: {self.by_stem[name].name} has the same name; expected one image a scene")
+                raise UserError(f"{path}: {self.by_stem[name].name} has the same name; expected one image per scene")
             self.by_stem[name] = path
 
     def check(self, scenes: Sequence[SceneFiles]) -> None:

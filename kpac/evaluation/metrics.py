@@ -20,8 +20,8 @@ class SSIMSettings:
     """Settings of SSIM; the defaults are those of scikit-image's `structural_similarity`.
 
     Args:
-        window: side of the uniform window, odd. A Gaussian window ignores it: it is cut off after 3.5 deviations.
-        gaussian_sigma: deviation of a Gaussian window, 1.5 in Wang et al., 2004; None for a uniform window.
+        window: side of the uniform window in pixels, odd; not used by a Gaussian window, which ends at 3.5 sigma.
+        gaussian_sigma: sigma of a Gaussian window in pixels, 1.5 in Wang et al., 2004; None for a uniform window.
         data_range: difference between the largest and the smallest possible value of an image.
         sample_covariance: normalizes covariances by n - 1 instead of n, for windows of n pixels.
         across_channels: uses a window over rows, columns and channels, centered on every pixel and channel; the image

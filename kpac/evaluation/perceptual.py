@@ -30,7 +30,7 @@ class LPIPS(nn.Module):
     are downloaded once into torch.hub's cache. Their hash is checked, since other weights give other numbers.
 
     Args:
-        backbone: "alex" (the field's), "vgg" or "squeeze".
+        backbone: "alex" (the field's usual choice), "vgg" or "squeeze".
         weights: torchvision's file; by default the one in torch.hub's cache, downloaded if it is not there.
         centered: maps images from [0, 1] to [-1, 1], the range that the weights expect.
 
@@ -90,8 +90,8 @@ def _check_hash(path: Path, backbone: Backbone) -> None:
     if not found.startswith(expected):
         name = cached_weights(backbone).name
         raise UserError(
-            f"{path}: not torchvision's {name}: its SHA-256 should begin with {expected}, found {found[:8]}; other "
-            "weights give other numbers; delete it",
+            f"{path}: not torchvision's {name}: its SHA-256 should begin with {expected}, found {found[:8]}. Other "
+            "weights give other scores; delete the file",
             "lpips_weights",
         )
 

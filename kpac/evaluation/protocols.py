@@ -28,12 +28,12 @@ class SSIMSection(Section):
     window: Annotated[int, Field(ge=3)] = WINDOW
     """Side of the uniform window in pixels, odd."""
     gaussian_sigma: Annotated[float, Field(gt=0)] | None = None
-    """Deviation of a Gaussian window, which determines its side (11 for 1.5); null for the uniform window."""
+    """Standard deviation of a Gaussian window in pixels; it sets the side (1.5: 11 pixels). null: uniform window."""
     sample_covariance: bool = True
     """Normalizes covariances by n - 1; false: by n."""
     across_channels: bool = False
-    """Uses a three-dimensional window over rows, columns and channels, with the image extended by repeating its edges,
-    as NAFNet's script does; false: compares each channel alone, where the window fits."""
+    """Uses a three-dimensional window over rows, columns and channels, and repeats the image's edges, as NAFNet's
+    script does; false: compares each channel alone, where the window fits."""
     clamped: bool = True
     """Takes the clamped output; false: the output before `clamp`."""
 
@@ -66,7 +66,7 @@ class Protocol(Section):
     name: str
     """Name, printed with every score."""
     aliases: tuple[str, ...] = ()
-    """Other names of the protocol, after the evaluation scripts that compute this way."""
+    """Other names of the protocol: the evaluation scripts with the same settings."""
     source: str
     """Who evaluates this way."""
     bit_depth: BitDepth
@@ -75,8 +75,8 @@ class Protocol(Section):
     """Factor by which inputs and targets are reduced before the network reads them: the mean over squares with this
     side in pixels (OpenCV's INTER_AREA); rows and columns that do not fill a square are dropped."""
     crop_multiple: Annotated[int, Field(ge=1)] = 1
-    """Crops inputs and targets at the bottom and at the right, before the network reads them, to a height and a width
-    that are multiples of this."""
+    """Before the network reads them, crops inputs and targets at the bottom and right to a height and width that are
+    multiples of this."""
     clamp: bool = True
     """Clamps the output to [0, 1]."""
     rounding: BitDepth | None = None
@@ -86,7 +86,7 @@ class Protocol(Section):
     channel: Literal["rgb", "y"] = "rgb"
     """What PSNR, SSIM and MAE compare: the three RGB channels, or Y of YCbCr in the limited range of ITU-R BT.601."""
     data_range: Annotated[float, Field(gt=0)] = 1.0
-    """Peak value of PSNR, and SSIM's data range. 1 is right for images in [0, 1]; others reproduce other scripts."""
+    """Peak value of PSNR, and SSIM's data range. Images are in [0, 1]: other values than 1 only reproduce scripts."""
     ssim: SSIMSection = SSIMSection()
     """SSIM's window and normalization; the defaults are scikit-image's."""
     lpips: LPIPSSection = LPIPSSection()
@@ -120,7 +120,7 @@ class Protocol(Section):
         """Refuses images that are too small.
 
         Args:
-            height, width: size of the image as it was read.
+            height, width: size of the image file.
             lpips: whether LPIPS is computed, too.
 
         Raises:
@@ -152,8 +152,8 @@ class Protocol(Section):
         """PSNR, SSIM and MAE of one image.
 
         Args:
-            output: (3, H, W), as the network gives it.
-            target: (3, H, W) in [0, 1], as `prepare` makes it.
+            output: (3, H, W), output of the network, not clamped.
+            target: (3, H, W) in [0, 1], from `prepare`.
 
         Raises:
             ValueError: an image smaller than SSIM's window.
@@ -168,7 +168,7 @@ class Protocol(Section):
             }
 
     def inside(self, image: Tensor) -> Tensor:
-        """Removes the borders that are not scored from an image, (..., H, W)."""
+        """Removes the unscored border of an image, (..., H, W)."""
         border = self.crop_border
         return image[..., border:-border, border:-border] if border else image
 
@@ -185,7 +185,7 @@ class Protocol(Section):
 
         Args:
             other: the other protocol.
-            sizes: heights and widths of the images, if known: a crop that removes nothing is then ignored.
+            sizes: heights and widths of the images, if known; then `crop_multiple` is ignored if it crops nothing.
         """
         settings = [protocol.model_dump(exclude={"name", "source", "aliases", "groups"}) for protocol in (self, other)]
         if (sizes := list(sizes)) and all(self.size(*size) == other.size(*size) for size in sizes):

@@ -99,9 +99,9 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         results = json.loads(file.read_text(encoding="utf-8"), object_hook=with_numbers)
     except FileNotFoundError:
-        raise UserError(f"{file}: no such file; expected what kpac evaluate writes") from None
+        raise UserError(f"{file}: no such file; kpac evaluate writes it") from None
     except (OSError, ValueError):
-        raise UnusableResults(f"{file}: not a whole JSON file; expected what kpac evaluate writes") from None
+        raise UnusableResults(f"{file}: not a whole JSON file; write it again with kpac evaluate") from None
     version = results.get("format") if isinstance(results, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise UserError(f"{file}: has format {version}, this version of kpac reads {FORMAT}; update kpac")
@@ -124,7 +124,7 @@ def find_results(paths: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
     found: dict[Path, dict[str, Any]] = {}
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path}: no such file or folder; expected a {FILE}, or a folder that holds some")
+            raise UserError(f"{path}: no such file or folder; expected a {FILE}, or a folder that contains some")
         files = sorted(path.rglob(FILE)) if path.is_dir() else [path]
         if not files:
             raise UserError(f"{path}: holds no {FILE}; write one with kpac evaluate")

@@ -33,8 +33,7 @@ SHOWN = 2  # number of scenes drawn in the report
 
 
 Report = Callable[[Path, dict[str, Any], Protocol, Sequence[Evaluated]], None]
-"""Function that writes a report for people, from the folder, the content of results.json, the protocol and the scenes
-to draw."""
+"""Writes a report for people. Arguments: folder, content of results.json, protocol, scenes to draw."""
 
 
 def evaluate_weights(
@@ -47,7 +46,7 @@ def evaluate_weights(
 ) -> tuple[dict[str, Any], Path]:
     """Evaluates a network on one split of a data set.
 
-    Images that were finished earlier, with the same weights, protocol and files, are not evaluated again.
+    Skips images that were already scored with the same weights, protocol and files.
 
     Args:
         weights: a .safetensors file or the folder of a run.
@@ -59,7 +58,7 @@ def evaluate_weights(
         report: writes the report, for example `kpac.reporting.report.write_report`.
 
     Returns:
-        The content of results.json, and the folder. The file is written once every image is scored.
+        The content of results.json, which is written after all images are scored; and the folder.
 
     Raises:
         UserError: the model, the data or the protocol cannot be used, or the folder holds other results.
@@ -82,6 +81,12 @@ def evaluate_method(
         folder: folder for the results.
         ranks: this rank, and communication with the others.
         report: writes the report, for example `kpac.reporting.report.write_report`.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        UserError, Stopped: as in `evaluate_weights`.
     """
     work = ranks.on_all(lambda: _Work(method, evaluation, folder, ranks))
     ranks.on_first(lambda: clear_replaced(method, evaluation, folder))
@@ -109,7 +114,7 @@ def find_scorable(method: Method, evaluation: Evaluation) -> list[SceneFiles]:
     method.check(files)
     has_targets = all(scene.target for scene in files)
     if not has_targets and set(evaluation.required) - set(evaluation.no_reference):
-        raise UserError(f"{evaluation.data}: has no targets, so no {', '.join(evaluation.required)}")
+        raise UserError(f"{evaluation.data}: has no targets, which {', '.join(evaluation.required)} needs")
     if not has_targets and isinstance(method, SavedImages) and not evaluation.no_reference:
         raise UserError(f"{evaluation.data}: has no targets", "no_reference")
     lpips = bool(evaluation.lpips_weights) or cached_weights(protocol.lpips.backbone).is_file()
@@ -175,12 +180,12 @@ class _Work:
         except KeyboardInterrupt:
             done = len(self.files) - len(self.missing())
             raise Stopped(
-                f"interrupted: {done} of {len(self.files)} images are finished; the same command goes on from there",
+                f"interrupted: {done} of {len(self.files)} images are finished; repeat the command to continue",
                 130,
             ) from None
 
     def write(self, report: Report | None) -> dict[str, Any]:
-        """Writes the report and results.json, the latter last."""
+        """Writes the report, then results.json."""
         finished = self.journal.finished()
         records = [finished[key] for key in self.fingerprints]
         first = self.protocol.prepare(self.dataset[0].views)
@@ -206,7 +211,7 @@ class _Work:
         return results
 
     def _kept(self, index: int) -> list[Path]:
-        """Files in which the output of a scene is kept: for comparison.png, for the user, both, or none."""
+        """Files that keep the output of a scene: for comparison.png, for the user, both, or none."""
         name = self.files[index].name + ".png"
         kept = [self.folder / RECORDS / f"{self.fingerprints[index][:8]}-{name}"] if index in self.shown else []
         return kept + ([self.folder / IMAGES / name] if self.save_images else [])

@@ -20,7 +20,7 @@ def scene_facts(files: SceneFiles, scene: Scene) -> dict[str, Any]:
 
     Returns:
         "size", as "WIDTHxHEIGHT"; "bit_depth" of the center view's file; "pixels", a hash of the center view and the
-        target as they were read. Other views are not hashed, so single-image and dual-pixel networks compare.
+        target. Other views are not hashed, so that scores of single-image and dual-pixel networks are comparable.
     """
     height, width = scene.views.shape[-2:]
     header = read_header(files.paths[0])
@@ -53,7 +53,7 @@ def scored_images(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def data_set_of(records: Sequence[dict[str, Any]]) -> str | None:
     """Name of the published split, such as "DPDD test", if exactly its scenes were scored; else None.
 
-    Size and bit depth of the images have to be those of the published split, too.
+    Size and bit depth of the images must also match the published split.
     """
     facts = ({record[key] for record in records} for key in ("name", "size", "bit_depth"))
     kin = kinship(*facts)

@@ -70,7 +70,7 @@ class Scorer:
         """Computes the metrics of an image; without a target, only those that need none.
 
         Args:
-            output: (3, H, W), as the network gives it.
+            output: (3, H, W), output of the network, not clamped.
             target: (3, H, W) in [0, 1], at the protocol's size.
 
         Raises:
@@ -101,4 +101,6 @@ def _pyiqa(name: str, device: torch.device) -> torch.nn.Module:
     try:
         return pyiqa.create_metric(name, device=device)
     except OSError as error:
-        raise UserError(f"{name}: pyiqa could not load its weights ({error}); it fetches them on first use") from None
+        raise UserError(
+            f"{name}: pyiqa could not load its weights ({error}), which it downloads on first use"
+        ) from None

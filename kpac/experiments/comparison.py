@@ -30,7 +30,7 @@ class MethodSection(Section):
     @model_validator(mode="after")
     def _one_of_both(self) -> "MethodSection":
         if (self.weights is None) == (self.images is None):
-            raise ValueError("'{prefix}weights' or '{prefix}images' should be given, one of the two")
+            raise ValueError("expected either '{prefix}weights' or '{prefix}images'")
         return self
 
 
@@ -42,7 +42,7 @@ class DataSection(Section):
     layout: str = "auto"
     """Layout of the folder, a name from data/README.md; "auto" detects it."""
     pair_by_order: bool = False
-    """Pairs images by the sorted order of their files, whatever their names say."""
+    """Pairs images by the sorted order of their names, even if the names differ."""
 
 
 class TableSection(Section):
@@ -115,7 +115,7 @@ class ComparisonFile(ScoringSection):
     def _each_once(cls, protocols: list[str]) -> list[str]:
         twice = next((name for name, count in Counter(protocols).items() if count > 1), None)
         if twice:
-            raise ValueError(f"should hold each protocol once, '{twice}' is there twice")
+            raise ValueError(f"should hold each protocol once, found '{twice}' twice")
         return protocols
 
 
@@ -189,13 +189,15 @@ def load_comparison(path: Path, output: Path | None = None, device: str | None =
             raise UserError(f"{path}: methods.{label}: {place}: no such {kind}")
         other = places.setdefault(place.resolve(), label)
         if other != label:
-            raise UserError(f"{path}: methods.{label}: {place} is '{other}', too; give each method once")
+            raise UserError(f"{path}: methods.{label}: '{other}' also names {place}; give each method once")
     for label, data in file.data.items():
         if not data.root.is_dir():
             raise UserError(f"{path}: data.{label}: {data.root}: no such folder")
     paired = file.draw.table.paired
     if paired is not None and paired not in file.methods:
-        raise UserError(f"{path}: draw.table.paired: '{paired}' is none of the methods, {', '.join(file.methods)}")
+        raise UserError(
+            f"{path}: draw.table.paired: no method is called '{paired}'; expected one of {', '.join(file.methods)}"
+        )
     folder = (output or file.output) / file.name
     tasks = []
     for protocol in file.protocols:
@@ -247,7 +249,7 @@ def draw(comparison: Comparison, found: Sequence[tuple[Path, dict[str, Any]]]) -
         options = file.draw.table
         published = options.published and any(item["data_set"] == DATA_SET for _, item in chosen)
         if options.published and not published:
-            lines.append(f"published numbers are left out: none of the data sets is {DATA_SET} as it was published")
+            lines.append(f"published numbers are left out: none of the data sets is the published {DATA_SET}")
         table = compare(chosen, options.groups, False, published, options.intervals, options.paired)
         written += write_table(table, folder)
         (folder / "methods.txt").write_text(describe(chosen), encoding="utf-8")

@@ -23,7 +23,7 @@ SIGNAL_POLL = 0.2  # seconds between two checks for a signal
 class Job:
     """Trains and evaluates one run in subprocesses, so that a crash does not affect the sweep.
 
-    Called again after an interruption, it resumes the run. A run that another job is training is skipped.
+    A second call after an interruption resumes the run. Skips a run that another job is training.
 
     Args:
         run: the run to train and evaluate.
@@ -105,7 +105,7 @@ def run_submitted(
 
     Raises:
         UserError: submitit is not installed, or refuses its parameters.
-        Stopped: Ctrl-C or SIGTERM; SLURM jobs go on, local ones are cancelled.
+        Stopped: Ctrl-C or SIGTERM; SLURM jobs continue, local ones are cancelled.
     """
     try:
         import submitit
@@ -140,7 +140,7 @@ def run_submitted(
     if stop.number:
         if cluster == "slurm":
             numbers = ", ".join(handle.job_id for handle in submitted.values())
-            raise stop.stopped(f"; the jobs {numbers} go on")
+            raise stop.stopped(f"; the jobs {numbers} continue")
         for job, handle in submitted.items():
             handle.cancel()
             job_file(job.run).unlink(missing_ok=True)
@@ -162,7 +162,7 @@ def job_of(job: Job, executor: Any, folder: Path) -> Any:
 
 
 def note_crash(job: Job, handle: Any) -> None:
-    """Records the failure of a job that could not do so itself: killed, out of memory or out of time."""
+    """Records the failure of a job that was killed, out of memory or out of time."""
     error = handle.exception()
     if error is not None and not failure_file(job.run).is_file():
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
@@ -173,8 +173,8 @@ def note_crash(job: Job, handle: Any) -> None:
 def _finish(command: list[str], log: TextIO, stop: StopRequest | None) -> int:
     """Runs a command to its end; on a stop request, sends it SIGTERM once and waits until it has saved.
 
-    The command runs in a session of its own, so a Ctrl-C on the terminal reaches only this process: a training run that
-    gets two signals would end without saving.
+    The command runs in a new session, so that Ctrl-C on the terminal reaches only this process. A training run that
+    received two signals would end without saving.
     """
     with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True) as process:
         while True:

@@ -11,7 +11,7 @@ Axes = Mapping[str, Sequence[Any]]  # dotted key -> its values
 def is_ordered(axes: Axes) -> bool:
     """Whether the settings have an order, so that a line may join their points in a figure.
 
-    They do if there is one axis, of numbers that grow or shrink from value to value, or of lists whose lengths do.
+    True for a single axis whose values, or the lengths of whose lists, increase or decrease monotonically.
     """
     if len(axes) != 1:
         return False
@@ -27,7 +27,7 @@ def is_ordered(axes: Axes) -> bool:
 
 
 def title(axes: Axes) -> str:
-    """Title of the figure's axis: what is varied; "" if the labels say it."""
+    """Title of the figure's axis: the varied quantity; "" if the labels name it."""
     if len(axes) == 1:
         return _words(next(iter(axes)))
     return _common_word(axes) if _are_switches(axes) else ""

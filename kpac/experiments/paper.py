@@ -33,17 +33,18 @@ def paper_sweep(
         overrides: overrides for all runs.
 
     Raises:
-        UserError: two checkpoints of one network or one of another network, a missing configuration, or no data set.
+        UserError: two checkpoints of the same network, a checkpoint of another network, a missing configuration, or no
+            data set.
     """
     given: dict[str, Path] = {}
     for path in checkpoints:
         if path.suffix == ".npz":
-            raise UserError(f"{path}: one of the authors' files; first: kpac convert {path} {path.stem}.safetensors")
+            raise UserError(f"{path}: an authors' file; convert it: kpac convert {path} {path.stem}.safetensors")
         name = read_weights_header(path)["model"]["name"]
         if name not in networks:
             raise UserError(f"{path}: holds the network '{name}'; expected one of {', '.join(networks)}")
         if name in given:
-            raise UserError(f"{path}: {given[name]} is a checkpoint of {name}, too; give one of them")
+            raise UserError(f"{path}: {given[name]} is also a checkpoint of {name}; give one of them")
         given[name] = path
     if not configs.is_dir():
         raise UserError(f"{configs}: no such folder", "configs")
@@ -77,8 +78,8 @@ def needs(sweep: Sweep) -> list[str]:
     root = sweep.runs[0].config.data.root
     lines = [f"DPDD's test split in {root}, complete as published, to evaluate under the protocol {PROTOCOL}"]
     if trained:
-        lines.append(f"its training and validation splits, and GPUs for long, to train {', '.join(trained)}")
-    lines += [f"{run.weights}: the weights of {run.label}, given" for run in sweep.runs if run.weights]
+        lines.append(f"DPDD's training and validation splits, and days of GPU time, to train {', '.join(trained)}")
+    lines += [f"{run.weights}: the given weights of {run.label}" for run in sweep.runs if run.weights]
     return lines
 
 
@@ -101,7 +102,7 @@ def check_dpdd(sweep: Sweep) -> list[str]:
         if report.faults:
             raise UserError(f"{root}: {report.faults[0].text}; 'kpac data check {root}' lists everything")
         if not report.published:
-            kin = report.kinship.text() if report.kinship else "it does not have the names of the published one"
+            kin = report.kinship.text() if report.kinship else "its file names are others"
             raise UserError(f"{root}: the {split} split is not DPDD's: {kin}; expected DPDD as published")
     return [reports[split].verdict() for split in needed]
 

@@ -29,7 +29,7 @@ def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
         The table, or None while no run is finished; and the written files.
 
     Raises:
-        UserError: the results do not compare.
+        UserError: the results are not comparable.
     """
     table = table_of(sweep)
     if table is None:
@@ -98,9 +98,9 @@ def plan_table(sweep: Sweep) -> str:
     text = markdown_table(["run", "state", "parameters [M]", "iterations", "training [TMACs]", "time"], rows)
     left = sum(row[1] != "finished" for row in rows)
     known = (
-        "times follow from the speed of the runs so far, one after the other"
+        "times are estimated from the runs so far, for runs one by one"
         if speeds
-        else "times are known once one has trained for a while"
+        else "times are estimated once a run has trained for a while"
     )
     return f"{text}\n\n{left} of {len(rows)} runs are left in {sweep.folder}; {known}"
 

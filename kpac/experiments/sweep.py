@@ -28,7 +28,7 @@ class EvaluationSection(ScoringSection):
     layout: str = "auto"
     """Layout of the data set on disk; for the training data set, "auto" is data.layout."""
     pair_by_order: bool = False
-    """Pairs images by the sorted order of their files; for the training data set, data.pair_by_order does, too."""
+    """Pairs images by the sorted order of their names; for the training data set, also on with data.pair_by_order."""
     protocol: str | None = None
     """Protocol of the evaluation; null: that of the base configuration's validation."""
 
@@ -118,8 +118,8 @@ class Sweep:
     Args:
         name: name of the sweep.
         folder: folder of its runs and tables.
-        varied: what is varied, for the curve's axis; "" if the runs' values say it.
-        ordered: whether one quantity is varied, which grows or shrinks from run to run.
+        varied: title of the curve's axis; "" if the runs' values name the quantity.
+        ordered: see `kpac.experiments.labels.is_ordered`.
         runs: runs in the order of the table.
         slurm: see `SweepFile`.
     """
@@ -169,7 +169,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     folders = [run.folder for run in runs]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice:
-        raise UserError(f"{path}: two runs would have the name '{twice.name}'; name them apart under 'points'")
+        raise UserError(
+            f"{path}: two runs would have the name '{twice.name}'; give them different names under 'points'"
+        )
     varied, ordered = labels.title(file.axes), labels.is_ordered(file.axes)
     return Sweep(file.name, folder, varied, ordered, tuple(runs), file.slurm)
 

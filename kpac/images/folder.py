@@ -11,7 +11,7 @@ from kpac.images.kinds import HAS_HEIF, HEIF_EXTRA, HEIF_SUFFIXES, RAW_SUFFIXES,
 
 log = logging.getLogger(__name__)
 
-# Files that often lie beside photographs but are none: notes, lists, arrays, settings of other programs.
+# Suffixes of files that often lie beside photographs: notes, lists, arrays, settings of other programs.
 _BESIDE = (
     ".txt .md .rst .csv .tsv .json .jsonl .yaml .yml .toml .xml .xmp .pp3 .dop .html .htm .pdf .log .npy .npz .mat "
     ".pt .pth .safetensors .py .ipynb .sh .ini .db .zip .tar .gz .tgz .7z .rar .md5 .sha256 .aae .thm .lock .flist "
@@ -60,7 +60,7 @@ def _files(folder: Path) -> list[Path]:
         return []
     try:
         files = (path for path in folder.iterdir() if path.name[0] != ".")
-        # Links to nothing are kept, so that they are reported. Pipes are not: reading one would wait forever.
+        # Keeps broken links, so that they are reported. Leaves out pipes: reading one would wait forever.
         return sorted(path for path in files if path.is_file() or (path.is_symlink() and not path.exists()))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None

@@ -29,7 +29,7 @@ class ImageHeader:
     def memory_bytes(self) -> int:
         """Upper estimate of the memory for reading, in bytes: twice the stored channels plus twice the decoded pixels.
 
-        Measured at 6 and 196 megapixels: 0.3 to 0.9 of that; the most for JPEG and for TIFFs of floats.
+        Measured at 6 and 196 megapixels: 0.3 to 0.9 times the estimate; most for JPEG and float TIFF.
         """
         channels = (1 if self.gray else 3) + self.alpha
         stored = self.width * self.height * channels * max(1, -(-self.bit_depth // 8))

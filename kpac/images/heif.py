@@ -74,7 +74,7 @@ def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[byte
 
 
 def of_heif(nclx: dict[str, Any]) -> list[str]:
-    """Names a description of the colors that no other format carries, unless it says the usual: sRGB, or nothing."""
+    """Names the color description (nclx), which no other format can store; none if it is sRGB or missing."""
     found = nclx.get("color_primaries"), nclx.get("transfer_characteristics")
     return (
         [] if found in USUAL_COLOURS else [f"the HEIC file's colors (nclx: primaries {found[0]}, transfer {found[1]})"]

@@ -1,7 +1,6 @@
 """Detects the format of an image file from its first bytes, not from its name.
 
-A name can only cause a refusal: a file with the suffix of a camera's raw format is never read as a photograph, whatever
-its first image is.
+A name can only cause a refusal: a file with the suffix of a camera's raw format is never read as a photograph.
 """
 
 from importlib.util import find_spec
@@ -114,7 +113,7 @@ def _format(head: bytes) -> str | None:
         brands = {head[at : at + 4] for at in (8, *range(16, min(len(head), int.from_bytes(head[:4], "big")), 4))}
         if head[8:12] in (b"avif", b"avis") or (b"avif" in brands and not brands & (_HEIF_BRANDS - {b"mif1", b"msf1"})):
             return "AVIF"
-        return "HEIF" if brands & _HEIF_BRANDS else "a film or an unknown kind of it"
+        return "HEIF" if brands & _HEIF_BRANDS else "a video or an unknown HEIF file"
     return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
 
 

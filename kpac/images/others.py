@@ -54,7 +54,7 @@ def encode_webp(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple
 
     Args:
         channels: H x W x C, uint8; gray is stored as color.
-        metadata: `own` says whether to write it lossless.
+        metadata: `own` is whether to write it lossless.
         quality: 1 to 100.
     """
     colour = np.repeat(channels[..., :1], 3, axis=2) if channels.shape[2] < 3 else channels[..., :3]

@@ -112,7 +112,7 @@ class Photograph:
     def save(self, path: str | Path, quality: int = 95) -> None:
         """Writes the photograph with its metadata, atomically.
 
-        Content that the format cannot store is left out, and that is logged.
+        Content that the format cannot store is left out with a warning.
 
         Args:
             path: the suffix chooses the format; an unknown suffix keeps the photograph's own.
@@ -138,7 +138,7 @@ def turned_upright(photograph: Photograph) -> Photograph:
 
 @cache
 def _say_left_behind(folder: Path, what: tuple[str, ...]) -> None:
-    log.warning("%s: left behind what cannot be written: %s", folder, "; ".join(what))
+    log.warning("%s: left out, since the format cannot store it: %s", folder, "; ".join(what))
 
 
 def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from kpac.text import bytes_text
 
 log = logging.getLogger(__name__)
 
-# Increase it whenever a file may decode to other pixels than before; caches of other versions are then not used.
+# Increase this number when a file may decode to other pixels than before; caches of other versions are not used.
 READER_VERSION = 2
 
 
@@ -97,7 +97,7 @@ def _require_memory(path: Path, file_format: str) -> None:
     if need > free:
         raise UserError(
             f"{path}: is {header.width}x{header.height}; reading it takes {bytes_text(need)} of memory, "
-            f"{bytes_text(free)} is free. End other programs, or cut it into parts"
+            f"{bytes_text(free)} is free. Close other programs, or cut the photograph into parts"
         )
 
 
@@ -111,9 +111,7 @@ def _explained(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except MemoryError:
-        raise UserError(
-            f"{path}: out of memory for the photograph itself; end other programs, or cut it into parts"
-        ) from None
+        raise UserError(f"{path}: out of memory; close other programs, or cut the photograph into parts") from None
     except Exception as error:
         reason = " ".join(f"{error or type(error).__name__}".split())[:200]
         raise UserError(f"{path}: not a whole image file ({reason})") from None

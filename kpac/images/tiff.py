@@ -134,7 +134,7 @@ def encode(channels: np.ndarray, metadata: Metadata) -> tuple[bytes, list[str]]:
 
 
 def of_tiff(own: Own) -> list[str]:
-    """Names the tags that no other format can carry; offsets of a BigTIFF make that all of them."""
+    """Names the tags that no other format can carry; for a BigTIFF all tags, since their offsets are too wide."""
     common = {*DESCRIPTIVE, ORIENTATION, XMP, ICC_PROFILE}
     numbers = sorted({entry.tag for entry in own.tags.entries} - (set() if own.tags.form.big else common))
     tags = [f"TIFF tag {number}" for number in numbers if number not in (XMP, ICC_PROFILE)]
@@ -243,8 +243,8 @@ def _from_unit_range(path: Path, values: np.ndarray) -> np.ndarray:
             low, high = (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
             more = " and NaN" if known.size < values.size else ""
             raise UserError(
-                f"{path}: holds floats from {low:g} to {high:g}{more}; expected values in [0, 1], as no file says what "
-                "others mean. Scale them first"
+                f"{path}: holds floats from {low:g} to {high:g}{more}; expected values in [0, 1], since other "
+                "ranges are not defined. Scale them first"
             )
         pixels[start : start + ROWS] = steps
     return pixels

@@ -16,7 +16,7 @@ from kpac.images.photograph import Metadata, Photograph, turned_upright
 
 EIGHT_BITS = {"JPEG", "WEBP", "BMP"}
 WITHOUT_ALPHA = {"JPEG", "BMP"}
-# What only a file of the same format can carry, in words.
+# Format -> function that names the metadata that only files of this format can store.
 OF_ONE_FORMAT: dict[str, Callable[[Any], list[str]]] = {
     "PNG": png.of_png,
     "TIFF": tiff.of_tiff,

@@ -78,7 +78,7 @@ def kpac_blocks(model: ImageNetwork) -> list[KPACBlock]:
     """
     blocks = [module for module in model.modules() if isinstance(module, KPACBlock)]
     if not blocks:
-        raise UserError(f"network '{model.config['name']}' has no KPAC blocks to look into")
+        raise UserError(f"network '{model.config['name']}' has no KPAC blocks")
     return blocks
 
 

@@ -72,7 +72,7 @@ def inspect_weights(
         device: see `kpac.environment.choose_device`.
         other_views: for a dual-pixel network, "left" and "right": files for a single photograph, or folders with files
             of the same names as the photographs.
-        layout, pair_by_order: of the data set; see `kpac.data.layouts.find_scenes`.
+        layout, pair_by_order: layout and pairing of the data set; see `kpac.data.layouts.find_scenes`.
 
     Returns:
         The content of inspect.json. For each photograph and block: its health (`kpac.models.health.BlockHealth`), the

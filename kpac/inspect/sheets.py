@@ -57,7 +57,7 @@ def attention_sheet(
                 place.set_axis_off()
             _map(axes[-1], block.expected_dilation, f"block {number}, expected dilation", "magma")
         if block.shape is not None:
-            _bars(next(rows).subplots(), block.shape[None], f"block {number}, shape attention, one bar a filter")
+            _bars(next(rows).subplots(), block.shape[None], f"block {number}, shape attention, one bar per filter")
     return figure
 
 
@@ -81,7 +81,7 @@ def model_sheet(
         _mosaic(next(parts).subplots(), bank, count, title)
     for number, weights in enumerate(shapes, 1):
         over = f"mean and range over {len(weights)} photographs" if len(weights) > 1 else "of one photograph"
-        _bars(next(parts).subplots(), weights, f"block {number}, shape attention, one bar a filter, {over}")
+        _bars(next(parts).subplots(), weights, f"block {number}, shape attention, one bar per filter, {over}")
     _receptive_field(next(parts), field)
     return figure
 

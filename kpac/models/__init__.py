@@ -1,4 +1,4 @@
-"""Networks: the KPAC block, KPACNet, and the registry through which any other network joins."""
+"""Networks: the KPAC block, KPACNet, and the registry for other networks."""
 
 from kpac.models.kpac import KPACBlock, ScaleAttention, ShapeAttention
 from kpac.models.network import KPACNet

@@ -84,7 +84,7 @@ def count_cost(model: ImageNetwork, height: int, width: int) -> Cost:
     def macs(name: str, module: nn.Module) -> int:
         if f"{root}.{name}" in flops:
             return flops[f"{root}.{name}"] // 2
-        return sum(macs(f"{name}.{child}", part) for child, part in module.named_children())  # a list is never called
+        return sum(macs(f"{name}.{child}", part) for child, part in module.named_children())  # for a ModuleList
 
     parts = []
     for name, module in _parts(model):

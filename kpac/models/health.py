@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kpac.models.kpac import KPACBlock
 
 DEAD_BELOW = 1e-3  # blocks contribute a hundredth of the residual soon after the start, and more later
-HEALTH_CROP = 256  # pixels: a square crop of this side is large enough to judge by, and cheap
+HEALTH_CROP = 256  # side in pixels of the square crop to measure on: large enough, and cheap
 SATURATED_WITHIN = 0.02  # of 0 or 1; the gradient of the sigmoid is below 8 % of its largest value there
 
 

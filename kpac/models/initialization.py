@@ -21,10 +21,10 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d, fusion: nn.Conv
             `last`, so that training starts from the identity;
             the last convolution of each attention, so that every attention weight starts at one half, where the
             sigmoid is steepest;
-            the weights of `fusion` that read the blocks, so that each block comes in only as far as it helps.
-            Otherwise the blocks start as noise, and their attention learns to suppress it before their kernels have
-            learned anything. The fusion inside a block reads features that each attention has halved, so its weights
-            are drawn larger by the same factor.
+            the weights of `fusion` that read the blocks. Otherwise the blocks start as noise, and their attention
+            learns to suppress it before their kernels have learned anything.
+            The fusion inside a block reads features that each attention has halved; its weights are drawn larger, to
+            compensate.
         last: the convolution that produces the residual.
         fusion: the convolution that reads the encoder's features, then those of each block. Each of these has as many
             channels as the output of `fusion`.

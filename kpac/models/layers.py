@@ -71,7 +71,7 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Pads an image at the bottom and the right until height and width are multiples of `multiple`.
 
     Pads by reflection (without repeating the border); where the image is too small for that, by repeating its last row
-    or column. An image whose size fits already is returned as it is.
+    or column. An image of a fitting size is returned unchanged.
 
     Shape: (N, C, H, W) -> (N, C, H', W').
     """

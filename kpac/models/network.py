@@ -32,7 +32,7 @@ def _known_views(views: tuple[View, ...]) -> tuple[View, ...]:
 class ShapePooling(TypedDict):
     """Window of shape attention's local pooling: height and width, in image pixels."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic's own way
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic reads it
 
     window: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
@@ -59,7 +59,7 @@ class KPACNet(nn.Module):
     """The network of the paper (Sec. 3.3), for one center view or for dual-pixel views.
 
     `forward` takes and returns images in [0, 1]; it scales them to the published network's range [-1, 1] inside. The
-    output is not clamped. Any height and width will do: an image whose size is not a multiple of 2 ** levels is padded
+    output is not clamped. Height and width may be any: an image whose size is not a multiple of 2 ** levels is padded
     by reflection, and the output is cropped back.
 
     Args:

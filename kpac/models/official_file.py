@@ -1,9 +1,9 @@
 """Reads an authors' checkpoint file without executing anything in it, and writes one that Python 2 can read.
 
 The file is an .npz with one entry, `params`: a pickled object array of float arrays. A pickle can call anything that it
-names, and even NumPy's own constructors are unsafe with untrusted arguments: `ndarray((1,), "O", b"AAAAAAAA")` is an
-object at an address that the file has chosen. The unpickler therefore replaces NumPy's names by stubs, which only store
-their arguments. The arrays are built from them afterwards, from checked bytes.
+names, and even NumPy's own constructors are unsafe with untrusted arguments: `ndarray((1,), "O", b"AAAAAAAA")` makes an
+object at an address that the file chooses. The unpickler therefore replaces NumPy's names by stubs, which only store
+their arguments. Afterwards, arrays are built from the stored bytes, which are checked first.
 """
 
 import io
@@ -76,7 +76,7 @@ def _arrays(content: bytes) -> list[np.ndarray]:
     if isinstance(params, _Array):
         params = params.items()
     if not isinstance(params, list) or shape != (len(params),):
-        raise ValueError("expected one list of arrays, as long as its header says")
+        raise ValueError("expected one list of arrays, of the length in its header")
     if not params or not all(isinstance(array, _Array) for array in params):
         raise pickle.UnpicklingError("'params' should be a list of float arrays, found something else")
     return [array.numbers() for array in params]

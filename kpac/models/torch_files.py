@@ -24,16 +24,15 @@ log = logging.getLogger(__name__)
 
 
 class UnknownNetwork(UserError):
-    """The tensors fit none of our networks; they may belong to another project's."""
+    """The tensors fit no network of kpac; they may belong to a network of another project."""
 
 
 def read_torch_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads the network's description and weights from a `torch.save` file; executes nothing in it.
 
     Args:
-        path: a training checkpoint (`iteration_*.pt`), or a state dict, alone or inside a dictionary. Of a checkpoint,
-            the averaged weights are taken if the run keeps an average. The prefixes `module.` and `_orig_mod.` are
-            removed from names.
+        path: a training checkpoint (`iteration_*.pt`), or a state dict, alone or inside a dictionary. If a checkpoint
+            has averaged weights, these are returned. The prefixes `module.` and `_orig_mod.` are removed from names.
 
     Returns:
         A header as in our .safetensors files, with the network's name and options under "model"; and the tensors. A
@@ -76,13 +75,13 @@ def load_content(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
         raise UserError(
-            f"{path}: damaged, or no file of weights; expected a training checkpoint or a state dict that torch.save "
+            f"{path}: damaged, or not a weights file; expected a training checkpoint or a state dict that torch.save "
             "wrote. Nothing in it was executed"
         ) from None
 
 
 def is_damaged(content: bytes) -> bool:
-    """Whether a file ends with a checksum, as our training checkpoints do, that does not match what precedes it."""
+    """Whether the checksum that ends a training checkpoint of kpac is wrong; False for files without a checksum."""
     seal = SEAL.fullmatch(content[-SEAL_BYTES:])
     return seal is not None and hashlib.sha256(content[:-SEAL_BYTES]).hexdigest().encode() != seal[1]
 
@@ -101,8 +100,8 @@ def _network_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     levels = count(r"encoder\.(\d+)\.") - 1
     if first is None or first.ndim != 4 or (levels, first.shape[1]) not in ((2, 3), (3, 3), (3, 6)):
         raise UnknownNetwork(
-            f"{path}: a state dict of an unknown network (first tensor '{next(iter(tensors))}'); of kpac's networks no "
-            "more is needed, for others use a .safetensors file that kpac.models.save_model wrote"
+            f"{path}: a state dict of an unknown network (first tensor '{next(iter(tensors))}'); expected a network of "
+            "kpac, or a .safetensors file that kpac.models.save_model wrote"
         )
     name = "kpac_dual" if first.shape[1] == 6 else f"kpac_{levels}level"
     options: dict[str, Any] = {"width": first.shape[0], "blocks": count(r"blocks\.(\d+)\.")}
@@ -123,4 +122,4 @@ def _network_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 @cache
 def _say_which(path: Path, network: str) -> None:
-    log.warning("%s: taken for the network %s, by its tensors", path, network)
+    log.warning("%s: loaded as the network %s, which its tensors fit", path, network)

@@ -30,7 +30,7 @@ def save_model(model: ImageNetwork, path: str | Path, dtype: torch.dtype | None 
         facts: further entries for the header, such as the iteration; JSON values.
     """
     if not hasattr(model, "config"):
-        raise ValueError("save_model needs a model that create_model or load_model made: it holds the name and options")
+        raise ValueError("expected a model from create_model or load_model, which knows its name and options")
     header = {"format": FORMAT, "model": model.config, **facts}
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.state_dict().items()}
     content = safetensors.torch.save(tensors, metadata={"kpac": json.dumps(header)})
@@ -49,7 +49,7 @@ def read_weights_header(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such weights file")
     if path.suffix == ".npz":
         command = f"kpac convert {path} {path.with_suffix('.safetensors')}"
-        raise UserError(f"{path}: expected a .safetensors file; of an authors' checkpoint '{command}' makes one")
+        raise UserError(f"{path}: expected a .safetensors file; '{command}' converts an authors' checkpoint")
     if path.suffix in torch_files.SUFFIXES:
         return torch_files.read_torch_file(Path(path))[0]
     try:
@@ -113,7 +113,7 @@ def model_of(path: Path, overrides: Sequence[str] = ()) -> ImageNetwork:
         config = resolve_model(load_config(path, overrides))
         return create_model(config.model.name, **config.model.options)
     if overrides:
-        raise UserError(f"{path}: '{overrides[0]}' can change a YAML file only")
+        raise UserError(f"{path}: '{overrides[0]}' needs a YAML file; the options of weights are fixed")
     return load_model(path)
 
 
@@ -123,7 +123,7 @@ def load_weights(model: ImageNetwork, path: str | Path) -> None:
     Raises:
         UserError: names the first tensor that is missing, unexpected or of another shape, with both shapes.
     """
-    header = read_weights_header(path)  # for its checks
+    header = read_weights_header(path)  # also checks the file
     if Path(path).suffix in torch_files.SUFFIXES:
         _, found = torch_files.read_torch_file(Path(path))
     else:
@@ -157,7 +157,9 @@ def weights_file(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     expected = " or ".join(str(candidate.relative_to(path)) for candidate in candidates)
-    raise UserError(f"{path}: holds no {expected}; expected the folder of a run that has validated, or of a model")
+    raise UserError(
+        f"{path}: holds no {expected}; expected the folder of a model, or of a run after its first validation"
+    )
 
 
 def _summary(model_config: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from kpac.reporting.units import COSTS, METRICS, QUANTITIES, SCALES
 SIZE = (3.4, 2.5)  # inches: one column of a paper
 OURS, THEIRS, GRID = "#0b6fb8", "#777777", "#dddddd"
 COLORS = (OURS, "#d1495b", "#2e933c", "#e09f3e", "#7b4fa3", "#0f8b8d", "#333333")
-MARKERS = "osD^vP*"  # differ as the colors do, for color-blind readers and gray prints
+MARKERS = "osD^vP*"  # one per color, for color-blind readers and gray prints
 DASHES = ("--", ":", "-.")
 LINE = 0.17  # height of a line of a legend, in inches
 LETTERS = 52  # letters that fit in a line of a legend
@@ -53,7 +53,7 @@ def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str
         if name not in known:
             raise UserError(f"no quantity is called '{name}'{nearest(name, known)}")
     if table.mixed:
-        raise UserError("protocols are mixed, so the methods do not compare; expected results under one protocol")
+        raise UserError("methods under different protocols are not comparable; expected results under one protocol")
     quality = next((column for column in table.columns if column.quantity == metric), None)
     price = Column("", cost)
     rows = [row for row in table.rows if quality in row.values and price in row.values]
@@ -95,7 +95,7 @@ def curve(
     Args:
         points: in the order of the ablation.
         paths: .png, .pdf or .svg files to write.
-        axis: title of the axis; "" if the points' labels say what was varied.
+        axis: title of the axis; "" if the points' labels name the varied quantity.
         metric: a name in `kpac.reporting.units`.
         ordered: True joins the points by a line; False draws one row per point, for settings without an order.
     """

@@ -1,4 +1,4 @@
-"""Compares several evaluations in one table: checks that they compare, adds published numbers, ranks the methods."""
+"""Puts evaluations into one table: checks that they are comparable, adds published numbers, ranks the methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class Row:
         deviations: sample standard deviations over seeds, for values that are means over seeds.
         intervals: ends of the confidence intervals of means over images.
         printed: for a published row, its values with the published digits.
-        ranked: whether its values compare with those of the other rows.
+        ranked: whether its values are comparable with the other rows.
     """
 
     label: str
@@ -99,7 +99,7 @@ class Table:
     def ranks(self) -> dict[tuple[int, Column], int]:
         """Ranks by (row, column): 0 for a metric's best value, 1 for the second best. Equal printed values tie.
 
-        Only rows that compare are ranked. Columns of a single value, and tables of mixed protocols, are not ranked.
+        Ranks comparable rows only. Columns with a single value, and tables of mixed protocols, are not ranked.
         """
         found: dict[tuple[int, Column], int] = {}
         for column in self.columns if not self.mixed else []:
@@ -137,8 +137,8 @@ def compare(
         paired_with: label of a method; all others are compared with it image by image.
 
     Raises:
-        UserError: the results do not compare, the published numbers are for another data set, or no method has that
-            label.
+        UserError: the results are not comparable, the published numbers are for another data set, or no method has
+            that label.
     """
     _check(found, mix_protocols)
     mixed = mix_protocols and not all(_same_numbers(results, found[0][1]) for _, results in found)
@@ -172,7 +172,7 @@ def compare(
         everything = [*theirs, *_blurred_inputs(found, groups), *everything]
         notes += [f"Published: {row.label}: {row.source}." for row in theirs]
         if any(not row.ranked for row in theirs):
-            notes.append("Published rows under another protocol, or an unknown one, are shown and not ranked.")
+            notes.append("Published rows under another or an unknown protocol are not ranked.")
     tests = [] if paired_with is None else _paired_tests(ours, paired_with)
     return Table(_columns(everything), everything, notes, mixed, tests)
 
@@ -183,27 +183,27 @@ def data_title(results: dict[str, Any]) -> str:
 
 
 def _check(found: ResultFiles, mix_protocols: bool) -> None:
-    """Refuses results that do not compare: of different protocols, or of different images."""
+    """Refuses results that are not comparable: of different protocols, or of different images."""
     first: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path, results in found:
         other_path, other = first.setdefault(data_title(results), (path, results))
         if not _same_numbers(results, other) and not mix_protocols:
             raise UserError(
-                f"{path}: scored under protocol '{results['protocol']}', {other_path} under '{other['protocol']}'; "
-                "such numbers do not compare",
+                f"{path}: scored under protocol '{results['protocol']}', but {other_path} under "
+                f"'{other['protocol']}'; these scores are not comparable",
                 "mix_protocols",
             )
         names, others = ({image["name"] for image in item["images"]} for item in (results, other))
         if names != others:
             raise UserError(
-                f"{path}: scored on {len(names)} images, {other_path} on {len(others)}, and {len(names ^ others)} are "
-                "in one list only; expected the same images"
+                f"{path}: scored on {len(names)} images, but {other_path} on {len(others)}; of these, "
+                f"{len(names ^ others)} are in one list only; expected the same images"
             )
         read_alike = results["protocol_settings"]["bit_depth"] == other["protocol_settings"]["bit_depth"]
         if read_alike and results["scored"]["pixels"] != other["scored"]["pixels"]:
             raise UserError(
-                f"{path}: scored on other pixels than {other_path}, under the same names ({_scored(results)}, "
-                f"{_scored(other)}); such numbers do not compare, leave one out"
+                f"{path}: scored on other pixels than {other_path}, under the same names ({_scored(results)}; "
+                f"{_scored(other)}); these scores are not comparable, so leave one out"
             )
 
 
@@ -226,7 +226,7 @@ def _values(results: dict[str, Any], groups: bool) -> dict[Column, float]:
 
 
 def _tell_apart(rows: dict[tuple[str, ...], Row]) -> None:
-    """Adds the first digits of the weights' hash to labels that several weights share."""
+    """Appends the first digits of the weights' hash to labels of more than one row."""
     for (label, identity, protocol), row in rows.items():
         if sum(other[0] == label and other[2] == protocol for other in rows) > 1:
             row.label = f"{label} ({Path(identity).name[:8]})"
@@ -236,7 +236,7 @@ def _notes(found: ResultFiles, mixed: bool) -> list[str]:
     protocols = sorted({results["protocol"] for _, results in found})
     counts = {data_title(results): len(results["images"]) for _, results in found}
     notes = [
-        "Protocols are mixed: the columns compare nothing." if mixed else f"Protocol: {', '.join(protocols)}.",
+        "Protocols are mixed: values are not comparable." if mixed else f"Protocol: {', '.join(protocols)}.",
         "Means over images: " + ", ".join(f"{title} {count}" for title, count in counts.items()) + ".",
     ]
     sizes = sorted({f"{r['cost']['width']}x{r['cost']['height']}" for _, r in found if r["cost"]})
@@ -254,7 +254,7 @@ def _same_numbers(results: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _published_rows(found: ResultFiles, groups: bool) -> list[Row]:
-    """Makes the published rows; rows that compare with no result of ours are not ranked."""
+    """Makes the published rows; rows that are comparable with none of our results are not ranked."""
     ours = [results for _, results in found if results["data_set"] == PUBLISHED_SET]
     if not ours:
         kin = {data_title(results): results["scored"]["published"] for _, results in found}
@@ -280,7 +280,7 @@ def _published_rows(found: ResultFiles, groups: bool) -> list[Row]:
 
 
 def _blurred_inputs(found: ResultFiles, groups: bool) -> list[Row]:
-    """Makes a row of the blurred input's scores, with which readers can check their copy of the data."""
+    """Makes a row of the blurred input's scores, so that readers can check their copy of the data."""
     values: dict[Column, float] = {}
     for _, results in found:
         title = data_title(results)
@@ -299,7 +299,7 @@ def _differences(ours: Sequence[tuple[Row, dict[str, Any]]]) -> None:
 
 
 def _paired_tests(ours: Sequence[tuple[Row, dict[str, Any]]], label: str) -> list[PairedTest]:
-    """Compares every other method with one, on each data set and in each metric that both have."""
+    """Compares each other method with one method, on every common data set and metric."""
     labels = list(dict.fromkeys(row.label for row, _ in ours))
     if label not in labels:
         raise UserError(f"no method is called '{label}'{nearest(label, labels)}")
@@ -311,7 +311,7 @@ def _paired_tests(ours: Sequence[tuple[Row, dict[str, Any]]], label: str) -> lis
             if not _same_numbers(results, other):
                 raise UserError(
                     f"'{row.label}' is scored under protocol '{results['protocol']}', '{label}' under "
-                    f"'{other['protocol']}'; expected one protocol for a comparison image by image"
+                    f"'{other['protocol']}'; a paired comparison needs the same protocol"
                 )
             for name, quantity in METRICS.items():
                 higher = quantity.better == "higher"

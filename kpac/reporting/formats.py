@@ -39,7 +39,7 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """LaTeX table for the package booktabs: the best value bold, the second best underlined.
 
-    Notes are text below the tabular: inside, a note longer than the table would widen it.
+    Notes follow the tabular; inside it, a long note would widen the table.
     """
     ranks = table.ranks()
     lead = ["Method", *(["Protocol"] if table.names_protocols else [])]

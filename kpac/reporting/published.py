@@ -52,7 +52,7 @@ class PublishedRow(Scores):
     outdoor: Scores = Scores()
 
     def compares_with(self, results: dict[str, Any]) -> bool:
-        """Whether some results are of the same data and of a protocol that gives the same scores there."""
+        """Whether results are comparable: on the same data, under a protocol that gives the same scores on it."""
         if self.protocol == UNKNOWN or results["data_set"] != DATA_SET:
             return False
         return find_protocol(self.protocol).gives_the_numbers_of(protocol_of(results), SIZES)

@@ -1,4 +1,4 @@
-"""report.md and comparison.png: one evaluation for people to read."""
+"""Writes the report of one evaluation: report.md and comparison.png."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -22,7 +22,7 @@ from kpac.reporting.comparison import ResultFiles, data_title
 from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, SheetRow, largest_differences, note, sheet
 
 COLORS = "inferno"
-WHITE_AT = 99.5  # percentile of the input's error that gets the brightest colour
+WHITE_AT = 99.5  # percentile of the input's error that is drawn in the brightest colour
 
 
 def comparison_sheet(
@@ -46,18 +46,18 @@ def comparison_sheet(
         errors: draws each image's absolute error, averaged over channels, on one scale for all images of a scene.
 
     Raises:
-        UserError: no such scene, results that do not compare, an output that was not kept, or a box outside of the
+        UserError: no such scene, results that are not comparable, an output that was not kept, or a box outside of the
             image.
     """
     first = found[0][1]
     for path, results in found:
         if _scenes_of(results) != _scenes_of(first):
             ours, theirs = (f"{data_title(item)} ({short_path(item['data'])})" for item in (results, first))
-            raise UserError(f"{path}: is on {ours}, {found[0][0]} on {theirs}; expected one data set")
+            raise UserError(f"{path}: scored on {ours}, but {found[0][0]} on {theirs}; expected one data set")
         if protocol_of(results).settings() != protocol_of(first).settings():
             raise UserError(
-                f"{path}: is under protocol '{results['protocol']}', {found[0][0]} under '{first['protocol']}'; "
-                "expected one"
+                f"{path}: scored under protocol '{results['protocol']}', but {found[0][0]} under "
+                f"'{first['protocol']}'; expected one protocol"
             )
     protocol = protocol_of(first)
     by_order = first.get("pair_by_order", False)
@@ -89,7 +89,7 @@ def parse_box(text: str) -> Box:
         numbers.append(round(numbers[2] / ZOOM_RATIO))
     top, left, height, width = numbers
     if min(top, left) < 0 or min(height, width) < 1:
-        raise ValueError("a box has no negative place and some pixels")
+        raise ValueError("expected a place of 0 or more, and a size above 0")
     return top, left, height, width
 
 
@@ -112,7 +112,7 @@ def _panels(found: ResultFiles, scene: SceneFiles, protocol: Protocol) -> list[P
 
 def _error_panels(panels: Sequence[Panel]) -> list[Panel]:
     if panels[-1].title != "target":
-        raise UserError("error maps need targets, which this data set has not")
+        raise UserError("error maps need targets; this data set has none")
     target = panels[-1].image
     errors = [np.abs(panel.image - target).mean(axis=2) for panel in panels[:-1]]
     top = float(np.percentile(errors[0], WHITE_AT)) or 1.0
@@ -133,7 +133,7 @@ def _record(path: Path, results: dict[str, Any], name: str) -> dict[str, Any]:
         if record["name"] == name:
             return record
     data = short_path(results["data"])
-    raise UserError(f"{path}: scene '{name}' was not scored, it is new in {data}; evaluate again")
+    raise UserError(f"{path}: scene '{name}' of {data} was not scored; evaluate again")
 
 
 def _output(path: Path, results: dict[str, Any], scene: SceneFiles) -> np.ndarray:
@@ -155,7 +155,7 @@ def _inside(box: Box, image: np.ndarray, name: str) -> Box:
     rows, columns = image.shape[:2]
     if top + height > rows or left + width > columns:
         raise UserError(
-            f"box {','.join(map(str, box))} reaches out of scene '{name}', which is {columns}x{rows} pixels; "
+            f"box {','.join(map(str, box))} exceeds scene '{name}', which is {columns}x{rows} pixels; "
             "expected TOP,LEFT,HEIGHT,WIDTH inside"
         )
     return box

@@ -74,7 +74,7 @@ def protocol_table(protocols: Iterable[Protocol]) -> str:
     table = markdown_table(["protocol", "read as", "size", "output", "channels", "SSIM's window"], rows)
     lines = []
     for protocol in protocols:
-        also = f" (also found as {', '.join(protocol.aliases)})" if protocol.aliases else ""
+        also = f" (aliases: {', '.join(protocol.aliases)})" if protocol.aliases else ""
         lines.append(f"- `{protocol.name}`{also}: {protocol.source}")
     return "\n".join([table, "", *lines])
 

@@ -1,4 +1,4 @@
-"""How metrics and costs are shown: titles with units, digits, and which way is better."""
+"""Display of metrics and costs: titles with units, digits, and which way is better."""
 
 import math
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Exports a trained network to a file that runs without this package: ONNX, or PyTorch's own .pt2.
 
 The exported network has the same input and output, views (1, 3V, H, W) -> (1, 3, H, W) in [0, 1], for any height and
-width: padding to a multiple of the network's stride is part of the graph. PyTorch's exporters trace sizes as symbols,
-and a branch on a size would be fixed to one outcome. So the padding is written here as indexing, without branches.
+width: padding to a multiple of the network's stride is part of the graph. PyTorch's exporters would fix a branch on a
+size to one outcome, so the padding is written as indexing, without branches.
 
 Export needs the extra `export`: pip install 'kpac[export]'. Running does not: an ONNX file needs onnxruntime alone.
 """
@@ -32,7 +32,7 @@ class Exportable(nn.Module):
     """Wraps a network so that padding to a multiple of its stride has no branches.
 
     Args:
-        network: KPACNet; any other network has to accept all sizes without help.
+        network: a KPACNet, or another network that accepts all sizes.
 
     Shape: as the network's.
     """

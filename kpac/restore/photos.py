@@ -44,7 +44,7 @@ class Plan:
         jobs: photographs to restore.
         skipped: results of an earlier call, which are not changed.
         left_out: suffix -> number of files with it in the given folders, for formats that cannot be read.
-        record: record of the folder of results; None if a single result has a name of its own.
+        record: record of the folder of results; None if `output` was the name of a single file.
     """
 
     jobs: list[Job]
@@ -57,7 +57,7 @@ class Plan:
 
         Args:
             failed: how many failed.
-            note: on those that were skipped.
+            note: advice about the skipped photographs, such as how to replace their results.
         """
         text = f"restored {len(self.jobs) - failed} of {len(self.jobs) + len(self.skipped)}"
         if self.skipped:
@@ -77,8 +77,8 @@ def plan(
 ) -> Plan:
     """Plans which photographs to read and where to write them, and checks all of it before any is restored.
 
-    An interrupted call can be repeated to continue: results that the folder's record knows as made from the same
-    photographs, by the same weights and settings, are skipped.
+    An interrupted call can be repeated to continue: results are skipped if the folder's record says that they were
+    made from the same photographs, with the same weights and settings.
 
     Args:
         photos: image files, folders of images, or patterns such as "trip/**/*.jpg".
@@ -88,8 +88,8 @@ def plan(
         overwrite: replaces results of an earlier call.
 
     Raises:
-        UserError: nothing found, two photographs of one name, an existing file that is not the result that would be
-            written, or a folder that cannot be written.
+        UserError: nothing was found, two photographs have the same name, an existing file would be replaced by another
+            result, or a folder cannot be written.
     """
     centers = [path for name in photos for path in _find(name)]
     folder, name = _where_to_write(output, centers)
@@ -126,10 +126,10 @@ def plan(
 
 
 def restore_photos(restorer: Restorer, planned: Plan, recipe: Recipe) -> int:
-    """Restores photographs one by one; logs a failure and goes on with the next.
+    """Restores photographs one by one; logs failures and continues.
 
     Args:
-        restorer: reads the views that the jobs have.
+        restorer: restorer for the views of the jobs.
         planned: from `plan`.
         recipe: describes the restorer, and gives the quality of lossy formats.
 
@@ -165,7 +165,7 @@ def _restore(restorer: Restorer, job: Job, quality: int) -> None:
         center.with_image(restored).save(job.target, quality)
     except MemoryError:  # raised while reading or writing; the restorer's own error says what to try
         raise UserError(
-            f"{job.views['center']}: out of memory for the photograph itself; end other programs, or cut it into parts"
+            f"{job.views['center']}: out of memory; close other programs, or cut the photograph into parts"
         ) from None
 
 
@@ -176,7 +176,7 @@ def _where_to_write(output: Path, centers: Iterable[Path]) -> tuple[Path, str | 
         return output, None
     if can_write(output):
         if not one:
-            raise UserError(f"{output}: is the name of one file, for {len(set(centers))} photographs; name a folder")
+            raise UserError(f"{output}: names a single file for {len(set(centers))} photographs; name a folder")
         return output.parent, output.name
     if one and is_of_a_photograph(output.suffix):
         raise UserError(f"{output}: cannot write this format; use one of {', '.join(SUFFIXES)}, or name a folder")
@@ -189,7 +189,7 @@ def _require_same(jobs: Sequence[Job], record: Record | None, recipe: Recipe) ->
     in_the_way = [(target, reason) for target, reason in reasons if reason or not record]
     if in_the_way:
         target, reason = in_the_way[0]
-        more = f"{len(in_the_way) - 1} more in the way" if in_the_way[1:] else ""
+        more = f"and {len(in_the_way) - 1} more" if in_the_way[1:] else ""
         details = "; ".join(filter(None, [reason, more]))
         place = "folder" if record else "file"
         raise UserError(f"{target}: exists already{details and f' ({details})'}", "replace", place=place)
@@ -227,7 +227,7 @@ def other_view(center: Path, place: Path, count: int) -> Path:
     if place.is_dir():
         place = place / center.name
     elif count > 1:
-        raise UserError(f"{place}: is no folder; expected one with {count} files named as the photographs")
+        raise UserError(f"{place}: not a folder; expected a folder with files of the {count} photographs' names")
     if not place.is_file():
         raise UserError(f"{place}: no such file; expected the other view of {center}")
     return place

@@ -56,15 +56,15 @@ class Record:
         self._found: dict[str, dict[str, Any]] | None = None
 
     def add(self, views: Mapping[str, Path], target: Path, recipe: Recipe) -> None:
-        """Records a result that was just written. If the record cannot be written, that is logged."""
+        """Records a new result; logs a warning if the record cannot be written."""
         entry = {"name": target.name, "result": sha256_of(target), "made_from": _made_from(views, recipe)}
         try:
             append_json_line(self.path, entry)
         except UserError as error:
-            log.warning("%s; the same command will not know these results", error)
+            log.warning("%s; a repeated command will not recognize these results", error)
 
     def difference(self, views: Mapping[str, Path], target: Path, recipe: Recipe) -> str:
-        """Says in words how an existing result differs from what would be made now; "" if it does not."""
+        """Describes how an existing result differs from the one that would be made now; "" if it does not."""
         if self._found is None:
             self._found = {entry["name"]: entry for entry in read_json_lines(self.path) if "made_from" in entry}
         entry = self._found.get(target.name)

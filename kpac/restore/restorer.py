@@ -77,7 +77,7 @@ class Restorer:
         self._tileable = approximate or plain_class(model) is KPACNet
         if isinstance(tile, int) and not self._tileable:
             raise UserError(
-                f"network '{network.config['name']}' cannot be tiled exactly, only kpac's own can; "
+                f"network '{network.config['name']}' cannot be tiled exactly, unlike kpac's networks; "
                 "expected tile=None, or approximate=True",
                 "approximate",
             )
@@ -169,7 +169,7 @@ class Restorer:
         if need is not None and need > room:
             raise UserError(
                 f"restoring {width}x{height} pixels takes {bytes_text(need)} of memory in tiles of {tile}, "
-                f"{bytes_text(room)} is free; end other programs, or cut it into parts"
+                f"{bytes_text(room)} is free; close other programs, or cut the image into parts"
             )
 
     def check_views(self, names: Sequence[str]) -> None:
@@ -181,10 +181,10 @@ class Restorer:
         network = f"network '{self.model.config['name']}'"
         missing = [name for name in self.model.views if name not in names]
         if missing:
-            raise UserError(f"{network} reads dual-pixel views beside the photograph", "missing_views", views=missing)
+            raise UserError(f"{network} also reads dual-pixel views", "missing_views", views=missing)
         extra = [name for name in names if name not in self.model.views]
         if extra:
-            raise UserError(f"{network} reads the center view alone", "unneeded_views", views=extra)
+            raise UserError(f"{network} reads only the center view", "unneeded_views", views=extra)
 
     def _check(self, images: dict[str, np.ndarray | None]) -> list[Tensor]:
         """Checks images, and returns the network's views as (1, 3, H, W) tensors that share the arrays' memory."""
@@ -200,7 +200,7 @@ class Restorer:
                 )
             if image.shape != first.shape:
                 sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (first, image)]
-                raise UserError(f"the {name} view is {sizes[1]} pixels, the center view {sizes[0]}; expected the same")
+                raise UserError(f"the {name} view is {sizes[1]} pixels, not {sizes[0]} like the center view")
         return [torch.from_numpy(np.ascontiguousarray(given[name])).permute(2, 0, 1)[None] for name in needed]
 
     def _check_finite(self, restored: Tensor) -> None:
@@ -213,7 +213,7 @@ class Restorer:
             what = (
                 f"computed in {str(self.dtype).removeprefix('torch.')}; float32 is more exact"
                 if lower
-                else "the weights are damaged, or their training diverged; take other weights"
+                else "the weights are damaged, or their training diverged; use other weights"
             )
             raise UserError(
                 f"{bad:,} of {restored.numel():,} values of the output are NaN or infinite: {what}",

@@ -60,7 +60,7 @@ class Checkpoints:
             if not earlier:
                 raise
             raise UserError(
-                f"{error}; {earlier.name} before it is whole", "make_room", folder=self.folder.parent
+                f"{error}; the earlier {earlier.name} is intact", "make_room", folder=self.folder.parent
             ) from None
         for iteration in self._iterations()[: -self.keep]:
             if iteration != best:
@@ -76,7 +76,7 @@ class Checkpoints:
         problem = None
         for iteration in reversed(self._iterations()):
             if problem:
-                log.warning("%s; taking %s instead", problem, self._path(iteration).name)
+                log.warning("%s; using %s instead", problem, self._path(iteration).name)
             try:
                 return read_checkpoint(self._path(iteration))
             except UserError as error:
@@ -121,9 +121,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(content[:-SEAL_BYTES]), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError):
-        raise UserError(f"{path}: no training checkpoint of kpac; nothing in it was executed") from None
+        raise UserError(f"{path}: not a training checkpoint of kpac; nothing in it was executed") from None
     if not isinstance(state, dict) or "format" not in state:
-        raise UserError(f"{path}: no training checkpoint of kpac; nothing in it was executed")
+        raise UserError(f"{path}: not a training checkpoint of kpac; nothing in it was executed")
     if state["format"] != FORMAT:
         raise UserError(f"{path}: has format {state['format']}, this version of kpac reads {FORMAT}; update kpac")
     return state

@@ -104,7 +104,7 @@ class RunLog:
             if block.dead:
                 self.message(
                     f"warning: block {number} contributes nothing (less than {DEAD_BELOW:.1%} of the residual). Start "
-                    "again with a lower learning rate, or with one of its own for the attentions "
+                    "again with a lower learning rate, or with a lower one for the attentions alone "
                     "(train.optimizer.groups; docs/training.md)"
                 )
 

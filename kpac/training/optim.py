@@ -48,7 +48,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         if not matched:
             raise UserError(
                 f"{key}: {', '.join(settings.parameters)} matches no parameter of the network; "
-                f"they are called such as {', '.join(names[:: max(1, len(names) // 4)][:4])}; null drops the group"
+                f"names are, for example, {', '.join(names[:: max(1, len(names) // 4)][:4])}; null drops the group"
             )
         for name in matched:
             if name in group_of:

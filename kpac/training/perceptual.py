@@ -83,12 +83,12 @@ def _load(features: nn.Module, path: Path | None) -> None:
             f"into {cached.parent}, or name it with train.perceptual_weights"
         ) from None
     except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise UserError(f"{path or cached}: no file of weights; expected torchvision's {name}") from None
+        raise UserError(f"{path or cached}: not a weights file; expected torchvision's {name}") from None
     prefix = "features."
     wanted = features.state_dict()
     found = {key.removeprefix(prefix): value for key, value in state.items()} if isinstance(state, dict) else {}
     for key, value in wanted.items():
         if key not in found or found[key].shape != value.shape:
             problem = f"{prefix}{key} is missing or of another shape"
-            raise UserError(f"{path or cached}: no VGG-19 ({problem}); expected torchvision's {name}")
+            raise UserError(f"{path or cached}: not VGG-19 ({problem}); expected torchvision's {name}")
     features.load_state_dict({key: found[key] for key in wanted})

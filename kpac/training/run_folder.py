@@ -39,7 +39,7 @@ class RunFolder:
         self.checkpoints = Checkpoints(self.path / "checkpoints", config.train.checkpoint.keep)
         self._lock: BaseFileLock | None = None
         self._holds = False  # True also without a lock, on a file system that has none
-        self._data: dict[str, Any] | None = None  # of the checkpoint
+        self._data: dict[str, Any] | None = None  # facts about the data, from the checkpoint
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +88,7 @@ class RunFolder:
         changes = differences(self._data, data) if self._data else []
         if changes and not self.allow_changes:
             raise UserError(
-                f"{self.path}: the data are not those that the run has: {', '.join(changes)}", "resume_changed"
+                f"{self.path}: the data differ from those of the run: {', '.join(changes)}", "resume_changed"
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -109,11 +109,11 @@ class RunFolder:
 
     def _check_free(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: is a file; expected a folder, or nothing")
+            raise UserError(f"{self.path}: is a file; expected a folder, or a free path")
         if not self.path.exists() or not self._entries():
             return
         if not self.overwrite:
-            raise UserError(f"{self.path}: a run of this name is there", "run_exists", folder=self.path)
+            raise UserError(f"{self.path}: a run of this name exists", "run_exists", folder=self.path)
         if not (self.path / "config.yaml").is_file():
             raise UserError(f"{self.path}: only a run can be replaced, and this folder holds no config.yaml")
 
@@ -136,7 +136,7 @@ class RunFolder:
         changes = differences(state["config"], self.config.model_dump(mode="json"))
         if changes and not self.allow_changes:
             raise UserError(
-                f"{self.path}: the configuration is not the one that the run has: {', '.join(changes)}",
+                f"{self.path}: the configuration differs from that of the run: {', '.join(changes)}",
                 "resume_changed",
             )
         if any(change.startswith("model.") for change in changes):

@@ -270,7 +270,9 @@ class Trainer:
         changes = differences(criterion(state["config"], state["data"]), criterion(self.config_json, self.data.facts))
         if changes:
             self.best = {"psnr": -math.inf, "iteration": 0}
-            log.warning("best.safetensors starts anew: scores do not compare after a change (%s)", ", ".join(changes))
+            log.warning(
+                "best.safetensors starts over: scores are not comparable after a change (%s)", ", ".join(changes)
+            )
         self.model.load_state_dict(state["model"])
         if self.average and state["average"]:
             self.average.load_state_dict(state["average"])
@@ -306,7 +308,7 @@ class Trainer:
 
 
 def criterion(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """Settings that validation PSNR depends on: two values compare only if all of these are equal.
+    """Settings that validation PSNR depends on: two scores are comparable only if all of these are equal.
 
     Args:
         config: configuration of the run, as JSON.

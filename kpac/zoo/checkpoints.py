@@ -1,7 +1,7 @@
-"""Checkpoints of other networks as they are published, through the library spandrel (extra `zoo`).
+"""Loads published checkpoints of other networks, through the library spandrel (extra `zoo`).
 
-spandrel tells the architecture from the tensors' names and shapes. Its companion spandrel_extra_arches brings more
-architectures, such as Restormer, whose code has licences of its own; some forbid commercial use.
+spandrel infers the architecture from the names and shapes of the tensors. The package spandrel_extra_arches adds
+architectures such as Restormer, under other licences; some of these forbid commercial use.
 """
 
 import logging
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 class ZooNetwork(nn.Module):
-    """A network of another project, with the interface of this one: any size, images in [0, 1].
+    """A network of another project, with kpac's interface: images of any size in [0, 1].
 
-    A network of six channels is taken as a dual-pixel one, as Restormer's: it gets the left view, then the right one.
-    Its `views` name the center view, too, since evaluations score that as the input; the network does not read it.
+    A network with six input channels, such as dual-pixel Restormer, gets the left view, then the right view. Its
+    `views` include the center view, which evaluations score as the input and the network does not read.
 
-    Images are extended to the sizes that the network needs, mirrored at the bottom and at the right, and the output is
-    cut back. Outputs are not clamped: a protocol says whether they are.
+    Images are padded by reflection at the bottom and right to a size that the network accepts; the output is cropped
+    back. Outputs are not clamped.
 
     Args:
-        descriptor: of spandrel, of a network that reads 3 or 6 channels and gives 3 of the same size.
+        descriptor: spandrel's model descriptor, of a network with 3 or 6 input and 3 output channels.
 
     Shape: (N, 3, H, W), or (N, 9, H, W) for a dual-pixel network -> (N, 3, H, W).
     """
@@ -46,7 +46,7 @@ class ZooNetwork(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image have to be multiples of, where that is all that the network needs."""
+        """Number that divides the height and width of accepted images; 1 if the network has other requirements."""
         simple = not self.requirements.square and self.requirements.minimum <= self.requirements.multiple_of
         return self.requirements.multiple_of if simple else 1
 
@@ -58,7 +58,7 @@ class ZooNetwork(nn.Module):
 
 
 class _Core(nn.Module):
-    """The network itself, for images of sizes that it takes; of several outputs the one that counts."""
+    """The network without padding; returns only its main output."""
 
     def __init__(self, descriptor: Any):
         super().__init__()
@@ -70,14 +70,14 @@ class _Core(nn.Module):
 
 
 def load_zoo_model(path: Path) -> ZooNetwork:
-    """The network of a checkpoint, on the CPU, in evaluation mode. Nothing in the file is executed.
+    """Loads the network of a checkpoint, on the CPU, in evaluation mode. Nothing in the file is executed.
 
     Args:
         path: .pth, .pt, .ckpt or .safetensors: a state dict, alone or under a usual key such as "params".
 
     Raises:
-        UserError: spandrel is missing, the file is damaged or of an unknown architecture, or its network does not make
-            one image of RGB, or a left and a right view, into another image of the same size.
+        UserError: spandrel is missing, the file is damaged or of an unknown architecture, or its network does not map
+            an RGB image, or a left and a right view, to an RGB image of the same size.
     """
     registry, extra = _registry(path)
     import spandrel
@@ -87,41 +87,41 @@ def load_zoo_model(path: Path) -> ZooNetwork:
     try:
         descriptor = registry.load(tensors)
     except spandrel.UnsupportedModelError:
-        advice = "" if extra else "; spandrel_extra_arches knows more: pip install spandrel_extra_arches"
-        raise UserError(f"{path}: {_kind(path)}its tensors are of no architecture that {known} knows{advice}") from None
+        advice = "" if extra else "; for more architectures, pip install spandrel_extra_arches"
+        raise UserError(f"{path}: {_kind(path)}its tensors fit no architecture of {known}{advice}") from None
     except (RuntimeError, KeyError, ValueError, AssertionError, IndexError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: looks like an architecture that {known} knows, but its tensors do not fit it ({reason})"
+            f"{path}: looks like an architecture of {known}, but its tensors do not fit ({reason})"
         ) from None
     _check(path, descriptor)
     network = ZooNetwork(descriptor).eval()
     if network.is_dual:
         _require_one_image(path, network, descriptor)
-        log.warning("%s: reads six channels, taken as the left and the right dual-pixel view", path)
+        log.warning("%s: reads six channels; they get the left and the right dual-pixel view", path)
     name = descriptor.architecture.id
     if extra and name in [support.architecture.id for support in extra]:
         licence = LICENCES.get(name, "a licence of its own, which may forbid commercial use")
-        log.warning("%s: %s is from spandrel_extra_arches, its code under %s", path, name, licence)
+        log.warning("%s: %s comes from spandrel_extra_arches; its code is under %s", path, name, licence)
     return network
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """What a checkpoint of PyTorch or of safetensors holds, with tensors and plain values alone.
+    """Reads a checkpoint of PyTorch or safetensors: tensors and plain values; executes nothing in it.
 
     Raises:
-        UserError: another format, damaged, or a file that would execute code.
+        UserError: the file is damaged, has another format, or would execute code.
     """
     if path.suffix not in (*SUFFIXES, ".safetensors"):
         raise UserError(f"{path}: expected a checkpoint that ends in {', '.join(SUFFIXES)} or .safetensors")
     found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else load_content(path)
     if not isinstance(found, dict):
-        raise UserError(f"{path}: holds a {type(found).__name__}; expected a state dict, names with tensors")
+        raise UserError(f"{path}: holds a {type(found).__name__}; expected a state dict of names and tensors")
     return found
 
 
 EXTRA = "spandrel_extra_arches"
-# Of the architectures in spandrel_extra_arches 0.2; the file LICENSE beside each one's code in spandrel's repository.
+# Licences of the architectures in spandrel_extra_arches 0.2, from the LICENSE file of each in spandrel's repository.
 LICENCES = {
     "AdaCode": "CC BY-NC-SA 4.0 (not for commercial use)",
     "CodeFormer": "the S-Lab License 1.0 (not for commercial use)",
@@ -137,7 +137,7 @@ LICENCES = {
 
 
 def _registry(path: Path) -> tuple[Any, Any]:
-    """All known architectures, and those among them that spandrel_extra_arches brings; that package may be missing."""
+    """All known architectures, and those from spandrel_extra_arches; none of the latter if it is not installed."""
     try:
         import spandrel
     except ModuleNotFoundError as error:
@@ -148,7 +148,7 @@ def _registry(path: Path) -> tuple[Any, Any]:
     registry = spandrel.MAIN_REGISTRY.copy()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.script, which one of them calls
+            warnings.simplefilter("ignore", FutureWarning)  # an architecture calls torch.jit.script
             from spandrel_extra_arches import EXTRA_REGISTRY
     except ModuleNotFoundError:
         return registry, None
@@ -168,18 +168,18 @@ def _check(path: Path, descriptor: Any) -> None:
         raise UserError(f"{path}: {name} fills holes and needs a mask; expected a network from image to image")
     if descriptor.scale != 1:
         raise UserError(
-            f"{path}: {name} gives images {descriptor.scale} times as large; expected an output of the input's size"
+            f"{path}: {name} enlarges images {descriptor.scale} times; expected an output of the input's size"
         )
     if (descriptor.input_channels, descriptor.output_channels) not in ((3, 3), (6, 3)):
         raise _other_channels(path, descriptor)
 
 
 def _require_one_image(path: Path, network: ZooNetwork, descriptor: Any) -> None:
-    """Checks that a network of six channels makes one image of two views, and does not only look as if it did."""
+    """Checks, by running it, that a network with six input channels makes one image from two views."""
     try:
         with torch.inference_mode():
             fits = network(torch.zeros(1, 9, 16, 16)).shape == (1, 3, 16, 16)
-    except RuntimeError:  # Restormer of six channels that is not its dual-pixel network adds its input to the output
+    except RuntimeError:  # other Restormers with six channels add their input to the output
         fits = False
     if not fits:
         raise _other_channels(path, descriptor)
@@ -188,13 +188,13 @@ def _require_one_image(path: Path, network: ZooNetwork, descriptor: Any) -> None
 def _other_channels(path: Path, descriptor: Any) -> UserError:
     reads, gives = descriptor.input_channels, descriptor.output_channels
     return UserError(
-        f"{path}: {descriptor.architecture.name} reads {reads} channels and gives {gives}; expected 3 and 3, or 6 "
-        "and 3 of a dual-pixel network that makes one image of the left and the right view"
+        f"{path}: {descriptor.architecture.name} has {reads} input and {gives} output channels; expected 3 and 3, or "
+        "6 and 3 for a dual-pixel network that makes one image from the left and right views"
     )
 
 
 def _extended(image: Tensor, bottom: int, right: int) -> Tensor:
-    """Mirrored at the bottom and at the right; an image too small for that repeats its last row or column."""
+    """Pads by reflection at the bottom and right; if the image is too small, repeats its last row or column."""
     for size, amount, sides in (
         (image.shape[-1], right, (0, right, 0, 0)),
         (image.shape[-2], bottom, (0, 0, 0, bottom)),

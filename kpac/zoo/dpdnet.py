@@ -1,6 +1,6 @@
 """DPDNet (Abuolaim and Brown, "Defocus Deblurring Using Dual-Pixel Data", ECCV 2020), as a baseline to train.
 
-Written from the paper and from what its public repository says of the layers; its weights are not read.
+Follows the paper and the layers of its public repository; does not read the published weights.
 """
 
 from typing import Annotated
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from kpac.models.layers import pad_to_multiple
 from kpac.models.registry import register
 
-LEVELS = 4  # times that the size is halved
+LEVELS = 4  # each halves the size
 
 
 class DPDNet(nn.Module):
-    """A U-Net of two convolutions a level that gives the sharp image itself, not a residual.
+    """U-Net with two convolutions per level. Predicts the sharp image, not a residual.
 
     Args:
         dual: reads the left and the right view, as published; otherwise the center view alone.
         width: channels of the first level, 64 in the paper; they double at each of the four levels below.
         dropout: rate at the two lowest levels, 0.4 in the public code.
 
-    Shape: (N, 3, H, W), of dual-pixel views (N, 9, H, W), of which the center is not read -> (N, 3, H, W) in (0, 1).
+    Shape: (N, 3, H, W) -> (N, 3, H, W) in (0, 1). With `dual`: (N, 9, H, W), whose center view is ignored.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DPDNet(nn.Module):
             skips.append(x)
         for skip, upward, convolutions in zip(reversed(skips[:-1]), self.upward, self.decoder, strict=True):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
-            x = F.relu(upward(F.pad(x, (0, 1, 0, 1))))  # as "same" padding of an even kernel
+            x = F.relu(upward(F.pad(x, (0, 1, 0, 1))))  # TensorFlow's "same" padding of an even kernel
             x = convolutions(torch.cat([skip, x], dim=1))
         return self.output(x)[..., :height, :width]
 

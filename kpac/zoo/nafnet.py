@@ -13,12 +13,12 @@ Blocks = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
 @register("nafnet")
 class NAFNetBaseline(nn.Module):
-    """spandrel's NAFNet under this harness's names.
+    """spandrel's NAFNet as a registered network.
 
     Args:
         width: channels of the first level; 32 and 64 in the paper.
-        encoder_blocks, middle_blocks, decoder_blocks: blocks at each level; the defaults are those of the paper's
-            deblurring networks.
+        encoder_blocks, middle_blocks, decoder_blocks: blocks at each level; by default as in the paper's deblurring
+            networks.
 
     Shape: (N, 3, H, W) -> (N, 3, H, W), any H and W.
 
@@ -39,7 +39,7 @@ class NAFNetBaseline(nn.Module):
         if len(encoder_blocks) != len(decoder_blocks):
             raise UserError(
                 f"model.decoder_blocks: has {len(decoder_blocks)} levels, model.encoder_blocks has "
-                f"{len(encoder_blocks)}; expected as many"
+                f"{len(encoder_blocks)}; expected equal numbers"
             )
         try:
             from spandrel.architectures.NAFNet import NAFNet

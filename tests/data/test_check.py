@@ -133,7 +133,9 @@ def test_one_of_each_fault_is_named(pairs, capsys):
     assert by_kind["size"].startswith(f"{target / 's2.png'}: is 26x16")
     assert by_kind["bit depth"].startswith(f"{target / 's3.png'}: has 8 bits")
     assert by_kind["swapped"].startswith(f"{sharp}: is blurrier than its input")
-    assert by_kind["duplicate"] == f"{pairs / 'test_c' / 'source' / 's6.png'}: has the pixels of {train / 's5.png'}"
+    assert (
+        by_kind["duplicate"] == f"{pairs / 'test_c' / 'source' / 's6.png'}: has the same pixels as {train / 's5.png'}"
+    )
     assert by_kind["extra target"].startswith(str(target / "left over.png"))
     assert by_kind["missing target"].startswith(str(pairs / "test_c" / "source" / "s7.png"))
 
@@ -147,7 +149,7 @@ def test_two_images_of_one_name_are_a_fault(pairs):
     images = pairs / "train_c" / "source"
     write_pixels(images / "s0.tif", from_float(texture(HEIGHT, WIDTH, 50), 16))
     (fault,) = [fault for report in check(pairs) for fault in report.faults if fault.kind == "same name"]
-    assert fault.text == f"{images / 's0.tif'}: has the name of {images / 's0.png'}"
+    assert fault.text == f"{images / 's0.tif'}: has the same name as {images / 's0.png'}"
 
 
 def test_several_inputs_of_one_target_are_a_note_and_no_fault(pairs):
@@ -156,7 +158,7 @@ def test_several_inputs_of_one_target_are_a_note_and_no_fault(pairs):
     reports = check(pairs)
     assert [report.shared_targets for report in reports] == [1, 0]
     assert not any(report.faults for report in reports)
-    assert "train: 1 targets are equal to another one" in check_text(reports)
+    assert "train: 1 targets equal the target of another input" in check_text(reports)
 
 
 def test_gray_and_alpha_are_counted(tmp_path):
@@ -274,6 +276,6 @@ def test_cache_command_builds_verifies_and_repairs(pairs, capsys, tmp_path):
         file.seek(200)
         file.write(b"rot!")
     assert main([*order, "--verify"]) == 1
-    assert "s3.png: differs from what was stored" in capsys.readouterr().err
+    assert "s3.png: differed from the stored copy" in capsys.readouterr().err
     assert main([*order, "--verify"]) == 0
     assert main([*order, "--split", "trian"]) == 2

@@ -88,7 +88,7 @@ def test_inputs_beside_their_targets_in_one_folder(tmp_path):
 def test_left_and_right_views_beside_each_other_have_no_center(tmp_path):
     write_images(tmp_path / "test" / "input", ["001_left", "001_right", "002_left", "002_right"])
     write_images(tmp_path / "test" / "target", ["001", "002"])
-    with pytest.raises(UserError, match="its names tell left and right images, and no center one"):
+    with pytest.raises(UserError, match="its names mark left and right images, but no center ones"):
         find_scenes(tmp_path, "test")
 
 
@@ -127,7 +127,7 @@ def test_folders_of_many_names_are_paired(tmp_path, inputs, targets, split):
 def test_two_folders_that_could_be_the_inputs_are_named(tmp_path):
     for folder in ("blur", "lq", "gt"):
         write_images(tmp_path / folder, ["1"])
-    with pytest.raises(UserError, match=r"blur and lq could both be the folder of these images"):
+    with pytest.raises(UserError, match=r"blur and lq are names of the same folder"):
         find_scenes(tmp_path, "test")
 
 
@@ -205,7 +205,7 @@ def test_pixeldp_is_dual_views_to_be_turned(tmp_path, folder, caplog):
     (scene, _) = find_scenes(tmp_path, "test", ("center", "left", "right"), targets=False)
     assert [path.relative_to(tmp_path).parts[1] for path in scene.paths] == ["test_c", "test_l", "test_r"]
     assert scene.quarter_turns == 1
-    assert "PixelDP's images lie on their side and are turned upright" in caplog.text
+    assert "turning PixelDP's images upright" in caplog.text
 
 
 def test_dual_views_that_are_not_pixeldps_are_not_turned_unless_named(tmp_path, caplog):
@@ -213,7 +213,7 @@ def test_dual_views_that_are_not_pixeldps_are_not_turned_unless_named(tmp_path, 
         write_images(tmp_path / f"test_{view}", ["1", "2"])
     (scene, _) = find_scenes(tmp_path, "test", ("center", "left", "right"), targets=False)
     assert scene.quarter_turns == 0
-    assert "taken as they are" in caplog.text
+    assert "images are not turned" in caplog.text
     (scene, _) = find_scenes(tmp_path, "test", layout="pixeldp_flat", targets=False)
     assert scene.quarter_turns == 1
 
@@ -221,7 +221,7 @@ def test_dual_views_that_are_not_pixeldps_are_not_turned_unless_named(tmp_path, 
 def test_published_dpdd_without_its_targets_is_not_taken_for_pixeldp(tmp_path):
     root = write_set(tmp_path / "dd_dp_dataset_canon", ["a"], ["b"], split="test")
     shutil.rmtree(root / "test_c" / "target")
-    with pytest.raises(UserError, match=r"test_c/target: no such folder; .* if this is pixeldp") as error:
+    with pytest.raises(UserError, match=r"test_c/target: no such folder; .* unless the layout is pixeldp") as error:
         find_scenes(root, "test", targets=False)
     assert "--layout pixeldp" in explain(error.value)
     (scene,) = find_scenes(root, "test", layout="pixeldp", targets=False)
@@ -295,7 +295,7 @@ def test_counts_that_cannot_pair_are_named(tmp_path):
 def test_two_images_of_one_name_are_refused_by_name(tmp_path, folder):
     write_set(tmp_path, ["a", "b"], ["a", "b"])
     (tmp_path / "train_c" / folder / "a.png").with_suffix(".jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=rf"{folder}/a.png: has the name of .*{folder}/a.jpg; expected one image a sc"):
+    with pytest.raises(UserError, match=rf"{folder}/a.png: has the same name as .*{folder}/a.jpg; expected one image"):
         find_scenes(tmp_path, "train")
 
 

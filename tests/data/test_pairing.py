@@ -112,5 +112,5 @@ def test_sorted_order_is_asked_for_and_needs_equal_numbers():
     found = pair(files("input", ["a", "b"]), files("target", ["x", "y"]), by_order=True)
     assert [path.stem for path in found.partners] == ["x", "y"]
     assert found.rule == "names pair by sorted order"
-    with pytest.raises(UserError, match="as many images"):
+    with pytest.raises(UserError, match="equal numbers of images"):
         pair(files("input", ["a", "b"]), files("target", ["x"]), by_order=True)

@@ -32,7 +32,7 @@ def test_unreadable_image_leaves_its_scene_out_on_request_and_aloud(root, tmp_pa
     (root / "train_c" / "source" / "b.png").write_bytes(b"")
     usable = prepare_scenes(find_scenes(root, "train"), DecodedCache(tmp_path / "cache"), skip_unreadable=True)
     assert [scene.name for scene in usable] == ["a", "c"]
-    assert "going on without scene 'b'" in caplog.text
+    assert "skipping scene 'b'" in caplog.text
     assert str(root / "train_c" / "source" / "b.png") in caplog.text
 
 

@@ -135,7 +135,7 @@ def test_quarter_turns_are_refused_for_dual_pixel_views(data_root, tmp_path):
 
 
 def test_mirroring_is_refused_where_the_other_view_is_not_read(data_root, tmp_path):
-    with pytest.raises(UserError, match=r"data\.augment\.flip: mirrored, a left view is a right one.* false"):
+    with pytest.raises(UserError, match=r"data\.augment\.flip: mirroring makes a left view a right one.* false"):
         crops(data_root, tmp_path / "cache", AugmentConfig(flip=True), ("center", "left"))
 
 

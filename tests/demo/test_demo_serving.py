@@ -17,7 +17,7 @@ def test_ctrl_c_ends_it_in_one_line_and_leaves_no_files(weights, tmp_path):
     status, lines = interrupted_server([sys.executable, "-m", "kpac", "demo", str(weights)], tmp_path)
     assert status == 130
     (address,) = (number for number, line in enumerate(lines) if line.startswith("open http"))
-    assert re.fullmatch(r"open http://127\.0\.0\.1:\d+/ in a browser; Ctrl-C ends it", lines[address])
+    assert re.fullmatch(r"open http://127\.0\.0\.1:\d+/ in a browser; Ctrl-C stops the server", lines[address])
     assert [line for line in lines[address + 1 :] if line] == ["kpac: interrupted"]
     assert list(tmp_path.glob("kpac-demo-*")) == []
 

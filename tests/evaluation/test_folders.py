@@ -54,8 +54,8 @@ def test_two_results_for_one_folder_are_refused_before_any_is_computed(words, da
     monkeypatch.chdir(tmp_path)
     files = [write_network(tmp_path / name / "net.safetensors", seed) for seed, name in enumerate("ab")]
     line = fails(capsys, "evaluate", *files, "--data", data_root, *words)
-    assert f"would get both the results of a/net.safetensors on {data_root}" in line
-    assert f"and of b/net.safetensors on {data_root}" in line
+    assert f"both a/net.safetensors on {data_root}" in line
+    assert f"and b/net.safetensors on {data_root}" in line
     assert "--output" in line
     assert not (tmp_path / "results").exists()
     assert not (tmp_path / "multi").exists()

@@ -101,7 +101,7 @@ def test_interrupted_evaluation_goes_on_and_recomputes_nothing(labelled, weights
     output = tmp_path / "results"
     with monkeypatch.context() as patch:
         done = counted(patch, dies_after=2)
-        with pytest.raises(kpac.errors.Stopped, match="2 of 3 images are finished; the same command goes on"):
+        with pytest.raises(kpac.errors.Stopped, match="2 of 3 images are finished; repeat the command to continue"):
             evaluate_weights(weights, Evaluation(labelled), output, "cpu")
     assert not (output / "results.json").exists()
     journal = output / "records" / "rank0.jsonl"
@@ -261,7 +261,7 @@ def test_run_is_evaluated_on_its_own_data_and_protocol(config_file, data_root, t
     (folder / "config.yaml").unlink()
     capsys.readouterr()
     assert main(["evaluate", str(folder / "checkpoints" / "last.safetensors")]) == 2
-    assert "on which data? Name their folder with --data" in capsys.readouterr().err
+    assert "expected --data with the folder of a data set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mistake", ["size", "missing", "nan", "array"])

@@ -174,7 +174,7 @@ def test_interrupted_sweep_goes_on_where_it_was(sweep_file, tmp_path):
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=120)[1]
     assert process.returncode == 143
-    assert "0 of 4 runs are finished, the same command goes on from there" in errors
+    assert "0 of 4 runs are finished; repeat the command to continue" in errors
     (run, *_) = load_sweep(sweep_file, words).runs
     assert progress.state_of(run) == "begun"
     (resume,) = list(jobs.Job(run).commands())[:1]

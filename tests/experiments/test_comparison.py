@@ -81,9 +81,9 @@ def test_several_protocols_give_a_table_each(folder, data_root):
         ("data: {other: {rot: outputs}}\n", METHODS, "the key 'data' is given twice"),
         ("", "{}", "methods"),
         ("protocols: [dpdd-8bits]\n", METHODS, "did you mean 'dpdd-8bit'"),
-        ("protocols: [nafnet, nafnet]\n", METHODS, "'nafnet' is there twice"),
+        ("protocols: [nafnet, nafnet]\n", METHODS, "found 'nafnet' twice"),
         ("metrics: [psrn]\n", METHODS, "metrics"),
-        ("draw: {table: {paired: our}}\n", METHODS, "draw.table.paired: 'our' is none of the methods"),
+        ("draw: {table: {paired: our}}\n", METHODS, "draw.table.paired: no method is called 'our'"),
         ("protocol: nafnet\n", METHODS, "unknown key 'protocol'; did you mean 'protocols'"),
     ],
 )
@@ -108,7 +108,7 @@ def test_missing_data_and_outputs_are_found_before_anything_is_restored(folder, 
     assert main(["evaluate", str(write(folder, data_root))]) == 2
     assert "1 of 2 scenes have no output there" in capsys.readouterr().err
     assert main(["evaluate", str(path), "--protocol", "nafnet"]) == 2
-    assert "--protocol cannot be given beside it" in capsys.readouterr().err
+    assert "--protocol cannot be given; edit the file" in capsys.readouterr().err
 
 
 def test_shipped_comparison_is_valid(monkeypatch, tmp_path):

@@ -344,7 +344,7 @@ def test_png_with_large_texts_and_profiles_is_read_and_keeps_how_to_show_it(tmp_
         assert png(chunk)[8:] in written
     assert written.index(b"cICP") < written.index(b"IDAT")
     assert b"bKGD" not in written
-    assert f"{tmp_path}: left behind what cannot be written: PNG chunk bKGD" in caplog.text
+    assert f"{tmp_path}: left out, since the format cannot store it: PNG chunk bKGD" in caplog.text
     assert np.array_equal(read_pixels(tmp_path / "b.png"), values)
 
 
@@ -520,11 +520,11 @@ def test_what_another_format_cannot_carry_is_said(tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(png_of(np.zeros((4, 5, 3), int), 8, 2, *beside))
     read_photograph(tmp_path / "a.png").save(tmp_path / "from png" / "a.tif")
     names = "; ".join(f"PNG chunk {name}" for name in ("cHRM", "cICP", "gAMA"))
-    assert f"from png: left behind what cannot be written: {names}\n" in caplog.text
+    assert f"from png: left out, since the format cannot store it: {names}\n" in caplog.text
     private = [(65000, 3, 1, 7, True), (33432, 2, 0, "© Ünï".encode(), True)]
     write_tiff(tmp_path / "a.tif", channels(3, "uint8"), extratags=private)
     read_photograph(tmp_path / "a.tif").save(tmp_path / "from tiff" / "a.png")
-    assert "from tiff: left behind what cannot be written: TIFF tag 65000\n" in caplog.text
+    assert "from tiff: left out, since the format cannot store it: TIFF tag 65000\n" in caplog.text
     Image.fromarray(channels(3, "uint8")).save(tmp_path / "a.jpg", comment="said", dpi=(72, 72))
     read_photograph(tmp_path / "a.jpg").save(tmp_path / "from jpeg" / "a.png")
-    assert "from jpeg: left behind what cannot be written: the JPEG's comment\n" in caplog.text
+    assert "from jpeg: left out, since the format cannot store it: the JPEG's comment\n" in caplog.text

@@ -127,7 +127,7 @@ def survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         assert written | failed == {name for name, _ in batch}
         assert not written & failed
         assert status == (1 if failed else 0)
-        assert len([line for line in lines if line.startswith("kpac:") and "left behind" not in line]) == len(failed)
+        assert len([line for line in lines if line.startswith("kpac:") and "left out" not in line]) == len(failed)
         assert f"restored {len(written)} of {len(batch)}" in lines[-1]
         assert not [line for line in lines if "Error:" in line], "an exception reached the last resort"
         for name in sorted(written)[::25]:

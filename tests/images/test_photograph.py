@@ -141,7 +141,7 @@ def test_what_a_tiff_cannot_keep_is_said(tmp_path, caplog):
         file.write(channels(3, 8), photometric="rgb", subifds=1, metadata=None)
         file.write(channels(3, 8)[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
     read_photograph(tmp_path / "a.tif").save(tmp_path / "b.tif")
-    assert "left behind what cannot be written: further images inside the TIFF (SubIFDs)" in caplog.text
+    assert "left out, since the format cannot store it: further images inside the TIFF (SubIFDs)" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])

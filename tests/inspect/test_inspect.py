@@ -156,7 +156,7 @@ def test_dual_pixel_photograph_is_drawn_with_its_views(capsys, tmp_path):
     assert "name them with --right" in fails(capsys, *words)
     assert "no such file" in fails(capsys, *words, "--right", tmp_path / "gone.png")
     without_photo = [word for word in words if word != str(center)]
-    assert "expected PHOTO, the center view, beside" in fails(capsys, *without_photo)
+    assert "expected PHOTO, the center view, too" in fails(capsys, *without_photo)
 
 
 def test_network_without_blocks_has_its_receptive_field_drawn(capsys, tmp_path):
@@ -170,7 +170,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, data_root):
     plain, dual = tmp_path / "plain.safetensors", tmp_path / "dual.safetensors"
     kpac.save_model(model(width=4, block="plain"), plain)
     kpac.save_model(model("kpac_dual", width=4), dual)
-    assert "no KPAC blocks to look into" in fails(capsys, "inspect", plain, "--data", data_root, "-o", tmp_path / "out")
+    assert "no KPAC blocks" in fails(capsys, "inspect", plain, "--data", data_root, "-o", tmp_path / "out")
     assert "name a data set with --data" in fails(capsys, "inspect", dual, "-o", tmp_path / "out")
     line = fails(capsys, "inspect", plain, data_root, "--data", data_root, "-o", tmp_path / "out")
     assert "give one of the two" in line

@@ -30,7 +30,7 @@ def test_state_dict_is_read(network, tmp_path, prefix, inside, caplog):
     state = {prefix + name: value for name, value in network.state_dict().items()}
     torch.save({inside: state, "epoch": 3} if inside else state, tmp_path / "mine.pth")
     assert same(network, load_model(tmp_path / "mine.pth"))
-    assert "taken for the network kpac_2level, width 4, blocks 1" in caplog.text
+    assert "loaded as the network kpac_2level, width 4, blocks 1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_checkpoint_of_a_training_gives_its_average(config_file, tmp_path, capsy
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"lr": 0.1}, "neither a training checkpoint of kpac nor a state dict|no architecture that spandrel"),
-        ({"conv.weight": torch.zeros(3)}, "a state dict of an unknown network|no architecture that spandrel"),
+        ({"lr": 0.1}, "neither a training checkpoint of kpac nor a state dict|no architecture of spandrel"),
+        ({"conv.weight": torch.zeros(3)}, "a state dict of an unknown network|no architecture of spandrel"),
         ([1, 2], "neither|expected a state dict"),
         (print, "Nothing in it was executed"),
     ],
@@ -92,5 +92,5 @@ def test_state_dict_of_other_dilations_is_refused(tmp_path):
 
 def test_text_is_no_weights(tmp_path):
     (tmp_path / "x.pt").write_text("hello")
-    with pytest.raises(UserError, match=r"x.pt: damaged, or no file of weights"):
+    with pytest.raises(UserError, match=r"x.pt: damaged, or not a weights file"):
         load_model(tmp_path / "x.pt")

@@ -96,18 +96,18 @@ def test_different_protocols_are_refused_in_one_column_unless_asked():
     assert table.ranks() == {}
     text = markdown(table)
     assert "half-resolution" in text.splitlines()[3]
-    assert "compare nothing" in text
+    assert "values are not comparable" in text
 
 
 def test_a_protocol_of_the_same_name_with_other_settings_is_another_one():
     other = results("y", 26, 0.8)
     other["protocol_settings"] = {**other["protocol_settings"], "downsize": 2}
-    with pytest.raises(UserError, match="do not compare"):
+    with pytest.raises(UserError, match="are not comparable"):
         compare(found(results("x", 25, 0.7), other))
 
 
 def test_other_images_are_refused():
-    with pytest.raises(UserError, match=r"on 1 images, 0/results\.json on 2, and 1 are in one list only"):
+    with pytest.raises(UserError, match=r"on 1 images, but 0/results\.json on 2; of these, 1 are in one list only"):
         compare(found(results("x", 25, 0.7), results("y", 26, 0.8, names=("a",))))
 
 
@@ -187,7 +187,7 @@ def test_only_rows_under_the_same_protocol_are_ranked_and_compared():
     best = [table.rows[index].label for (index, column), place in table.ranks().items() if column == psnr and not place]
     assert best == ["Restormer, single image"]
     assert Column("DPDD test", "difference") not in row_of(table, "mine").values  # KPAC's protocol is another one
-    assert "shown and not ranked" in markdown(table)
+    assert "unknown protocol are not ranked" in markdown(table)
 
 
 def test_blurred_input_has_a_row_of_its_own_to_check_a_copy_of_the_data_with():
@@ -394,7 +394,7 @@ def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
     figure = ["figure", "comparison", str(evaluated), "--output", str(tmp_path / "figure.pdf")]
     for extra, words in (
         (["--scene", "gone"], "no scene is called 'gone'"),
-        (["--box", "70,0,40,40"], "reaches out of scene"),
+        (["--box", "70,0,40,40"], "exceeds scene"),
     ):
         capsys.readouterr()
         assert main([*figure, *extra]) == 2

@@ -93,7 +93,7 @@ def test_interrupted_folder_continues_with_the_same_command(capsys, monkeypatch,
 
     monkeypatch.setattr("kpac.restore.photos.read_photograph", interrupted)
     assert restore(photos, "-m", weights, "-o", output) == 130
-    assert "interrupted; the same command restores the rest" in capsys.readouterr().err
+    assert "interrupted; repeat the command to restore the rest" in capsys.readouterr().err
     before = {path.name: path.stat().st_mtime_ns for path in output.glob("*.png")}
     assert sorted(before) == ["photo 0.png", "photo 1.png"]
     monkeypatch.undo()
@@ -115,7 +115,7 @@ def test_only_a_result_of_this_photograph_and_these_weights_and_settings_is_skip
     other = tmp_path / "other.safetensors"
     kpac.save_model(golden.randomize(kpac.create_model("kpac_2level", width=4, blocks=2)), other)
     line = fails(capsys, *command, other)
-    assert f"{first}: exists already (made with other weights; 1 more in the way); --overwrite replaces it, or" in line
+    assert f"{first}: exists already (made with other weights; and 1 more); --overwrite replaces it, or" in line
     line = fails(capsys, *command, weights, "--precision", "bfloat16")
     assert "made with precision float32, now bfloat16" in line
     assert "made with approximate tiles None, now 16" in fails(
@@ -136,7 +136,7 @@ def test_only_a_result_of_this_photograph_and_these_weights_and_settings_is_skip
     assert restore(*command[1:], other, "--overwrite") == 0
     assert restore(*command[1:], other) == 0
     (output / record.FILE).unlink()
-    assert "(no record of how it was made; 2 more in the way)" in fails(capsys, *command, other)
+    assert "(no record of how it was made; and 2 more)" in fails(capsys, *command, other)
 
 
 def test_damaged_record_costs_one_photograph_and_no_record_stops_a_restoring(capsys, monkeypatch, tmp_path, weights):
@@ -186,7 +186,7 @@ def test_one_photograph_becomes_the_file_that_is_named(capsys, tmp_path, weights
     assert "restored.png: exists already; --overwrite replaces it" in line
     assert restore(one, "-m", weights, "-o", tmp_path / "restored.png", "--overwrite") == 0
     line = fails(capsys, "restore", photos, "-m", weights, "-o", tmp_path / "all.png")
-    assert "all.png: is the name of one file, for 2 photographs; name a folder" in line
+    assert "all.png: names a single file for 2 photographs; name a folder" in line
     line = fails(capsys, "restore", one, "-m", weights, "-o", tmp_path / "restored.gif")
     assert "restored.gif: cannot write this format; use one of .png" in line
     assert restore(one, "-m", weights, "-o", tmp_path / "version 2.1") == 0
@@ -208,7 +208,7 @@ def test_photograph_that_fits_in_no_tiles_is_refused_in_bytes(capsys, monkeypatc
     photos = write_photos(tmp_path / "photos", 1, 24, 30)
     monkeypatch.setattr("kpac.restore.restorer.available_bytes", lambda _: 1000)
     assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
-    assert "of memory in tiles of 128, 1.0 kB is free; end other programs" in capsys.readouterr().err
+    assert "of memory in tiles of 128, 1.0 kB is free; close other programs" in capsys.readouterr().err
 
 
 def test_network_that_gives_nan_writes_no_black_photograph(capsys, tmp_path, weights):
@@ -236,7 +236,7 @@ def test_photograph_that_does_not_fit_in_memory_is_named(capsys, monkeypatch, tm
 
     monkeypatch.setattr("kpac.restore.photos.read_photograph", read)
     assert restore(photos, "-m", weights, "-o", tmp_path / "out") == 1
-    assert f"{photos / 'photo 0.png'}: out of memory for the photograph itself" in capsys.readouterr().err
+    assert f"{photos / 'photo 0.png'}: out of memory; close other programs" in capsys.readouterr().err
     assert names(tmp_path / "out") == ["photo 1.png"]
 
 
@@ -286,7 +286,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, weights):
     assert "holds no image" in fails(capsys, "restore", tmp_path / "empty", "-m", weights, "-o", output)
     assert f"{one}: cannot be written" in fails(capsys, "restore", one, "-m", weights, "-o", one)
     line = fails(capsys, "restore", one, "-m", weights, "-o", one / "below")
-    assert f"below: cannot be written, because {one} is a file and no folder; name another folder" in line
+    assert f"below: cannot be written, because {one} is a file, not a folder; name another folder" in line
     assert "found 'big'" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--tile", "big")
     assert "expected 1 to 100" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--quality", "0")
     assert "leave out --left" in fails(capsys, "restore", one, "-m", weights, "-o", output, "--left", one)

@@ -67,15 +67,15 @@ def test_dual_pixel_views_go_in_beside_the_center_view():
     for tile in (None, 16):
         restored = kpac.Restorer(model, tile, device="cpu")(views[0], left=views[1], right=views[2])
         np.testing.assert_allclose(restored, expected, atol=1e-5)
-    with pytest.raises(UserError, match="reads dual-pixel views beside the photograph") as error:
+    with pytest.raises(UserError, match="also reads dual-pixel views") as error:
         kpac.Restorer(model, device="cpu")(views[0])
     assert error.value.values == {"views": ["left", "right"]}
-    with pytest.raises(UserError, match="right view is 20x20 pixels, the center view 62x45"):
+    with pytest.raises(UserError, match="right view is 20x20 pixels, not 62x45 like the center"):
         kpac.Restorer(model, device="cpu")(views[0], views[1], photo(20, 20))
 
 
 def test_views_that_the_network_does_not_read_are_refused(model):
-    with pytest.raises(UserError, match="reads the center view alone") as error:
+    with pytest.raises(UserError, match="reads only the center view") as error:
         kpac.Restorer(model, device="cpu")(photo(), left=photo())
     assert explain(error.value).endswith("; leave out --left")
 

@@ -90,7 +90,7 @@ def test_code_in_a_file_does_not_run(three, tmp_path):
     torch.save({"format": 1, "iteration": 40, "model": Malicious(tmp_path / "victim")}, buffer)
     path = three.folder / "iteration_0000040.pt"
     path.write_bytes(seal(buffer.getvalue()))
-    with pytest.raises(UserError, match="no training checkpoint of kpac; nothing in it was executed"):
+    with pytest.raises(UserError, match="not a training checkpoint of kpac; nothing in it was executed"):
         read_checkpoint(path)
     assert three.newest()["iteration"] == 30
     assert not (tmp_path / "victim").exists()
@@ -118,8 +118,8 @@ def test_full_disk_keeps_the_previous_checkpoint_whole_and_says_so(three):
     message = explain(error.value)
     assert "iteration_0000040.pt: cannot be written (File too large)" in message
     assert (
-        f"iteration_0000030.pt before it is whole; make room and continue: kpac train --resume '{three.folder.parent}'"
-        in message
+        "the earlier iteration_0000030.pt is intact; make room and continue: "
+        f"kpac train --resume '{three.folder.parent}'" in message
     )
     assert names(three) == before
     assert three.newest()["iteration"] == 30

@@ -122,7 +122,7 @@ def test_restart_leaves_another_runs_folder_alone(config_file, tmp_path):
     before = (folder / "checkpoints" / "last.safetensors").read_bytes()
     refused = torchrun(config_file, "train.iterations=3", restarts=1)
     assert refused.returncode != 0
-    assert refused.stderr.count("a run of this name is there") == 2  # the first attempt, and the restart
+    assert refused.stderr.count("a run of this name exists") == 2  # the first attempt, and the restart
     assert (folder / "checkpoints" / "last.safetensors").read_bytes() == before
 
 

@@ -130,7 +130,7 @@ def test_wrong_file_of_weights_is_one_line(tmp_path, content):
         torch.save({"features.0.weight": torch.zeros(1)}, path)
     elif content != "missing":
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"vgg.pth: (no file of weights|no VGG-19|cannot be read)"):
+    with pytest.raises(UserError, match=r"vgg.pth: (not a weights file|not VGG-19|cannot be read)"):
         PerceptualLoss(path)
 
 

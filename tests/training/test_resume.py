@@ -157,7 +157,7 @@ def test_best_starts_anew_where_scores_do_not_compare(config_file, caplog, chang
     resume(folder, "train.iterations=6", change, allow_changes=True)
     assert read_weights_header(folder / "checkpoints" / "best.safetensors")["iteration"] == 6
     key = change.partition("=")[0].removesuffix("losses") + "losses" * ("losses" in change)
-    assert f"best.safetensors starts anew: scores do not compare after a change ({key}" in caplog.text
+    assert f"best.safetensors starts over: scores are not comparable after a change ({key}" in caplog.text
 
 
 def test_resume_that_cannot_go_on_is_one_line_and_changes_nothing(capsys, finished, tmp_path):
@@ -222,7 +222,7 @@ def test_other_data_than_the_runs_are_refused(config_file, data_root, tmp_path):
     (folder / "checkpoints" / checkpoints(folder)[-1]).unlink()
     for images in ("source", "target"):
         min((root / "train_c" / images).iterdir()).unlink()
-    with pytest.raises(UserError, match=r"the data are not those that the run has: train.scenes 8 -> 7, ") as error:
+    with pytest.raises(UserError, match=r"the data differ from those of the run: train.scenes 8 -> 7, ") as error:
         resume(folder)
     assert "; add --allow-changes" in explain(error.value)
     resume(folder, allow_changes=True)

@@ -88,7 +88,7 @@ def test_earlier_run_is_kept_unless_replaced(config_file):
     config = load_config(config_file, ["train.iterations=1"])
     folder = train(config)
     before = (folder / "checkpoints" / "last.safetensors").read_bytes()
-    with pytest.raises(UserError, match="a run of this name is there"):
+    with pytest.raises(UserError, match="a run of this name exists"):
         train(load_config(config_file, ["train.iterations=2"]))
     assert (folder / "checkpoints" / "last.safetensors").read_bytes() == before
     train(load_config(config_file, ["train.iterations=2"]), overwrite=True)

@@ -73,7 +73,7 @@ def test_truncated_or_other_download_is_refused_and_not_kept(manifest, tmp_path,
     file = tmp_path / "served" / "tiny.safetensors"
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    with pytest.raises(UserError, match="gave another file than expected"):
+    with pytest.raises(UserError, match="the download is incomplete or another file"):
         find_weights("tiny", manifest)
     file.write_bytes(whole)
     assert kpac.load_model(find_weights("tiny", manifest)).config["width"] == 4
@@ -81,7 +81,7 @@ def test_truncated_or_other_download_is_refused_and_not_kept(manifest, tmp_path,
 
 def test_server_that_does_not_answer_is_one_line(manifest, tmp_path):
     (tmp_path / "served" / "tiny.safetensors").unlink()
-    with pytest.raises(UserError, match=r"tiny.safetensors: cannot be downloaded \(.*\); put it there by"):
+    with pytest.raises(UserError, match=r"tiny.safetensors: cannot be downloaded \(.*\); save it by"):
         find_weights("tiny", manifest)
 
 
@@ -137,7 +137,7 @@ def test_photograph_is_restored_inspected_and_scored_without_naming_a_model(tmp_
     monkeypatch.chdir(tmp_path)
     write_pixels(tmp_path / "photo.png", from_float(texture(40, 56, 0), 8))
     assert main(["restore", "photo.png", "-o", "restored.png", "--device", "cpu"]) == 0
-    assert f"no model was named: taking {default_weights()}" in capsys.readouterr().err
+    assert f"no model was given: using {default_weights()}" in capsys.readouterr().err
     expected = kpac.Restorer(kpac.load_model(default_weights()), device="cpu")(to_float(read_pixels("photo.png")))
     assert (read_pixels("restored.png") == from_float(expected, 8)).all()
     assert main(["inspect", "photo.png", "-o", "sheets", "--device", "cpu"]) == 0

@@ -131,12 +131,12 @@ class Harmful:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (lambda: {"layer.weight": torch.zeros(3)}, r"of no architecture that spandrel 0\.\d"),
-        (lambda: compact(4), "gives images 4 times as large; expected an output of the input's size"),
-        (gray, "reads 1 channels and gives 1; expected 3 and 3"),
-        (lambda: restormer(inp_channels=6).state_dict(), "reads 6 channels and gives 3; expected 3 and 3"),
+        (lambda: {"layer.weight": torch.zeros(3)}, r"its tensors fit no architecture of spandrel 0\.\d"),
+        (lambda: compact(4), "enlarges images 4 times; expected an output of the input's size"),
+        (gray, "has 1 input and 1 output channels; expected 3 and 3"),
+        (lambda: restormer(inp_channels=6).state_dict(), "has 6 input and 3 output channels; expected 3 and 3"),
         (lambda: [1, 2], "holds a list; expected a state dict"),
-        (lambda: {**nafnet().state_dict(), "intro.weight": torch.zeros(7, 3, 3, 3)}, "its tensors do not fit it"),
+        (lambda: {**nafnet().state_dict(), "intro.weight": torch.zeros(7, 3, 3, 3)}, r"its tensors do not fit \("),
     ],
 )
 def test_what_is_no_network_from_image_to_image_is_refused(content, words, tmp_path):
@@ -190,7 +190,7 @@ def test_own_licences_of_extra_architectures_are_named(tmp_path, caplog):
     path = tmp_path / "network.pth"
     torch.save(restormer().state_dict(), path)
     load_zoo_model(path)
-    assert "Restormer is from spandrel_extra_arches, its code under the Academic Public License" in caplog.text
+    assert "Restormer comes from spandrel_extra_arches; its code is under the Academic Public License" in caplog.text
     from spandrel_extra_arches import EXTRA_REGISTRY
 
     assert {support.architecture.id for support in EXTRA_REGISTRY} == set(checkpoints.LICENCES)
@@ -213,7 +213,7 @@ def test_network_of_six_channels_reads_left_and_right_views(tmp_path, data_root,
         assert torch.equal(network(torch.cat([torch.zeros(1, 3, 16, 24), views[:, 3:]], dim=1)), network(views))
     output = tmp_path / "results"
     assert main(["evaluate", str(path), "--data", str(data_root), "--output", str(output), "--device", "cpu"]) == 0
-    assert "six channels, taken as the left and the right dual-pixel view" in capsys.readouterr().err
+    assert "six channels; they get the left and the right dual-pixel view" in capsys.readouterr().err
     results = read_results(output)
     assert results["model"]["name"] == "Restormer"
     assert all({"psnr", "input"} <= record.keys() for record in results["images"])

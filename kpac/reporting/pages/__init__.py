@@ -1,1 +1,1 @@
-"""Pages for a browser: results side by side, and how a training went."""
+"""Pages for a browser: results side by side, and curves of trainings."""

@@ -1,4 +1,4 @@
-"""What a results page shows: data sets, methods, and the union of their scenes."""
+"""Content of a results page: data sets, methods, and the union of their scenes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from kpac.files import short_path
 from kpac.reporting.comparison import ResultFiles, data_title
 from kpac.reporting.pages.outputs import KeptOutputs
 
-Key = tuple[str, str]  # what makes two evaluations one method: its label, and the SHA-256 of its weights
+Key = tuple[str, str]  # identifies a method: label and SHA-256 of the weights ("" without weights)
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class MethodResults:
 
     Args:
         file: results.json.
-        results: what it holds.
-        records: the entries of its scenes, by name.
-        outputs: the images that were kept.
+        results: its content.
+        records: scene name -> entry in results.json.
+        outputs: the kept output images.
     """
 
     file: Path
@@ -38,10 +38,10 @@ class DataSet:
     """One split of a data set under the protocol of the page.
 
     Args:
-        title: its name in tables.
-        data: its folder.
+        title: name of the data set in tables.
+        data: folder of the data set.
         split, layout, pair_by_order: see `kpac.data.layouts.find_scenes`.
-        methods: what was evaluated on it.
+        methods: the evaluated methods.
     """
 
     title: str
@@ -52,15 +52,15 @@ class DataSet:
     methods: dict[Key, MethodResults] = field(default_factory=dict)
 
     def find_scenes(self, views: Sequence[str]) -> list[SceneFiles]:
-        """Its scenes with these views; see `kpac.data.layouts.find_scenes`."""
+        """The scenes of the set with these views; see `kpac.data.layouts.find_scenes`."""
         return find_scenes(self.data, self.split, views, self.layout, targets=False, pair_by_order=self.pair_by_order)
 
     @cached_property
     def files(self) -> dict[str, SceneFiles]:
-        """Its scenes, by name.
+        """The scenes of the set, by name.
 
         Raises:
-            UserError: the folder is gone, or holds no such split.
+            UserError: the folder is missing, or has no such split.
         """
         try:
             return {scene.name: scene for scene in self.find_scenes(("center",))}
@@ -71,7 +71,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class GalleryScene:
-    """One scene of the union: its data set, its name, and its label where the set has some."""
+    """One scene of the union: its data set, its name, and its group ("indoor" or "outdoor") if the set is labelled."""
 
     data_set: DataSet
     name: str
@@ -79,12 +79,12 @@ class GalleryScene:
 
 
 class Gallery:
-    """Results put side by side.
+    """The results of several methods on the same data sets.
 
     Args:
         found: from `kpac.evaluation.results.find_results`.
-        data: folders where the data sets lie now, if they were moved; each stands for the set of the same name, a
-            single one for a single set.
+        data: new folders of data sets that were moved. A folder replaces the data set of the same name; with a single
+            data set, the name may differ.
 
     Raises:
         UserError: results of different protocols, or the same method on the same data twice.
@@ -97,8 +97,8 @@ class Gallery:
         for file, results in found:
             if results["protocol_settings"] != first["protocol_settings"]:
                 raise UserError(
-                    f"{file}: is under protocol '{results['protocol']}', {first_file} under '{first['protocol']}'; "
-                    "such numbers do not compare, make a page of each"
+                    f"{file}: scored under protocol '{results['protocol']}', but {first_file} under "
+                    f"'{first['protocol']}'; these scores are not comparable, so make separate pages"
                 )
             self._add(file, results)
         self._place(data)
@@ -123,8 +123,8 @@ class Gallery:
                 pixels = [item.get("pixels") for item in (records[name], other.records[name])]
                 if None not in pixels and pixels[0] != pixels[1]:
                     raise UserError(
-                        f"{file}: scene '{name}' had other pixels than in {other.file}; the data changed in between, "
-                        "evaluate both again"
+                        f"{file}: scene '{name}' has other pixels than in {other.file}; the data changed between the "
+                        "evaluations, so evaluate both again"
                     )
         known.methods[key] = MethodResults(file, results, records, KeptOutputs(file, results))
 
@@ -133,12 +133,12 @@ class Gallery:
             fits = [item for item in self.sets if item.data.name == folder.resolve().name] or self.sets
             if len({item.data for item in fits}) > 1:
                 names = ", ".join(sorted({item.data.name for item in self.sets}))
-                raise UserError(f"{folder}: expected a folder named as one of the data sets: {names}")
+                raise UserError(f"{folder}: expected a folder with the name of a data set: {names}")
             for item in fits:
                 item.data = folder
 
     def gaps(self) -> list[str]:
-        """What is missing, in sentences: scenes that only some methods were scored on, outputs that were not kept."""
+        """Sentences on missing scores and images: scenes not scored by every method, outputs not kept."""
         sentences = []
         for item in self.sets:
             names = [scene.name for scene in self.scenes if scene.data_set is item]
@@ -159,13 +159,13 @@ class Gallery:
 
 
 def _scenes(item: DataSet) -> list[GalleryScene]:
-    """The union of the scenes of all methods, in the order of the first that has them."""
+    """The union of the scenes of all methods, each at its place in the first method that has it."""
     union = {name: record.get("group") for method in item.methods.values() for name, record in method.records.items()}
     return [GalleryScene(item, name, group) for name, group in union.items()]
 
 
 def _tell_apart(keys: Sequence[Key]) -> dict[Key, str]:
-    """Labels of methods; different weights under one label get the beginning of their hash."""
+    """Labels of methods; if different weights have the same label, their hash's first digits are appended."""
     labels = [label for label, _ in keys]
     return {
         (label, sha256): f"{label} ({sha256[:8]})" if sha256 and labels.count(label) > 1 else label

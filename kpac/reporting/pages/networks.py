@@ -1,4 +1,4 @@
-"""The networks behind some results, to compute what was not kept: outputs, and what scale attention weighs."""
+"""Computes missing outputs and scale attention with the networks that were evaluated."""
 
 import threading
 from dataclasses import replace
@@ -17,15 +17,15 @@ from kpac.evaluation.protocols import Protocol
 from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks
 from kpac.reporting.pages.gallery import DataSet, MethodResults
 
-_one_at_a_time = threading.Lock()  # a pass takes all cores and much memory, and looking into blocks hooks them
+_one_at_a_time = threading.Lock()  # a pass takes all cores and much memory; recording attention adds hooks
 
 
 class MethodNetwork:
     """The network of one method, loaded on first use.
 
     Args:
-        method: one of its evaluations.
-        protocol: under which it was evaluated.
+        method: one evaluation of the method.
+        protocol: protocol of that evaluation.
         device: see `kpac.environment.choose_device`.
     """
 
@@ -35,7 +35,7 @@ class MethodNetwork:
 
     @property
     def exists(self) -> bool:
-        """Whether a network made the outputs, rather than a program of which only images are known."""
+        """Whether the results are of a network; False for results of saved images."""
         return "weights" in self.method.results["model"]
 
     @cached_property
@@ -43,16 +43,16 @@ class MethodNetwork:
         """The network.
 
         Raises:
-            UserError: its weights are gone, or were trained further since.
+            UserError: the weights file is missing, or has changed since the evaluation.
         """
         model, file = self.method.results["model"], self.method.file
         weights = Path(model["weights"])
         if not weights.is_file():
-            raise UserError(f"{file}: its weights {weights} are gone; expected them there, to compute with them now")
+            raise UserError(f"{file}: the weights {weights} are missing; put them back to compute with them")
         network = Network(weights, self.device)
         if network.sha256 != model["sha256"]:
             raise UserError(
-                f"{file}: was made by other weights than {weights} has now (SHA-256 {model['sha256'][:16]}, found "
+                f"{file}: {weights} has changed since the evaluation (expected SHA-256 {model['sha256'][:16]}, found "
                 f"{network.sha256[:16]})",
                 "save_images",
             )
@@ -60,7 +60,7 @@ class MethodNetwork:
 
     @cached_property
     def attending(self) -> list[int]:
-        """The blocks that have scale attention, counted from 1; none of a network without KPAC blocks."""
+        """Numbers of the blocks with scale attention, from 1; empty for a network without KPAC blocks."""
         try:
             blocks = kpac_blocks(self.network.model) if self.exists else []
         except UserError:
@@ -68,13 +68,13 @@ class MethodNetwork:
         return [number for number, block in enumerate(blocks, 1) if block.scale_attention is not None]
 
     def restore(self, data_set: DataSet, name: str) -> np.ndarray:
-        """The output for a scene as the protocol scores it, H x W x 3 in [0, 1]."""
+        """The network's output for a scene, clamped and rounded by the protocol; H x W x 3 in [0, 1]."""
         with _one_at_a_time:
             scene = self._scene(data_set, name)
             return to_array(self.protocol.finish(self.network.restore(scene).output).cpu())
 
     def attention(self, data_set: DataSet, name: str) -> list[tuple[int, BlockAttention]]:
-        """What the blocks with scale attention weigh in a scene, each with its number from 1."""
+        """Attention of each block with scale attention in a scene, with the block's number from 1."""
         with _one_at_a_time:
             views = self._scene(data_set, name).views
             arrays = [to_array(views[start : start + 3]) for start in range(0, len(views), 3)]

@@ -1,4 +1,4 @@
-"""Outputs of an evaluation: as it kept them, or computed now by the network that made them."""
+"""Finds the output images of an evaluation."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,11 +12,11 @@ from kpac.images import list_images
 
 
 class KeptOutputs:
-    """The images that a method made: those that the user had, or those that the evaluation kept.
+    """The outputs of a method: images from the user, or images that the evaluation kept.
 
     Args:
         file: results.json.
-        results: what it holds.
+        results: its content.
     """
 
     def __init__(self, file: Path, results: dict[str, Any]):
@@ -30,7 +30,7 @@ class KeptOutputs:
         return {path.stem: path for path in [*sorted(self.folder.glob("*.npy")), *list_images(self.folder)]}
 
     def find(self, scene: SceneFiles | None, name: str) -> Path | None:
-        """The file of a scene's output: called as the scene, or as its target."""
+        """The file of a scene's output, which is named like the scene or like its target; None if there is none."""
         names = [name, *([scene.target.stem] if scene and scene.target else [])]
         return next((self.by_stem[stem] for stem in names if stem in self.by_stem), None)
 
@@ -39,7 +39,7 @@ class KeptOutputs:
         return self.find(scene, name) is not None
 
     def check(self, scenes: Sequence[str]) -> None:
-        """Refuses results none of whose outputs were kept.
+        """Checks that at least one output was kept.
 
         Raises:
             UserError: none was kept.

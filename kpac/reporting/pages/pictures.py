@@ -18,8 +18,8 @@ from kpac.reporting.pages.gallery import Gallery, GalleryScene, Key
 from kpac.reporting.pages.networks import MethodNetwork
 
 MAPPING = (
-    "Images are shown with 8 bits a channel: a value of 16 bits v becomes v * 255 / 65535, rounded to the nearest, and "
-    "a float v becomes v * 255, rounded."
+    "Images are shown with 8 bits per channel: a 16-bit value v as v * 255 / 65535, a float v as v * 255, both rounded "
+    "to the nearest integer."
 )
 
 
@@ -30,8 +30,8 @@ class Picture:
     Args:
         name: "input", "target", "method-NUMBER", "blur", or "attention-NUMBER-BLOCK".
         pixels: uint8, H x W x 3, or H x W for a map.
-        facts: of a map: "low" and "high", the quantities that 0 and 255 stand for; "factor", image pixels a side that
-            one of its pixels covers.
+        facts: for a map: "low" and "high", the values shown as 0 and 255; "factor", the side in image pixels of one map
+            pixel. Empty for an image.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Pictures:
     """Reads the pictures of a gallery, or computes those that were not kept.
 
     Args:
-        gallery: what is shown.
+        gallery: the results to show.
         restore: computes missing outputs with the networks that made them.
-        attention: computes the maps of scale attention.
-        device: for both, see `kpac.environment.choose_device`.
+        attention: computes maps of scale attention.
+        device: device for these computations; see `kpac.environment.choose_device`.
 
     Raises:
-        UserError: results without any kept output, and `restore` is off or cannot compute them.
+        UserError: some results have no kept outputs, and these cannot be computed; or no network has attention.
     """
 
     def __init__(self, gallery: Gallery, restore: bool = False, attention: bool = False, device: str = "auto"):
@@ -62,18 +62,18 @@ class Pictures:
                 if not (restore and network.exists):
                     method.outputs.check(list(method.records))
                 elif missing:
-                    _ = network.network  # whose weights may be gone
+                    _ = network.network  # raises now if the weights are missing
                 self.networks.setdefault(key, network)
         if attention:
             with_attention = [key for key in gallery.keys if self.networks[key].attending]
             if not with_attention:
-                raise UserError("none of the results are of a network with scale attention", "no_attention")
+                raise UserError("no result comes from a network with scale attention", "no_attention")
             self.attention = set(with_attention)
         else:
             self.attention = set()
 
     def of(self, scene: GalleryScene) -> Iterator[Picture]:
-        """The pictures of a scene: input, target, outputs, maps; those that there are.
+        """Yields the available pictures of a scene: input, target, outputs, maps.
 
         Raises:
             UserError: a file cannot be read, or is of another size than the input.
@@ -94,7 +94,7 @@ class Pictures:
                 output = read_output(kept)
                 if output.shape != image.shape:
                     raise UserError(
-                        f"{kept}: is {output.shape[1]}x{output.shape[0]}, the input of scene '{scene.name}' "
+                        f"{kept}: is {output.shape[1]}x{output.shape[0]}, but the input of scene '{scene.name}' is "
                         f"{image.shape[1]}x{image.shape[0]}",
                         "save_images",
                     )
@@ -113,9 +113,9 @@ class Pictures:
             yield _map("blur", np.rot90(radius, files.quarter_turns), image)
 
     def _read(self, files: SceneFiles, path: Path) -> np.ndarray:
-        """An input or a target as the protocol sees it, in 8 bits.
+        """Reads an input or target at the protocol's size, in 8 bits.
 
-        Integers are kept where they can be: as floats, a frame takes four times the memory.
+        Avoids floats where possible: a frame takes four times the memory as floats.
         """
         protocol = self.gallery.protocol
         pixels = np.rot90(read_pixels(path, protocol.bit_depth), files.quarter_turns)
@@ -126,23 +126,23 @@ class Pictures:
 
 
 def in_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Integers of 8 or 16 bits, as the page shows them: see `MAPPING`."""
+    """Converts integers of 8 or 16 bits to 8 bits; see `MAPPING`."""
     return pixels if pixels.dtype == np.uint8 else from_float(to_float(pixels), 8)
 
 
 def read_output(path: Path) -> np.ndarray:
-    """The output of a method in 8 bits: an image file, or floats in a .npy file."""
+    """Reads a method's output, an image file or floats in a .npy file, as 8 bits."""
     return from_float(read_array(path), 8) if path.suffix == ".npy" else in_8_bits(read_pixels(path))
 
 
 def blur_file(center: Path) -> Path | None:
-    """The true circle of confusion of a scene, which `kpac data synthesize` writes beside its images."""
+    """File of a scene's true circle of confusion, as `kpac data synthesize` writes it; None if there is none."""
     path = center.parents[1] / "blur" / f"{center.stem}.tiff"
     return path if path.is_file() else None
 
 
 def thumbnail(pixels: np.ndarray, width: int = 160) -> np.ndarray:
-    """An image made smaller to a width, in pixels; H x W x 3 uint8."""
+    """Reduces an image, H x W x 3 uint8, to a width in pixels."""
     height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
@@ -150,5 +150,5 @@ def thumbnail(pixels: np.ndarray, width: int = 160) -> np.ndarray:
 def _map(name: str, values: np.ndarray, image: np.ndarray) -> Picture:
     low, high = float(values.min()), float(values.max())
     span = (high - low) or 1.0
-    factor = 1 << (max(1, -(-image.shape[0] // values.shape[0])) - 1).bit_length()  # an encoder halves
+    factor = 1 << (max(1, -(-image.shape[0] // values.shape[0])) - 1).bit_length()  # a power of 2
     return Picture(name, from_float((values - low) / span, 8), {"low": low, "high": high, "factor": factor})

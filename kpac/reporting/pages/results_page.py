@@ -19,27 +19,27 @@ from kpac.reporting.pages.site import render
 from kpac.reporting.pages.summary import extremes, summaries
 from kpac.reporting.units import METRICS
 
-COLORS = {"error": "inferno", "map": "viridis"}  # of error maps, and of attention and blur
-DIGITS = 6  # of numbers in the page, which shows fewer
+COLORS = {"error": "inferno", "map": "viridis"}  # colour maps; "map" is for attention and blur
+DIGITS = 6  # digits of the numbers in the page's data; the page shows fewer
 
 
 class ResultsPage:
     """Writes the pages of a gallery, all at once or scene by scene.
 
     Args:
-        gallery: what is shown.
-        pictures: its images.
+        gallery: the results to show.
+        pictures: images of the gallery.
     """
 
     def __init__(self, gallery: Gallery, pictures: Pictures):
         self.gallery, self.pictures = gallery, pictures
 
     def write_index(self, folder: Path, has_runs: bool = False) -> None:
-        """Writes index.html, scene.html and what they need besides the images.
+        """Writes index.html, scene.html and their data, without the images.
 
         Args:
-            folder: of the pages.
-            has_runs: whether run.html lies beside.
+            folder: folder of the pages.
+            has_runs: whether the folder also has run.html.
         """
         write_data(folder, "data/index", self.index())
         common = {"has_runs": has_runs, "has_results": True}
@@ -60,7 +60,7 @@ class ResultsPage:
         render(folder / "index.html", "index.html", **facts, **common)
 
     def write_scenes(self, folder: Path, done: Callable[[], object]) -> None:
-        """Writes the images of all scenes, a few at a time; `done` is told of each scene."""
+        """Writes the images of all scenes, several at a time; calls `done` after each scene."""
         workers = min(cpu_count() or 1, 8)
         numbers = iter(range(1, len(self.gallery.scenes) + 1))
         with ThreadPoolExecutor(workers) as pool:
@@ -74,14 +74,14 @@ class ResultsPage:
                 pool.shutdown(cancel_futures=True)
 
     def write_scene(self, folder: Path, number: int) -> None:
-        """Writes the images and the thumbnail of one scene, which is counted from 1."""
+        """Writes the images and the thumbnail of one scene; `number` counts from 1."""
         for picture in self.pictures.of(self.gallery.scenes[number - 1]):
             write_image(folder, f"images/{number}/{picture.name}", picture.pixels, picture.facts)
             if picture.name == "input":
                 write_thumbnail(folder / "thumbnails" / f"{number}.webp", thumbnail(picture.pixels))
 
     def index(self) -> dict[str, Any]:
-        """What the scripts of the pages read: methods, metrics, and the scores of every scene."""
+        """Data for the scripts of the pages: methods, metrics, and the scores of every scene."""
         gallery = self.gallery
         scenes = [self._entry(scene) for scene in gallery.scenes]
         names = {name for scene in scenes for scores in [scene["input"], *scene["scores"]] for name in scores or ()}
@@ -126,7 +126,7 @@ class ResultsPage:
         return self.pictures.networks[key].attending if key in self.pictures.attention else []
 
     def _quoted(self, item: Any) -> list[str | None]:
-        """Each method's results.json on a data set, as a shell takes it."""
+        """Path of each method's results.json on a data set, quoted for a shell; None if there is none."""
         methods = [item.methods.get(key) for key in self.gallery.keys]
         return [shlex.quote(short_path(method.file)) if method else None for method in methods]
 
@@ -144,7 +144,7 @@ class ResultsPage:
 
 
 def _plain(summary: str) -> str:
-    """A protocol's sentence without Markdown, and without the source that a user's own protocol may lack."""
+    """A protocol's summary without Markdown, and without the end "; as in " of a protocol without a source."""
     return summary.replace("`", "").removesuffix("; as in ")
 
 
@@ -153,5 +153,5 @@ def _rounded(record: dict[str, Any]) -> dict[str, float]:
 
 
 def _table(name: str) -> list[int]:
-    """A colour map as 256 times red, green, blue."""
+    """A colour map as 256 RGB triples in one list, 0 to 255."""
     return [int(value) for value in (colormaps[name](range(256), bytes=True)[:, :3]).ravel()]

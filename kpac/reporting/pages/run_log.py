@@ -1,4 +1,4 @@
-"""What a training run has written so far: its numbers, and the images of its validations."""
+"""Reads the log of a training run: its numbers, and the images of its validations."""
 
 import json
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether a folder is the folder of a run."""
     return (folder / "config.yaml").is_file() and (folder / METRICS_FILE).is_file()
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The run that a folder is, or the runs that lie in it."""
+    """Finds runs: the folder itself if it is a run, otherwise the runs inside it."""
     if not path.is_dir():
         return []
     return [path] if is_run(path) else sorted(child for child in path.iterdir() if child.is_dir() and is_run(child))
@@ -29,7 +29,7 @@ class LoggedRun:
 
     Args:
         folder: `runs/NAME`.
-        columns: "train/loss" and the like -> values, None where one is not finite; "train" and "val" -> iterations.
+        columns: name such as "train/loss" -> values, None for values that are not finite; "train", "val" -> iterations.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class LoggedRun:
 
     @property
     def planned(self) -> int | None:
-        """Iterations that the run is to have; None where its configuration does not say."""
+        """Configured number of iterations; None if the configuration does not give it."""
         try:
             return int(yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))["train"]["iterations"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
@@ -59,7 +59,7 @@ class LoggedRun:
 
 
 def read_run(folder: Path) -> LoggedRun:
-    """Reads the numbers of a run; a line that is being written, or that was cut off, is left out."""
+    """Reads the numbers of a run; ignores truncated lines, as of a run that is writing."""
     run = LoggedRun(folder)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     with (folder / METRICS_FILE).open(encoding="utf-8", errors="replace") as lines:
@@ -78,10 +78,10 @@ def read_run(folder: Path) -> LoggedRun:
 
 
 def validation_images(folder: Path) -> Iterator[tuple[str, int, bytes]]:
-    """The images in a run's TensorBoard events, one after the other: tag, iteration, PNG file.
+    """Yields the images in a run's TensorBoard events: tag, iteration, content of a PNG file.
 
-    They are read as a stream: a log of a hundred validations is larger than the images of one of them. Where a run was
-    resumed, an image of the same tag and iteration comes again.
+    Reads events one by one, since a long log may not fit in memory. If a run was resumed, the same tag and iteration
+    may come twice.
     """
     from tensorboard.backend.event_processing import event_file_loader
 

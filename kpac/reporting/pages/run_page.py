@@ -12,28 +12,28 @@ from kpac.reporting.units import METRICS
 
 
 class RunsPage:
-    """Writes the page of some runs, again and again while they go on.
+    """Writes the page of some runs; call `write_data` again to update it during a training.
 
     Args:
-        folders: of the runs.
+        folders: folders of the runs.
     """
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = folders
-        self._sizes: dict[Path, int] = {}  # of event files, to read what has grown
+        self._sizes: dict[Path, int] = {}  # sizes of event files, to read only those that have grown
         self._pictures: list[dict[str, dict[int, str]]] = [{} for _ in folders]  # run -> tag -> iteration -> file
 
     def write_page(self, folder: Path, name: str, has_results: bool = False) -> None:
-        """Writes the page itself; name: of its file."""
+        """Writes the page's HTML file, named `name`."""
         runs = ", ".join(path.resolve().name for path in self.folders)
         render(folder / name, "run.html", runs=runs, has_runs=True, has_results=has_results)
 
     def write_data(self, folder: Path, refresh: float | None = None) -> list[LoggedRun]:
-        """Writes what the runs have logged until now.
+        """Writes the numbers and images that the runs have logged so far; returns the runs.
 
         Args:
-            folder: of the page.
-            refresh: seconds after which the page reads it again; None for never.
+            folder: folder of the page.
+            refresh: interval in seconds at which the page reloads its data; None for never.
         """
         runs = [read_run(path) for path in self.folders]
         entries = []

@@ -1,4 +1,4 @@
-"""Pages at a loopback address, whose scenes are made when someone looks at them."""
+"""Serves pages at a loopback address; renders scenes on demand."""
 
 import re
 import threading
@@ -11,17 +11,17 @@ from typing import Any
 from kpac.errors import UserError
 
 HOST = "127.0.0.1"
-NAMES = ("127.0.0.1", "localhost", "[::1]")  # by which a browser may ask: a page of another site cannot
+NAMES = ("127.0.0.1", "localhost", "[::1]")  # accepted Host headers: keeps pages of other sites out (DNS rebinding)
 
 
 def serve(folder: Path, port: int, make_scene: Callable[[int], object], ready: Callable[[str], object]) -> None:
     """Serves a folder until Ctrl-C.
 
     Args:
-        folder: of the pages.
-        port: 0 for any that is free.
-        make_scene: writes the images of a scene, which is counted from 1.
-        ready: is told the address.
+        folder: folder of the pages.
+        port: port to listen on; 0 for any free one.
+        make_scene: writes the images of a scene, numbered from 1.
+        ready: called with the address.
 
     Raises:
         UserError: the port is taken.
@@ -40,7 +40,7 @@ class Scenes:
     """Makes each scene once, on the first request for one of its files.
 
     Args:
-        folder: of the pages.
+        folder: folder of the pages.
         make: writes the images of a scene.
     """
 
@@ -49,7 +49,7 @@ class Scenes:
         self._lock = threading.Lock()
 
     def need(self, path: str) -> None:
-        """Makes the scene that a path belongs to, unless its file is there."""
+        """Makes the scene of a requested file, unless the file exists."""
         found = re.match(r"/(?:images/(\d+)/[\w-]+\.js|thumbnails/(\d+)\.webp)$", path)
         if not found or (self.folder / path[1:]).is_file():
             return
@@ -66,7 +66,7 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
         if host not in NAMES:
-            self.send_error(403, "this server answers to its loopback address alone")
+            self.send_error(403, "use this server's loopback address")
             return
         try:
             self.scenes.need(self.path.partition("?")[0])
@@ -82,4 +82,4 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_request(self, *_: Any) -> None:
-        """Says nothing of requests that were answered."""
+        """Does not log successful requests."""

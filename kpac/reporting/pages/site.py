@@ -1,4 +1,4 @@
-"""The folder of a page: its scripts and styles, its templates, and whether it may be written."""
+"""Prepares the folder of pages, and renders their templates."""
 
 import shutil
 from importlib.resources import as_file, files
@@ -11,7 +11,7 @@ from kpac import __version__
 from kpac.errors import UserError
 from kpac.files import atomic_write, make_folder
 
-MARK = ".kpac-view"  # lies in a folder that this command made
+MARK = ".kpac-view"  # file that marks folders made by `kpac view`
 MADE = ("index.html", "scene.html", "run.html", "assets", "data", "images", "thumbnails", "pictures")
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("kpac.reporting.pages"),
@@ -23,11 +23,11 @@ _templates = jinja2.Environment(
 
 
 def prepare_folder(folder: Path, overwrite: bool = False) -> None:
-    """Makes the folder of a page, empties it of an earlier page, and fills in scripts and styles.
+    """Creates the folder of a page, removes an earlier page from it, and copies scripts and styles into it.
 
     Args:
-        folder: new, empty, or of an earlier page.
-        overwrite: takes a folder that holds other files, too; they stay.
+        folder: a new or empty folder, or the folder of an earlier page.
+        overwrite: also accepts a folder with other files, and keeps these.
 
     Raises:
         UserError: the folder holds other files, or cannot be written.
@@ -48,7 +48,7 @@ def prepare_folder(folder: Path, overwrite: bool = False) -> None:
 
 
 def render(path: Path, template: str, **values: Any) -> None:
-    """Writes a page from a template of this package; every value is text, and nothing in it becomes markup."""
+    """Writes a page from a template of this package; values are escaped as text."""
     text = _templates.get_template(template).render(version=__version__, **values)
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")

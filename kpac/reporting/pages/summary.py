@@ -1,4 +1,4 @@
-"""The means on top of a results page, and where each method is worst and best."""
+"""Tables of a results page: means, and the worst and best scenes of each method."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,8 @@ class SummaryTable:
     """Means over the scenes of one data set that every method was scored on.
 
     Args:
-        title: the data set, and the group of scenes if it is not all of them.
-        count: of scenes.
+        title: the data set; for a part of its scenes, also their group.
+        count: number of scenes.
         header: titles of the metrics, and of the gain.
         rows: label and cells of the input and of every method.
     """
@@ -38,7 +38,7 @@ def summaries(gallery: Gallery) -> list[SummaryTable]:
 
 
 def extremes(gallery: Gallery) -> list[dict[str, Any]]:
-    """For each method the scenes with the lowest and the highest gain in PSNR: numbers of scenes from 1, and gains."""
+    """Finds, for each method, the scenes of lowest and highest PSNR gain; scenes are numbered from 1."""
     found = []
     for key in gallery.keys:
         gains = [
@@ -56,7 +56,7 @@ def extremes(gallery: Gallery) -> list[dict[str, Any]]:
 
 
 def gain_of(record: dict[str, Any]) -> float | None:
-    """PSNR of the output minus that of the input; None without targets, and between two infinite ones."""
+    """PSNR of the output minus PSNR of the input; None without targets, or if both are infinite."""
     if "psnr" not in record:
         return None
     gain = record["psnr"] - record["input"]["psnr"]

@@ -1,4 +1,4 @@
-"""From results and runs to a folder of pages."""
+"""Makes the pages of results and runs, in a folder or behind a server."""
 
 import logging
 import time
@@ -26,12 +26,12 @@ class Pages:
     """The pages of some results and runs.
 
     Args:
-        paths: results.json files, folders that hold some, folders of runs, or folders that hold some.
+        paths: results.json files, run folders, or folders that contain either.
         data: see `kpac.reporting.pages.gallery.Gallery`.
         restore, attention, device: see `kpac.reporting.pages.pictures.Pictures`.
 
     Raises:
-        UserError: a path holds neither results nor a run, results that do not compare, or results without images.
+        UserError: a path holds neither results nor a run; the results are not comparable, or have no images.
     """
 
     def __init__(
@@ -53,11 +53,10 @@ class Pages:
         """Writes the pages.
 
         Args:
-            folder: for them.
+            folder: where to write.
             overwrite: see `kpac.reporting.pages.site.prepare_folder`.
-            scenes: writes the images of all scenes, too; the index comes last, so that a folder without one is known
-                to be unfinished.
-            refresh: seconds after which the page of a run reads its data again.
+            scenes: also writes the images of all scenes. The index is written last: a folder without it is unfinished.
+            refresh: interval in seconds at which the page of a run reloads its data.
         """
         prepare_folder(folder, overwrite)
         if self.results:
@@ -71,13 +70,13 @@ class Pages:
             self.runs.write_page(folder, "run.html" if self.results else "index.html", self.results is not None)
 
     def refresh(self, folder: Path, seconds: float) -> None:
-        """Writes the data of the runs again and again, until all of them are finished."""
+        """Rewrites the data of the runs every `seconds` until all runs are finished."""
         assert self.runs
         while not all(run.is_finished for run in self.runs.write_data(folder, seconds)):
             time.sleep(seconds)
 
     def serve(self, folder: Path, port: int, ready: Callable[[str], object]) -> None:
-        """Serves the folder at a loopback address until Ctrl-C; scenes are made when they are looked at."""
+        """Serves the folder at a loopback address until Ctrl-C; renders scenes on demand."""
 
         def make_scene(number: int) -> None:
             if self.results:
@@ -87,19 +86,19 @@ class Pages:
 
 
 def find(paths: Sequence[Path], restore: bool = False) -> tuple[ResultFiles, list[Path]]:
-    """The results and the runs that some paths hold.
+    """Finds the results and the runs in some paths.
 
-    Results in the folder of a run whose outputs were not kept are left out with a notice, since the run can be shown
+    Results without kept outputs are skipped with a warning if they lie in the folder of a run, which can be shown
     without them.
 
     Raises:
-        UserError: a path holds neither.
+        UserError: a path holds neither results nor a run.
     """
     found: dict[Path, dict] = {}
     runs: dict[Path, None] = {}
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path}: no such file or folder; expected a {FILE}, a folder that holds some, or a run")
+            raise UserError(f"{path}: no such file or folder; expected a {FILE}, a folder that contains some, or a run")
         its_runs = find_runs(path)
         its_results = _results_of_runs(path) if its_runs else find_results([path]) if _holds_results(path) else []
         if not its_runs and not its_results:
@@ -121,7 +120,7 @@ def _holds_results(path: Path) -> bool:
 
 
 def _results_of_runs(path: Path) -> ResultFiles:
-    """The results in the folders of runs, but those of an older kpac, which are told in a notice."""
+    """The results in run folders. Those of an older kpac are skipped with a warning."""
     found = []
     for file in sorted(path.rglob(FILE)):
         try:
@@ -132,5 +131,5 @@ def _results_of_runs(path: Path) -> ResultFiles:
 
 
 def default_folder(paths: Sequence[Path]) -> Path:
-    """Where pages go: the folder `view` in the results or the run that they show, or of several in the current one."""
+    """Default folder for pages: `view`, inside the path if it is a single folder, else in the working directory."""
     return paths[0] / "view" if len(paths) == 1 and paths[0].is_dir() else Path("view")

@@ -112,7 +112,7 @@ def test_weights_that_changed_are_not_taken_for_those_of_the_results(tmp_path, n
     message = fails(capsys, "view", folder, "--output", tmp_path / "view", "--restore")
     assert "other weights" in message
     network.unlink()
-    assert "are gone" in fails(capsys, "view", folder, "--output", tmp_path / "view", "--restore")
+    assert "are missing; put them back" in fails(capsys, "view", folder, "--output", tmp_path / "view", "--restore")
 
 
 def test_scenes_are_the_union_and_gaps_are_said(tmp_path, made):

@@ -54,7 +54,7 @@ def test_ctrl_c_ends_it_in_one_line(made, tmp_path):
     command = [sys.executable, "-m", "kpac", "view", str(made / "results"), "--serve", "--port", "0"]
     status, lines = interrupted_server(command, tmp_path)
     assert status == 130
-    assert re.fullmatch(r"open http://127\.0\.0\.1:\d+/ in a browser; Ctrl-C ends it", lines[0])
+    assert re.fullmatch(r"open http://127\.0\.0\.1:\d+/ in a browser; Ctrl-C stops the server", lines[0])
     assert lines[1:] == ["", "kpac: interrupted"]
     assert list(tmp_path.glob("kpac-view-*")) == []
 

@@ -50,7 +50,7 @@ kpac.box = (() => {
     return { top: first, left: start, height: last - first, width: end - start };
   }
 
-  // Crops side by side without gaps, every pixel a square of so many pixels a side.
+  // Draws crops side by side without gaps, magnified by a whole factor.
   function strip(canvas, images, { top, left, height, width }, scale) {
     canvas.width = images.length * width * scale;
     canvas.height = height * scale;
@@ -61,7 +61,7 @@ kpac.box = (() => {
     });
   }
 
-  // A word as a POSIX shell takes it.
+  // Quotes a word for a POSIX shell.
   function quoted(word) {
     return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
   }

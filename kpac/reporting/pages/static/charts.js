@@ -1,8 +1,8 @@
 "use strict";
 
-// Curves over iterations, one colour a run.
+// Curves over iterations, one colour per run.
 kpac.charts = (() => {
-  // Blue, orange, green, pink, brown: told apart with most kinds of colour blindness, and dashed besides.
+  // Blue, orange, green, pink, brown: distinct with most kinds of colour blindness; dashes differ, too.
   const COLORS = { light: ["#0b57b0", "#a64b00", "#1b6e3c", "#a3216b", "#6b4a1f"], dark: ["#8ab8ff", "#ffb066", "#7fd69a", "#ff9bd0", "#d9b98a"] };
   const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3], [1, 2]];
   const HEIGHT = 240;
@@ -10,7 +10,7 @@ kpac.charts = (() => {
   const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  // A chart in an element; curves: [{ label, x, y }], of which values that are null are gaps.
+  // Draws a chart into an element; curves: [{ label, x, y }]; null values are gaps.
   function chart(place, title, curves, logarithmic) {
     const colors = COLORS[isDark() ? "dark" : "light"];
     const axis = { stroke: variable("--soft"), grid: { stroke: variable("--line"), width: 1 }, ticks: { stroke: variable("--line") } };
@@ -37,7 +37,7 @@ kpac.charts = (() => {
     return made;
   }
 
-  // What a chart says to who cannot see it.
+  // Text of a chart for screen readers.
   function describe(title, curves) {
     const parts = curves.map(({ label, y }) => {
       const values = y.filter((value) => value !== null);

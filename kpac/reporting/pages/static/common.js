@@ -1,6 +1,6 @@
 "use strict";
 
-// What all pages share: data that lies in scripts, elements made of text alone, numbers.
+// Shared by all pages: loading data from scripts, making elements without HTML, formatting numbers.
 const kpac = (() => {
   const received = new Map();
   const loading = new Map();
@@ -42,7 +42,7 @@ const kpac = (() => {
     return made;
   }
 
-  // Strict JSON has no infinity: it comes as a string.
+  // Strict JSON has no infinity; the data has a string instead.
   function number(value) {
     return value === null || value === undefined ? NaN : Number(value);
   }

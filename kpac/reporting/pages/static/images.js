@@ -4,8 +4,8 @@
 kpac.images = (() => {
   // An image by its key, such as "images/12/input".
   //
-  // Gives { url, blob, canvas, width, height, facts }: a URL that a viewer can show, a canvas that pixels are read from,
-  // and what the script says of a map.
+  // Returns { url, blob, canvas, width, height, facts }: a URL for the viewer, a canvas for reading pixels, and the facts
+  // of a map.
   async function load(key) {
     const { type, data, ...facts } = await kpac.load(key);
     kpac.forget(key);

@@ -1,6 +1,6 @@
 "use strict";
 
-// The table of scenes: sorted by any column, filtered, and made row by row as one scrolls.
+// The table of scenes: sorting by any column, filters, and rows added on scrolling.
 (async () => {
   const { element, number, text, gain } = kpac;
   const CHUNK = 60; // rows that are added at a time
@@ -45,7 +45,7 @@
     const compare = (a, b) => {
       const [first, second] = [value(a), value(b)];
       if (typeof first === "string") return direction * first.localeCompare(second, undefined, { numeric: true });
-      // Scenes without a value come last, whichever way one sorts.
+      // Scenes without a value come last in either order.
       if (Number.isNaN(first) || Number.isNaN(second)) return Number.isNaN(first) - Number.isNaN(second);
       return first === second ? 0 : direction * (first < second ? -1 : 1);
     };

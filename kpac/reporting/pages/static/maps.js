@@ -2,9 +2,9 @@
 
 // Maps in false colours: absolute errors, scale attention, blur.
 kpac.maps = (() => {
-  const PERCENTILE = 0.995; // of the input's error, which the brightest colour stands for
+  const PERCENTILE = 0.995; // percentile of the input's error that gets the brightest colour
 
-  // Mean over the channels of the absolute difference, in steps of 1/255; one value a pixel.
+  // Mean over the channels of the absolute difference, in steps of 1/255; one value per pixel.
   function errors(image, target) {
     const [a, b] = [kpac.images.pixels(image), kpac.images.pixels(target)];
     const found = new Float32Array(a.length / 4);
@@ -14,7 +14,7 @@ kpac.maps = (() => {
     return found;
   }
 
-  // The error that the brightest colour stands for, the same for all images of a scene.
+  // The error that gets the brightest colour; the same for all images of a scene.
   function brightest(input, target) {
     const found = errors(input, target).sort();
     return found[Math.floor((found.length - 1) * PERCENTILE)] || 1;
@@ -22,7 +22,7 @@ kpac.maps = (() => {
 
   // Values between 0 and 1 in false colours.
   //
-  // colors: 256 times red, green, blue.
+  // colors: 256 RGB triples in one array.
   function colored(values, width, height, colors) {
     const canvas = kpac.element("canvas", { width, height });
     const context = canvas.getContext("2d");
@@ -47,7 +47,7 @@ kpac.maps = (() => {
     return colored(values, map.width, map.height, colors);
   }
 
-  // The quantity that a map has at a pixel of the image.
+  // The value of a map at a pixel of the image.
   function valueAt(map, x, y) {
     const { low, high, factor } = map.facts;
     const [column, row] = [Math.floor(x / factor), Math.floor(y / factor)];

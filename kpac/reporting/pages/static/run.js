@@ -1,6 +1,6 @@
 "use strict";
 
-// The page of training runs, which reads its data again while a run goes on.
+// The page of training runs; reloads its data during a training.
 (() => {
   const { element, text } = kpac;
   const get = (id) => document.getElementById(id);
@@ -8,7 +8,7 @@
   let drawn = []; // charts
   let followsLast = true; // the slider stays at the newest validation until it is moved
 
-  const TITLES = { loss: "loss", learning_rate: "learning rate", images_per_second: "images/s", data_wait: "share of time that data are waited for", gradient_norm: "norm of the gradient" };
+  const TITLES = { loss: "loss", learning_rate: "learning rate", images_per_second: "images/s", data_wait: "share of time spent waiting for data", gradient_norm: "norm of the gradient" };
 
   function title(column) {
     const [kind, name] = [column.split("/")[0], column.split("/").slice(1).join("/")];
@@ -41,7 +41,7 @@
 
   function drawState() {
     const parts = data.runs.map((run) => `${data.runs.length > 1 ? `${run.name}: ` : ""}iteration ${run.done}${run.planned ? ` of ${run.planned}` : ""}`);
-    get("state").textContent = parts.join(", ") + (data.refresh ? `; read again every ${data.refresh} s` : "");
+    get("state").textContent = parts.join(", ") + (data.refresh ? `; reloaded every ${data.refresh} s` : "");
   }
 
   function tags() {

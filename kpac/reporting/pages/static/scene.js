@@ -1,6 +1,6 @@
 "use strict";
 
-// The page of a scene: which image is seen, and all that one can do with it.
+// The page of a scene: switching, comparing and measuring its images.
 (async () => {
   const { element, number, text, gain } = kpac;
   const get = (id) => document.getElementById(id);
@@ -12,7 +12,7 @@
   let maps = new Map(); // of the scene, by name
   let shown = 0;
   let box = null;
-  let visit = 0; // grows with every scene, so that what comes late for an earlier one is dropped
+  let visit = 0; // increases with every scene: images that arrive for an earlier scene are dropped
   const overlayImages = new Map(); // URLs of coloured maps
   let brightest = 0;
 
@@ -35,7 +35,7 @@
     return parts.join(", ");
   }
 
-  // Goes to a scene: its images come one after the other, the one that is seen first.
+  // Goes to a scene; loads its images one by one, starting with the visible one.
   async function open(wanted) {
     visit += 1;
     const mine = visit;
@@ -106,7 +106,7 @@
       get(id).replaceChildren(...layers.map(({ name, title }) => element("option", { value: name, selected: name === chosen }, title)));
     }
     const options = [["", "none"]];
-    if (layers.some(({ name }) => name === "target")) options.push(["error", "absolute error of the image that is seen"]);
+    if (layers.some(({ name }) => name === "target")) options.push(["error", "absolute error of the visible image"]);
     for (const name of scene.maps) {
       const [kind, method, block] = name.split("-");
       options.push([name, kind === "blur" ? "true radius of the blur" : `scale attention of ${index.methods[method]}, block ${block}`]);
@@ -128,14 +128,14 @@
     if (get("overlay").value === "error") drawOverlay();
   }
 
-  // A file's name without what file systems refuse.
+  // A file name without characters that file systems refuse.
   function fileName(name) {
     return name.replace(/[\\/:*?"<>|\u0000-\u001f]/g, "_");
   }
 
   function showPixel(point) {
     if (!point || !scene) return;
-    get("pixel-place").textContent = `row ${point.y}, column ${point.x}: red, green, blue of 0 to 255`;
+    get("pixel-place").textContent = `row ${point.y}, column ${point.x}: red, green, blue from 0 to 255`;
     const rows = layers.filter(({ image }) => image).map(({ title, image }) => {
       const values = [...kpac.images.pixels(image, point.x, point.y, 1, 1)].slice(0, 3);
       return element("tr", {}, element("th", { scope: "row" }, title), ...values.map((value) => element("td", {}, String(value))));
@@ -275,7 +275,7 @@
   for (const id of ["split", "split-left", "split-right"]) get(id).addEventListener("change", drawDivider);
   get("split-at").addEventListener("input", drawDivider);
   get("overlay").addEventListener("change", () => {
-    get("overlay-opacity").value = get("overlay").value === "error" ? 100 : 65; // of maps, the image shows through
+    get("overlay-opacity").value = get("overlay").value === "error" ? 100 : 65; // percent; below maps, the image stays visible
     drawOverlay();
   });
   get("overlay-opacity").addEventListener("input", () => viewer.overlayLayer?.setOpacity(get("overlay-opacity").value / 100));
