@@ -39,7 +39,7 @@ def test_unreadable_image_leaves_its_scene_out_on_request_and_aloud(root, tmp_pa
 def test_set_without_a_readable_scene_is_refused(root, tmp_path):
     for path in (root / "train_c" / "source").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="not one of 3 scenes can be read"):
+    with pytest.raises(UserError, match="none of 3 scenes can be read"):
         prepare_scenes(find_scenes(root, "train"), DecodedCache(tmp_path / "cache"), skip_unreadable=True)
 
 
