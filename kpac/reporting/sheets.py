@@ -133,7 +133,7 @@ def _record(path: Path, results: dict[str, Any], name: str) -> dict[str, Any]:
         if record["name"] == name:
             return record
     data = short_path(results["data"])
-    raise UserError(f"{path}: scene '{name}' of {data} was not scored; evaluate again")
+    raise UserError(f"{path}: scene '{name}' was not scored; evaluate {data} again")
 
 
 def _output(path: Path, results: dict[str, Any], scene: SceneFiles) -> np.ndarray:

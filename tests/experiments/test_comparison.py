@@ -73,11 +73,11 @@ def test_several_protocols_give_a_table_each(folder, data_root):
     ("more", "methods", "words"),
     [
         ("", "{a: ours.safetensors, a: {images: outputs}}", "the key 'a' is given twice"),
-        ("", "{a: ours.safetensors, b: ./ours.safetensors}", "methods.b: ours.safetensors is 'a', too"),
+        ("", "{a: ours.safetensors, b: ./ours.safetensors}", "methods.b: 'a' also names ours.safetensors"),
         ("", "{a: gone/ours.safetensors}", "methods.a: gone/ours.safetensors: no such file or folder"),
         ("", "{a: {images: gone}}", "methods.a: gone: no such folder"),
         ("", "{a: {image: outputs}}", "unknown key 'methods.a.image'; did you mean 'methods.a.images'"),
-        ("", "{a: {images: outputs, weights: ours.safetensors}}", "one of the two"),
+        ("", "{a: {images: outputs, weights: ours.safetensors}}", "expected either 'methods.a.weights'"),
         ("data: {other: {rot: outputs}}\n", METHODS, "the key 'data' is given twice"),
         ("", "{}", "methods"),
         ("protocols: [dpdd-8bits]\n", METHODS, "did you mean 'dpdd-8bit'"),

@@ -90,7 +90,7 @@ def test_lower_is_better_for_errors():
 
 def test_different_protocols_are_refused_in_one_column_unless_asked():
     items = found(results("x", 25, 0.7), results("y", 26, 0.8, "half-resolution"))
-    with pytest.raises(UserError, match=r"under protocol 'half-resolution', 0/results.json under 'dpdd-8bit'"):
+    with pytest.raises(UserError, match=r"under protocol 'half-resolution', but 0/results.json under 'dpdd-8bit'"):
         compare(items)
     table = compare(items, mix_protocols=True)
     assert table.ranks() == {}
@@ -114,7 +114,7 @@ def test_other_images_are_refused():
 def test_other_pixels_under_the_same_names_are_refused():
     small = {"sizes": {"5x3": 2}, "bit_depths": {"8": 2}, "pixels": "q", "published": None}
     items = found(results("x", 25, 0.7), results("y", 26, 0.8, scored=small))
-    with pytest.raises(UserError, match=r"on other pixels than 0/results.json, .*set: 5x3, 8 bits, .*set: 9x6, 8 bits"):
+    with pytest.raises(UserError, match=r"on other pixels than 0/results.json, .*set: 5x3, 8 bits; .*set: 9x6, 8 bits"):
         compare(items)
 
 
@@ -403,7 +403,7 @@ def test_mistakes_in_figures_are_one_line(evaluated, tmp_path, capsys):
     whole = json.loads(path.read_text())
     for change, words in (
         ({"images": whole["images"][1:]}, f"scene '{whole['images'][0]['name']}' was not scored"),
-        ({"data": str(tmp_path)}, f"network1-data set/results.json: is on {tmp_path.name} test ("),
+        ({"data": str(tmp_path)}, f"network1-data set/results.json: scored on {tmp_path.name} test ("),
     ):
         path.write_text(json.dumps(whole | change))
         assert main(figure) == 2

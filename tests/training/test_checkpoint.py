@@ -67,7 +67,7 @@ def test_damaged_newest_is_named_and_the_one_before_is_used(three, damage, caplo
     with caplog.at_level(logging.WARNING):
         assert three.newest()["iteration"] == 20
     assert "iteration_0000030.pt: damaged or cut short" in caplog.text
-    assert "taking iteration_0000020.pt instead" in caplog.text
+    assert "using iteration_0000020.pt instead" in caplog.text
 
 
 def test_only_damaged_checkpoints_are_an_error(three):

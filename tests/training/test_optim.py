@@ -72,7 +72,7 @@ def test_adamw_takes_weight_away_and_adam_does_not():
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.schedule={name: step}", r"'train.schedule.milestones' is missing"),
+        ("train.schedule={name: step}", r"the schedule step needs 'train.schedule.milestones'"),
         ("train.schedule={name: step, milestones: [5, 3]}", r"'train.schedule.milestones' should increase"),
         ("train.schedule={name: cosine, milestones: [5]}", r"'train.schedule.milestones' belongs to the schedule step"),
         ("train.schedule={name: cyclic, periods: [5]}", r"'train.schedule.periods' and 'train.schedule.finals'"),
