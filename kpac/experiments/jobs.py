@@ -64,7 +64,7 @@ class Job:
             yield ["train", *(["--resume", str(run.folder)] if can_resume(run) else [*run.words, *again])]
         for one in run.evaluations:
             if not is_evaluated(run, one):
-                # Existing results are of other weights, such as a checkpoint that was given earlier: replace them.
+                # Existing results come from other weights, such as a checkpoint of an earlier command: replace them.
                 again = ["--overwrite"] if (one.results / FILE).is_file() else []
                 yield ["evaluate", str(run.weights or run.folder), *one.flags, "--output", str(one.results), *again]
 

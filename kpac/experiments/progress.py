@@ -37,7 +37,7 @@ def is_trained(run: Run) -> bool:
 
 
 def is_evaluated(run: Run, evaluation: RunEvaluation) -> bool:
-    """Whether a run has the results of an evaluation, of its weights and not of weights that were given earlier.
+    """Whether a run has results of an evaluation, made with its own weights, not with weights given earlier.
 
     Results that are damaged, or of an older version, do not count; the run is evaluated again.
 

@@ -53,7 +53,7 @@ def table_of(sweep: Sweep) -> Table | None:
     finished = [run for run in sweep.runs if state_of(run) == "finished"]
     if not finished:
         return None
-    compare([found for run in finished for found in _results_of(run)])  # raises if the results do not compare
+    compare([found for run in finished for found in _results_of(run)])  # raises if the results are not comparable
     means: list[tuple[Path, dict[str, Any]]] = []
     deviations: dict[str, dict[Column, float]] = {}
     for label in sweep.labels:
