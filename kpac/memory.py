@@ -30,7 +30,7 @@ def peak_bytes_held() -> int:
 
 def is_exhausted(error: BaseException) -> bool:
     """Whether an error says that memory could not be allocated, on a CPU or a GPU."""
-    # PyTorch's CPU allocator has no exception class of its own. Comparing names avoids importing PyTorch.
+    # PyTorch's CPU allocator has no separate exception class. Comparing names avoids importing PyTorch.
     of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
     return of_torch or isinstance(error, MemoryError)
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-PRECISION = "float32 networks without TF32, float64 metrics"  # of evaluations, for results.json
+PRECISION = "float32 networks without TF32, float64 metrics"  # describes evaluations in results.json
 
 
 @contextmanager

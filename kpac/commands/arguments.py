@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_group(commands: Subcommands, name: str, summary: str) -> Subcommands:
-    """Adds a command with subcommands; returns the object to add these to."""
+    """Adds a command that has subcommands; returns the object to add them to."""
     group = commands.add_parser(name, help=summary, description=_sentence(summary))
     return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

@@ -24,7 +24,7 @@ def add(commands: Subcommands) -> None:
         type=Path,
         required=True,
         metavar="PLACE",
-        help="folder for the results; for one photograph also a file",
+        help="folder for the results, or a file for a single photograph",
     )
     command.add_argument("--left", type=Path, metavar="VIEW", help="left dual-pixel view, or a folder of them")
     command.add_argument("--right", type=Path, metavar="VIEW", help="right dual-pixel view, or a folder of them")

@@ -22,7 +22,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuses booleans for numbers: pydantic takes true for 1, so `iterations: true` would train for one step."""
+        """Refuses booleans for numbers: pydantic accepts true as 1, so `iterations: true` would train for one step."""
         types = _types(cls.model_fields[str(info.field_name)].annotation)
         values = value if isinstance(value, (list, tuple)) else [value]
         if types & {int, float} and bool not in types and any(isinstance(each, bool) for each in values):
@@ -98,7 +98,7 @@ def _sentence(schema: type[BaseModel], problem: ErrorDetails) -> tuple[list[str 
 
 
 def _expectation(problem: ErrorDetails) -> str:
-    """Says what was expected, without terms of pydantic or Python."""
+    """Describes the expected value, without terms of pydantic or Python."""
     kind, limits = problem["type"], problem.get("ctx", {})
     if kind in ("model_type", "dict_type"):
         return "should be a section of keys and values"

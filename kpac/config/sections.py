@@ -52,15 +52,15 @@ class ModelConfig(Section):
 
 class ScaleConfig(Section):
     range: Annotated[tuple[Scale, Scale], AfterValidator(_ascending)]
-    """Smallest and largest factor of the size; factors are drawn uniformly. IFAN: [0.7, 1.0]."""
+    """Range of the scale factor, drawn uniformly. IFAN: [0.7, 1.0]."""
     probability: Probability
     """Share of the crops that are scaled. IFAN: 0.5."""
 
 
 class NoiseConfig(Section):
     deviation: Annotated[tuple[Deviation, Deviation], AfterValidator(_ascending)]
-    """Smallest and largest standard deviation, where white is 1; it is drawn uniformly. IFAN: 0.001 and the square root
-    of 0.005, about 0.0707."""
+    """Range of the standard deviation, where white is 1; drawn uniformly. IFAN: 0.001 to the square root of 0.005,
+    about 0.0707."""
     probability: Probability
     """Share of the crops that get noise. IFAN: 0.05."""
 
@@ -123,8 +123,8 @@ class OptimizerConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay, for adamw only: each step subtracts this share of every parameter, times the learning rate."""
     groups: dict[str, ParameterGroupConfig | None] = {}
-    """Parameter groups with settings of their own, by names of your choice; each parameter is in one group at most.
-    Null removes a group of the extended file."""
+    """Parameter groups with separate settings; you choose their names. Each parameter is in one group at most. Null
+    removes a group of the extended file."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimizerConfig":
@@ -158,7 +158,7 @@ class ScheduleConfig(Section):
     final: Annotated[float, Field(ge=0, le=1)] | None = None
     """For cosine: the last rate, as a fraction of the first; 0 by default."""
     periods: Annotated[list[Positive], Field(min_length=1)] | None = None
-    """For cyclic: lengths of the periods in iterations; after the last period, the rate stays as it is."""
+    """For cyclic: lengths of the periods in iterations; after the last period, the rate is constant."""
     finals: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     """For cyclic: the rate at the end of each period, as a fraction of the first; 1 keeps it constant."""
 
@@ -216,7 +216,7 @@ class CheckpointConfig(Section):
     every: Positive = 1000
     """Iterations between two training checkpoints; one is also saved after every validation."""
     keep: Positive = 3
-    """Number of newest checkpoints to keep, besides that of the best validation."""
+    """Number of newest checkpoints to keep, besides the best one by validation."""
 
 
 class StageConfig(Section):
@@ -225,14 +225,14 @@ class StageConfig(Section):
     crop: Positive
     """Side of the stage's crops, in pixels."""
     batch_size: Positive
-    """Crops a step, over all devices together."""
+    """Crops per step, over all ranks."""
 
 
 class TrainConfig(Section):
     iterations: Positive
     """Number of optimizer steps."""
     batch_size: Positive = 8
-    """Crops a step, over all devices together."""
+    """Crops per step, over all ranks."""
     losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
     """Terms of the training loss and their weights: l1, mse, charbonnier, ssim, frequency, perceptual."""
     perceptual_weights: UserPath | None = None

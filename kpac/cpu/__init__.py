@@ -1,8 +1,8 @@
 """Faster CPU implementations of KPAC's networks, behind one call: `accelerate(model)`.
 
 `kpac.models` defines the computation in plain PyTorch and does not depend on this package. The tests check that both
-give the same values and gradients. docs/benchmarks.md lists the gain of each idea, and what was tried and dropped. From
-the most specific to the method to the most general:
+give the same values and gradients. docs/benchmarks.md lists the gain of each idea, and the ideas that were dropped. In
+order, from the most specific to the method to the most general:
 
 - `shared_kernel`: the five dilated convolutions of a block share their products.
 - `winograd`: convolutions with a fraction of the multiplications; `filtering` derives the transforms, `tiles` has the

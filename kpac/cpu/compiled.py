@@ -59,7 +59,7 @@ def code_hash(code: CodeType) -> str:
 
 def _unless_disk_fails(save: Callable) -> Callable:
     def save_or_not(*arguments: Any) -> None:
-        with suppress(OSError):  # if saving fails, it is compiled again the next time
+        with suppress(OSError):  # if saving fails, the next process compiles again
             save(*arguments)
 
     return save_or_not

@@ -1,9 +1,9 @@
 """Minimal filtering: the one-dimensional transforms of Winograd convolutions.
 
 Follows Winograd, in the form of Lavin and Gray (arXiv 1509.09308). Neighbouring outputs of a convolution are like the
-coefficients of a product of polynomials. A transform evaluates the inputs at a few points; these values are multiplied
-with those of the kernel, and a last transform turns the products into outputs. F(outputs, taps) needs
-outputs + taps - 1 points.
+coefficients of a product of polynomials. One transform evaluates the inputs at a few points, another the kernel; their
+values are multiplied, and a last transform turns the products into outputs. F(outputs, taps) needs outputs + taps - 1
+points.
 """
 
 from collections.abc import Iterable

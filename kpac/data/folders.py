@@ -45,7 +45,7 @@ class Layout:
         return "target" in self.folders
 
     def find(self, root: Path, split: str) -> "FoundLayout | None":
-        """Looks for this layout in a folder, for a split; None if it is not there.
+        """Looks for this layout in a folder, for a split; None if it is not found.
 
         The folder of the center views must exist. In layouts without targets, it must also contain images.
 

@@ -1,4 +1,4 @@
-"""Random augmentation, drawn once per crop and applied alike to all views and the target."""
+"""Random augmentation, drawn once per crop and applied to all views and the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,8 +76,8 @@ class Augmentation:
         """The views to read, in order: left and right are swapped if the augmentation swaps the aperture's halves.
 
         The halves of the aperture lie along the sensor's longer side: side by side, or one above the other in a
-        portrait photograph. Mirroring along that side, or turning upside down, swaps the halves; doing both leaves them
-        in place.
+        portrait photograph. Mirroring along that side swaps the halves, and so does a rotation by 180 degrees; both
+        together do not.
 
         Args:
             views: names of the views.
@@ -90,15 +90,15 @@ class Augmentation:
     def view(self, pixels: np.ndarray, index: int) -> np.ndarray:
         """Applies the augmentation to one view: cuts it, adds noise, and converts it to gray.
 
-        Noise is added after scaling, so that it keeps the stated deviation, and before the conversion to gray, so that
-        a gray view has three equal channels.
+        Noise is added after scaling, which would reduce it, and before the conversion to gray, so that a gray view has
+        three equal channels.
 
         Args:
             pixels: H x W x 3, uint8 or uint16; only the region is touched.
             index: the view's place among the views; each has independent noise.
 
         Returns:
-            size x size x 3: the file's integers if pixels were only moved, otherwise float32 in [0, 1].
+            size x size x 3: the file's integers if no new values were computed, otherwise float32 in [0, 1].
         """
         image = self.cut(pixels)
         if self.deviation:

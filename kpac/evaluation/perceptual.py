@@ -31,7 +31,7 @@ class LPIPS(nn.Module):
 
     Args:
         backbone: "alex" (the field's usual choice), "vgg" or "squeeze".
-        weights: torchvision's file; by default the one in torch.hub's cache, downloaded if it is not there.
+        weights: torchvision's file; by default the one in torch.hub's cache, downloaded if it is missing.
         centered: maps images from [0, 1] to [-1, 1], the range that the weights expect.
 
     Shape: (N, 3, H, W), twice, about [0, 1] -> (N,), float64; lower is better.

@@ -16,7 +16,7 @@ def scene_facts(files: SceneFiles, scene: Scene) -> dict[str, Any]:
 
     Args:
         files: files of the scene.
-        scene: the scene as it was read, at its original size.
+        scene: the scene at its original size.
 
     Returns:
         "size", as "WIDTHxHEIGHT"; "bit_depth" of the center view's file; "pixels", a hash of the center view and the

@@ -30,7 +30,7 @@ class EvaluationSection(ScoringSection):
     pair_by_order: bool = False
     """Pairs images by the sorted order of their names; for the training data set, also on with data.pair_by_order."""
     protocol: str | None = None
-    """Protocol of the evaluation; null: that of the base configuration's validation."""
+    """Protocol of the evaluation; null: the protocol of the base configuration's validation."""
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -48,11 +48,11 @@ class SweepFile(Section):
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Dotted keys and their values; every combination is a run."""
     points: dict[str, dict[str, Any]] = {}
-    """Instead of axes: the name of each run, and the dotted keys that it sets."""
+    """Instead of axes: name of each run -> its dotted keys and values."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    """Seeds; every run is repeated with each, and tables give mean and deviation."""
+    """Every run is repeated with each seed; tables give mean and standard deviation."""
     evaluation: Evaluations = [EvaluationSection()]
-    """What to evaluate every run on: one data set, or a list of them."""
+    """Evaluations of every run: one section, or a list."""
     slurm: dict[str, Any] = {}
     """Parameters of submitit for jobs, such as slurm_partition, gpus_per_node, timeout_min, slurm_array_parallelism."""
 
@@ -94,7 +94,7 @@ class Run:
         value: short form of the label, for a curve.
         config: resolved configuration.
         words: arguments for `kpac train`.
-        evaluations: at least one.
+        evaluations: evaluations of the run, at least one.
         weights: weights to evaluate instead of training; None to train.
     """
 

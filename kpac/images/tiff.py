@@ -50,7 +50,7 @@ XMP, ICC_PROFILE, COLOUR_MAP = 700, 34675, 320
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, CENTIMETRE = 282, 283, 296, 3
 MOST_IMAGES = 1000  # in one file; more is damage
 
-# Tags for how the pixels are stored, which the writer sets anew, and for the old pixels' minimum and maximum.
+# Tags on the storage of pixels, which the writer sets, and on the minimum and maximum of the old pixels.
 OF_THE_PIXELS = frozenset(
     {*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 297, 317, *range(320, 326)}
     | {332, 333, 334, 336, *range(338, 343), 347, 400, *range(512, 522), *range(529, 533), *range(32995, 32999)}
@@ -159,19 +159,19 @@ def _photograph(path: Path) -> Iterator[tifffile.TiffPage]:
                 f"{path}: its images are reduced previews, as in a camera's RAW file; expected the photograph itself"
             )
         if len(whole) > 1:
-            raise UserError(f"{path}: holds {len(whole)} images; expected one. Save each as a file of its own")
+            raise UserError(f"{path}: holds {len(whole)} images; expected one. Save each in a separate file")
         _require_known(path, whole[0])
         yield whole[0]
 
 
 def _require_known(path: Path, page: tifffile.TiffPage) -> None:
-    """Raises a UserError that names the property, if the pixels' meaning would have to be guessed."""
+    """Raises a UserError if the meaning of the pixels would have to be guessed; the message names the property."""
     colours = COLOURS.get(int(page.photometric))
     if colours is None or (page.photometric == YCBCR and (page.compression != JPEG or page.planarconfig != 1)):
         name = NAMES.get(int(page.photometric), f"photometric interpretation {int(page.photometric)}")
         raise UserError(f"{path}: expected RGB or gray of 8 or 16 bits, found {name}; convert it to RGB first")
     if page.compression == OLD_JPEG:
-        raise UserError(f"{path}: has old-style JPEG compression, which is not read; save it with another one")
+        raise UserError(f"{path}: has old-style JPEG compression, which is not supported; save it without")
     if page.imagedepth != 1:
         raise UserError(f"{path}: is a volume of {page.imagedepth} images; expected one")
     beside = page.samplesperpixel - colours
@@ -233,7 +233,7 @@ def _through_palette(indices: np.ndarray, page: tifffile.TiffPage) -> np.ndarray
 
 
 def _from_unit_range(path: Path, values: np.ndarray) -> np.ndarray:
-    """Converts floats in [0, 1] to 16 bits; accepts values outside by up to half a step, as rounding errors."""
+    """Converts floats in [0, 1] to 16 bits; tolerates rounding errors of half a step outside of the range."""
     pixels = np.empty(values.shape, np.uint16)
     for start in range(0, len(values), ROWS):
         with np.errstate(invalid="ignore"):

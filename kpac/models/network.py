@@ -59,8 +59,8 @@ class KPACNet(nn.Module):
     """The network of the paper (Sec. 3.3), for one center view or for dual-pixel views.
 
     `forward` takes and returns images in [0, 1]; it scales them to the published network's range [-1, 1] inside. The
-    output is not clamped. Height and width may be any: an image whose size is not a multiple of 2 ** levels is padded
-    by reflection, and the output is cropped back.
+    output is not clamped. Any height and width is accepted: an image whose size is not a multiple of 2 ** levels is
+    padded by reflection, and the output is cropped back.
 
     Args:
         levels: how many times the encoder halves the size, 2 or 3.

@@ -1,8 +1,8 @@
 """Converts the authors' checkpoints to our networks, and our networks to their checkpoints.
 
-An authors' checkpoint (see `official_file`) holds float32 arrays: the weights of convolutions as [height, width, in,
-out], those of transposed convolutions as [height, width, out, in], each followed by its bias. Their order is the one in
-which our networks register their parameters.
+An authors' checkpoint (see `official_file`) holds float32 arrays, in the order in which our networks register their
+parameters. Weights of convolutions are [height, width, in, out], weights of transposed convolutions [height, width,
+out, in]; each is followed by its bias.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ DUAL = ("center", "left", "right")
 def load_official(path: str | Path) -> ImageNetwork:
     """Loads an authors' checkpoint; infers levels, blocks, width and views from the shapes of its arrays.
 
-    Nothing in the file is executed: its pickle may build NumPy arrays and nothing else.
+    Nothing in the file is executed: a pickle of anything but NumPy arrays is refused.
 
     Returns:
         The network on the CPU, in evaluation mode.
@@ -69,7 +69,7 @@ def save_official(model: ImageNetwork, path: str | Path) -> None:
     for option, published in PUBLISHED.items():
         if options.get(option) != published:
             raise UserError(
-                f"{path}: the authors' graph has {option} {published}, this model {options.get(option)}; "
+                f"{path}: the authors' format requires {option} {published}, this model has {options.get(option)}; "
                 "it cannot be written in their format"
             )
     arrays = []

@@ -41,7 +41,7 @@ _networks: dict[str, Network] = {}
 _BASELINES = {"dpdnet": "kpac.zoo.dpdnet", "dpdnet_dual": "kpac.zoo.dpdnet", "nafnet": "kpac.zoo.nafnet"}
 
 RETIRED = {"fast": "write 'train.compute.accelerate' instead"}
-"""Options of earlier versions that changed how to compute but no result, each with what to do instead."""
+"""Options of earlier versions that changed no results -> what to write instead."""
 
 
 def register(name: str, defaults: dict[str, Any] | None = None, **fixed: Any) -> Callable[[NetworkClass], NetworkClass]:

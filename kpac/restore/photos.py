@@ -42,8 +42,8 @@ class Plan:
 
     Args:
         jobs: photographs to restore.
-        skipped: results of an earlier call, which are not changed.
-        left_out: suffix -> number of files with it in the given folders, for formats that cannot be read.
+        skipped: existing results, which are kept.
+        left_out: suffix -> number of unreadable files in the given folders.
         record: record of the folder of results; None if `output` was the name of a single file.
     """
 
@@ -75,7 +75,7 @@ def plan(
     right: Path | None = None,
     overwrite: bool = False,
 ) -> Plan:
-    """Plans which photographs to read and where to write them, and checks all of it before any is restored.
+    """Plans which photographs to read and which files to write, and checks both before restoring.
 
     An interrupted call can be repeated to continue: results are skipped if the folder's record says that they were
     made from the same photographs, with the same weights and settings.
@@ -145,7 +145,7 @@ def restore_photos(restorer: Restorer, planned: Plan, recipe: Recipe) -> int:
                 planned.record.add(job.views, job.target, recipe)
         except Exception as error:  # an error in one photograph must not stop the others
             failed += 1
-            progress.clear()  # the message takes its line
+            progress.clear()  # the message is printed on its line
             if isinstance(error, UserError):
                 log.error("%s", error)
             else:
@@ -163,7 +163,7 @@ def _restore(restorer: Restorer, job: Job, quality: int) -> None:
         except UserError as error:
             raise error.within(str(job.views["center"])) from None
         center.with_image(restored).save(job.target, quality)
-    except MemoryError:  # raised while reading or writing; the restorer's own error says what to try
+    except MemoryError:  # raised while reading or writing; the restorer raises a UserError
         raise UserError(
             f"{job.views['center']}: out of memory; close other programs, or cut the photograph into parts"
         ) from None
@@ -184,7 +184,7 @@ def _where_to_write(output: Path, centers: Iterable[Path]) -> tuple[Path, str | 
 
 
 def _require_same(jobs: Sequence[Job], record: Record | None, recipe: Recipe) -> None:
-    """Raises a UserError if an existing result is not known to be what the job would write."""
+    """Raises a UserError if an existing file may differ from the job's result."""
     reasons = [(job.target, record.difference(job.views, job.target, recipe) if record else "") for job in jobs]
     in_the_way = [(target, reason) for target, reason in reasons if reason or not record]
     if in_the_way:

@@ -20,11 +20,11 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool = Fals
 
     Args:
         model: all its parameters are optimised.
-        config: the optimizer, its learning rate, and parameter groups with settings of their own.
+        config: the optimizer, its learning rate, and parameter groups with separate settings.
         fused: computes a step in one fused kernel.
 
     Raises:
-        UserError: a group matches no parameter, or one that another group matches too.
+        UserError: a group matches no parameter, or two groups match the same one.
     """
     groups = parameter_groups(model, config)
     common: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas, "fused": fused}
@@ -37,7 +37,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     """Parameter groups for `torch.optim`: first the parameters that match no configured group, then each group.
 
     Raises:
-        UserError: a group matches no parameter, or one that another group matches too.
+        UserError: a group matches no parameter, or two groups match the same one.
     """
     group_of: dict[str, str] = {}
     names = [name for name, _ in model.named_parameters()]
@@ -72,7 +72,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 @torch.no_grad()
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads an optimizer's state, but keeps the learning rates that the optimizer was made with.
+    """Loads an optimizer's state, but keeps the optimizer's current learning rates.
 
     Moments are converted to the memory layout of their parameters, which may have changed with the device or
     `channels_last`: fused kernels pair values by their position in memory. Moments are matched to parameters by name,
@@ -95,7 +95,7 @@ def _names(groups: list[dict[str, Any]]) -> list[str]:
 
 
 def load_schedule(schedule: LambdaLR, state: dict[str, Any]) -> None:
-    """Loads a schedule's position, but keeps the shape and the rates that the schedule was made with."""
+    """Loads a schedule's position, but keeps the schedule's current shape and rates."""
     schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs})
     for group, rate, factor in zip(
         schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
@@ -109,9 +109,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, iter
 
 
 def rate_factor(config: ScheduleConfig, iterations: int) -> Callable[[int], float]:
-    """Function from an iteration, counted from 0, to the learning rate as a fraction of the configured one.
+    """Returns a function: iteration, counted from 0 -> learning rate, as a fraction of the configured rate.
 
-    It depends on the iteration alone, so a resumed run has the same rates as an uninterrupted one.
+    It depends only on the iteration, so a resumed run has the same rates as an uninterrupted one.
     """
     shapes = {"constant": _constant, "step": _step, "cosine": _cosine, "cyclic": _cyclic}
     shape = shapes[config.name](config, iterations)

@@ -83,7 +83,7 @@ class RunFolder:
             data: facts about the data set, to compare with those in the checkpoint.
 
         Raises:
-            UserError: the folder cannot be written, another process took it meanwhile, or the data have changed.
+            UserError: the folder cannot be written, another process has taken it since `open`, or the data changed.
         """
         changes = differences(self._data, data) if self._data else []
         if changes and not self.allow_changes:

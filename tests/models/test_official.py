@@ -222,6 +222,6 @@ def test_missing_parameter_is_named(tmp_path):
     ids=str,
 )
 def test_ablated_network_cannot_be_written_for_the_authors_graph(tmp_path, options):
-    with pytest.raises(UserError, match="the authors' graph has"):
+    with pytest.raises(UserError, match="the authors' format requires"):
         save_official(create_model("kpac_2level", width=4, **options), tmp_path / "m.npz")
     assert not list(tmp_path.iterdir())

@@ -57,9 +57,9 @@ def synthesize(
     if _is_made(output, recipe) and not overwrite:
         return output
     if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; expected a folder to make")
+        raise UserError(f"{output}: is a file; expected a folder")
     if output.exists() and any(output.iterdir()) and not (overwrite and (output / MANIFEST).is_file()):
-        other = f"{output}: holds something other than this data set"
+        other = f"{output}: does not hold this data set"
         if (output / MANIFEST).is_file():
             raise UserError(other, "overwrite")
         raise UserError(f"{other}; name another folder")
@@ -101,7 +101,7 @@ def scenes_of_each(photos: int, scenes: int | None) -> list[int]:
     if scenes is None:
         return [2] * photos
     if scenes < photos:
-        raise UserError(f"scenes: {scenes} for {photos} photographs; expected one of each at least")
+        raise UserError(f"scenes: {scenes} for {photos} photographs; expected at least one per photograph")
     return [scenes // photos + (rank < scenes % photos) for rank in range(photos)]
 
 

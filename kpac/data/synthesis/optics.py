@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 FINE_STEP = 0.25  # pixels of blur radius between two layers, up to a radius of COARSE_FROM
-COARSE_FROM = 4.0  # pixels; beyond, the step is FINE_STEP / COARSE_FROM of the radius
+COARSE_FROM = 4.0  # pixels; above, the step is FINE_STEP / COARSE_FROM times the radius
 SUBPIXELS = 8  # per side of a pixel, to integrate the aperture over it
 
 Side = Literal["left", "right", "whole"]
@@ -31,7 +31,7 @@ class Lens:
     sensor_width_mm: float
 
     def blur_radius(self, depth_m: np.ndarray, image_width: int) -> np.ndarray:
-        """Signed radius of the circle of confusion, in pixels: positive behind the plane in focus, negative before it.
+        """Signed radius of the circle of confusion, in pixels: positive behind the plane in focus, else negative.
 
         Diameter on the sensor: f^2 / N * (d - s) / (d (s - f)), for focal length f, f-number N, focus distance s and
         depth d.
@@ -50,13 +50,13 @@ class Lens:
 
 @dataclass(frozen=True)
 class Aperture:
-    """Transmission of the lens aperture; the blur of a point has its shape.
+    """Transmission of the lens aperture, which gives the blur of a point its shape.
 
     Args:
         blades: number of straight sides, 0 for a disc.
         rotation: rotation of the polygon, as a fraction of the angle of one side.
-        rim: spherical aberration, -1 to 1: brightness of the rim against the middle, for points behind the plane in
-            focus. In front of it, the sign is reversed.
+        rim: spherical aberration, -1 to 1: positive if the rim of the blur is brighter than the middle, for points
+            behind the plane in focus. In front of it, the sign is reversed.
         cat_eye: mechanical vignetting: center of the second circle that bounds the pupil, to the right and down, in
             units of the pupil's radius.
     """
@@ -131,9 +131,9 @@ def radius_of(layer: int) -> float:
 def render_view(photo: np.ndarray, radius: np.ndarray, aperture: Aperture, side: Side) -> np.ndarray:
     """Renders a scene through the aperture or half of it: layers from back to front, near ones occluding the others.
 
-    Each layer's color is blurred among its own pixels only, so that nothing in focus bleeds into the blur behind it.
-    Its coverage is the blurred mask of everything at its depth or nearer, so that a slanted surface shows no seams
-    between its layers.
+    A layer's color is blurred using only the layer's pixels, so that sharp objects do not color the blur behind them.
+    Its coverage is the blurred mask of all pixels at its depth or nearer, so that slanted surfaces have no seams
+    between layers.
 
     Args:
         photo: H x W x 3 in linear light, float32.

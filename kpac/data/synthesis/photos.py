@@ -57,7 +57,7 @@ class Photo:
         height, width = pixels.shape[:2]
         if depth is not None and depth.shape != (height, width):
             found = f"{depth.shape[1]}x{depth.shape[0]}"
-            raise UserError(f"{self.path}: is {width}x{height}, its depth map {found}; expected the same size")
+            raise UserError(f"{self.path}: is {width}x{height}, its depth map is {found}; expected the same size")
         scale = size / max(height, width)
         if scale < 1:
             reduced = (round(width * scale), round(height * scale))
@@ -76,9 +76,7 @@ def skimage_photos() -> list[Photo]:
     for split, names in SKIMAGE_SPLITS.items():
         for name in names:
             if name not in files:
-                raise UserError(
-                    f"{folder}: this scikit-image ships no '{name}'; install the version of constraints.txt"
-                )
+                raise UserError(f"{folder}: this scikit-image has no '{name}'; install the version of constraints.txt")
             depth = (folder / "motorcycle_disp.npz", _motorcycle_depth) if name == "motorcycle_left" else ()
             photos.append(Photo(name, split, files[name], *depth))
     return photos
@@ -101,7 +99,7 @@ def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: flo
             same photograph.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with sharp photographs")
+        raise UserError(f"{folder}: no such folder; expected a folder of sharp photographs")
     given = {split: list_images(folder / split) for split in SPLITS}
     for place in (folder, *(folder / split for split in SPLITS)):
         say_left_out(place)
@@ -109,7 +107,7 @@ def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: flo
     first: dict[str, Path] = {}
     for path, _ in divided:
         if path.stem in first:
-            raise UserError(f"{path}: another photograph has this name, {first[path.stem]}; rename one of the two")
+            raise UserError(f"{path}: has the same name as {first[path.stem]}; rename one of the two")
         first[path.stem] = path
     return [Photo(path.stem, split, path, _depth_file(depth_folder, path.stem), _read_depth) for path, split in divided]
 
@@ -117,7 +115,7 @@ def folder_photos(folder: Path, depth_folder: Path | None, val: float, test: flo
 def _given_splits(folder: Path, given: dict[str, list[Path]]) -> list[tuple[Path, str]]:
     loose = list_images(folder)
     if loose:
-        raise UserError(f"{loose[0]}: lies beside the folders {', '.join(SPLITS)}; move it into one of them")
+        raise UserError(f"{loose[0]}: is not in one of the folders {', '.join(SPLITS)}; move it into one of them")
     by_content: dict[str, tuple[Path, str]] = {}
     for split, paths in given.items():
         if not paths:
@@ -135,10 +133,10 @@ def _random_splits(folder: Path, val: float, test: float, seed: int) -> list[tup
         by_content.setdefault(sha256_of(path), path)
     paths = sorted(by_content.values())
     if len(paths) < 3:
-        raise UserError(f"{folder}: holds {len(paths)} different photographs; expected 3 or more, one a split at least")
+        raise UserError(f"{folder}: holds {len(paths)} different photographs; expected 3 or more, one for each split")
     counts = {"test": max(1, round(test * len(paths))), "val": max(1, round(val * len(paths)))}
     if sum(counts.values()) >= len(paths):
-        raise UserError(f"{folder}: of {len(paths)} photographs none is left for training", "smaller_splits")
+        raise UserError(f"{folder}: none of {len(paths)} photographs is left for training", "smaller_splits")
     order = np.random.default_rng([seed, 1]).permutation(len(paths))
     splits = ["test"] * counts["test"] + ["val"] * counts["val"]
     splits += ["train"] * (len(paths) - len(splits))
@@ -164,7 +162,7 @@ def _read_depth(path: Path) -> np.ndarray:
         depth = read_pixels(path)[..., 0].astype(np.float32) / 1000
     known = np.isfinite(depth) & (depth > 0)
     if depth.ndim != 2 or not known.any():
-        raise UserError(f"{path}: expected depth in metres, H x W, somewhere above 0; found shape {depth.shape}")
+        raise UserError(f"{path}: expected depth in metres, H x W, with values above 0; found shape {depth.shape}")
     return fill_holes(np.where(known, depth, np.nan))
 
 

@@ -33,7 +33,7 @@ def _range(limits: str, fits: Callable[[float], bool]) -> BeforeValidator:
         except (TypeError, ValueError):
             bounds = []
         if len(bounds) not in (1, 2) or len(bounds) != len(parts) or not all(map(fits, bounds)):
-            raise ValueError(f"should be a number {limits}, or a range of such, LOW:HIGH, found {value!r}")
+            raise ValueError(f"should be a number {limits}, or a range LOW:HIGH of such numbers, found {value!r}")
         if bounds[0] > bounds[-1]:
             raise ValueError(f"should have its smaller value first, found {value!r}")
         return bounds[0], bounds[-1]
@@ -64,37 +64,37 @@ def _as_choices(value: Any) -> Any:
 
 def _some_weight(weights: dict[str, float]) -> dict[str, float]:
     if sum(weights.values()) <= 0:
-        raise ValueError("should give some kind of depth map a weight above 0")
+        raise ValueError("should have a weight above 0 for at least one kind")
     return weights
 
 
 class SynthesisSettings(Section):
     """What is rendered and how. Lengths carry their unit in their name.
 
-    A setting that is a range (LOW:HIGH on the command line, [low, high] in a recipe) is drawn anew for every scene; one
-    number fixes it. Lengths and f-numbers are drawn evenly in their logarithm.
+    A range (LOW:HIGH on the command line, [low, high] in a recipe) is drawn from for every scene; a single number is
+    constant. Lengths and f-numbers are drawn uniformly in their logarithm.
     """
 
     scenes: Annotated[int, Field(ge=1)] | None = None
-    """Scenes in all, spread evenly over the photographs; each has its own plane in focus and, where no depth is given,
-    its own depth; by default two of each photograph."""
+    """Total number of scenes, divided evenly among the photographs; by default two per photograph. Each scene has its
+    own plane in focus and, if no depth map is given, its own random depth."""
     size: Annotated[int, Field(ge=16)] = 768
-    """Reduce photographs whose longest side has more pixels than this, by area averaging."""
+    """Longest side in pixels; larger photographs are reduced by area averaging."""
     views: Literal["dual", "center"] = "dual"
     """dual: center, left and right views; center: the center view alone, in half the time."""
 
     depth_maps: Annotated[dict[DepthKind, Annotated[float, Field(ge=0)]], AfterValidator(_some_weight)] = {"waves": 1.0}
     """Kinds of random depth maps and how often each is drawn: waves (smooth), planes (one slanted plane), objects
-    (polygons, discs and bars before a slanted plane), segments (regions of the photograph, each at its own depth)."""
+    (polygons, discs and bars over a slanted plane), segments (regions of the photograph, each at its own depth)."""
     near_m: Annotated[Range, Positive] = (1.0, 1.0)
     """Nearest distance of random depth maps."""
     far_m: Annotated[Range, Positive] = (10.0, 10.0)
     """Farthest distance of random depth maps."""
     focus_distance_m: Annotated[Range, Positive] | None = None
-    """Distance of the plane in focus; by default that of a random pixel."""
+    """Distance of the plane in focus; by default the distance of a random pixel."""
     focus_on_scene: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the scenes that are focused on a random pixel; the others anywhere between the nearest and the farthest
-    distance."""
+    """Share of the scenes that are focused on a random pixel; the others are focused anywhere between the nearest and
+    the farthest distance."""
 
     focal_length_mm: Annotated[Range, Positive] = (50.0, 50.0)
     """Focal length of the lens, in millimetres."""
@@ -103,33 +103,33 @@ class SynthesisSettings(Section):
     sensor_width_mm: Annotated[Range, Positive] = (36.0, 36.0)
     """Width of the sensor, which the image's longest side fills."""
     aperture_blades: Annotated[tuple[int, ...], BeforeValidator(_as_choices), AfterValidator(_shapes)] = (0,)
-    """Straight sides of the aperture, 3 or more; 0 for a disc; several to choose from at random."""
+    """Number of straight sides of the aperture, 3 or more; 0 for a disc. From several, one is drawn per scene."""
     aperture_rotation: Annotated[Range, Fraction] = (0.0, 0.0)
     """Rotation of the aperture's polygon, as a fraction of the angle of one side."""
     aperture_rim: Annotated[Range, Signed] = (0.0, 0.0)
-    """Spherical aberration: 0 for even blur discs; above, discs behind the plane in focus are brighter at the rim and
-    those before it in the middle; below 0 the other way round."""
+    """Spherical aberration: 0 for even blur discs. Above 0, discs behind the plane in focus are brighter at the rim,
+    discs in front of it in the middle; below 0, the reverse."""
     cat_eye: Annotated[Range, Fraction] = (0.0, 0.0)
     """Mechanical vignetting: distance between the two circles that bound the pupil, as a fraction of its diameter, in
     a random direction."""
     lens_blur_px: Annotated[Range, NonNegative] = (0.0, 0.0)
-    """Deviation of the Gaussian blur that a lens has in focus, too, in pixels."""
+    """Standard deviation of the lens's Gaussian blur, also in focus, in pixels."""
 
     contrast: Annotated[Range, Fraction] = (0.0, 0.0)
-    """S-shaped tone curve of the camera, from none (sRGB alone) to a full smoothstep."""
+    """Strength of the camera's S-shaped tone curve: 0 for sRGB only, 1 for a smoothstep."""
     highlights: Annotated[Range, Multiple] = (1.0, 1.0)
-    """Brightness of what is white in the photograph, in multiples of white: blurred lights stay bright."""
+    """Brightness of white pixels of the photograph, in multiples of white, so that blurred lights stay bright."""
     full_well_electrons: Annotated[Range, NonNegative] = (60000.0, 60000.0)
     """Electrons of a full pixel, which set the photon noise; 0 for no noise at all."""
     read_noise_electrons: Annotated[Range, NonNegative] = (3.0, 3.0)
-    """Deviation of the read-out."""
+    """Standard deviation of the read noise."""
     jpeg_quality: Annotated[Range, Quality] | None = None
-    """Compresses the input views as JPEG of this quality; by default not at all."""
+    """Compresses the input views as JPEG of this quality; by default they are not compressed."""
     jpeg_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the scenes that are compressed."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Fixes every random draw."""
+    """Seed of all random draws."""
 
     @model_validator(mode="after")
     def _check(self) -> "SynthesisSettings":

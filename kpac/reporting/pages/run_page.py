@@ -62,7 +62,7 @@ class RunsPage:
         known = self._pictures[number]
         for tag, step, content in validation_images(self.folders[number]):
             steps = known.setdefault(tag, {})
-            file = f"pictures/{number}/{list(known).index(tag)}-{step}.png"  # a tag may hold any letters
+            file = f"pictures/{number}/{list(known).index(tag)}-{step}.png"  # tags may not be valid file names
             if step not in steps:
                 with atomic_write(folder / file) as partial:
                     partial.write_bytes(content)

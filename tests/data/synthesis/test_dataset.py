@@ -72,7 +72,7 @@ def test_finished_data_set_is_kept_and_another_one_refused(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     synthesize(photos, root, FAST)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    with pytest.raises(UserError, match="holds something other than this data set"):
+    with pytest.raises(UserError, match="does not hold this data set"):
         synthesize(photos, root, FAST.model_copy(update={"f_number": (8.0, 8.0)}))
     synthesize(photos, root, FAST.model_copy(update={"f_number": (8.0, 8.0)}), overwrite=True)
     assert json.loads((root / "synthesis.json").read_text())["recipe"]["settings"]["f_number"] == [8.0, 8.0]
@@ -83,7 +83,7 @@ def test_changed_depth_map_is_noticed(tmp_path):
     (tmp_path / "depth").mkdir()
     synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
     np.save(tmp_path / "depth" / "photo 0.npy", np.full((24, 32), 3.0))
-    with pytest.raises(UserError, match="holds something other than this data set"):
+    with pytest.raises(UserError, match="does not hold this data set"):
         synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
 
 
@@ -215,7 +215,7 @@ def test_subfolders_say_which_photograph_belongs_to_which_split(tmp_path):
     with pytest.raises(UserError, match=r"test.png: is the same photograph as .*copy.png, in another split"):
         folder_photos(tmp_path, None, 0.5, 0.5, 0)
     (tmp_path / "train" / "copy.png").rename(tmp_path / "loose.png")
-    with pytest.raises(UserError, match=r"loose.png: lies beside the folders train, val, test"):
+    with pytest.raises(UserError, match=r"loose.png: is not in one of the folders train, val, test"):
         folder_photos(tmp_path, None, 0.5, 0.5, 0)
 
 
