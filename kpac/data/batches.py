@@ -34,7 +34,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class PackedPixels:
-    """Images of one size in compact form: as the files' own integers where an augmentation has not changed them.
+    """Images of one size in compact form: the files' integers, unless an augmentation has computed new values.
 
     Integers take a half or a quarter of the bytes of float32.
 

@@ -58,8 +58,8 @@ class SplitReport:
 
     Args:
         found: the layout of the split.
-        pairs: role ("left", "right", "target") -> how its images pair with the inputs; without roles that do not pair.
-        facts: file -> facts about the decoded image; without unreadable files.
+        pairs: role ("left", "right", "target") -> how its images pair with the inputs; lacks roles that do not pair.
+        facts: file -> facts about the decoded image; lacks unreadable files.
         faults: the faults, in the order of the checks.
         kinship: relation to a published split of DPDD, if there is one.
         swapped: number of pairs whose target is blurrier than its input.
@@ -94,7 +94,7 @@ class SplitReport:
 
     @property
     def left_out(self) -> dict[Path, dict[str, int]]:
-        """Folder -> number of files, by suffix, that could be photographs but are not read."""
+        """Folder -> suffix -> number of files that may be photographs but cannot be read."""
         folders = dict.fromkeys(map(self.found.folder, self.images))
         return {folder: counts for folder in folders if (counts := left_out(folder))}
 
@@ -225,7 +225,7 @@ def _against_the_published_list(report: SplitReport) -> Iterator[Fault]:
     for split, pairs in published_pairs().items():
         for name in sorted(names & pairs.keys() if split != report.kinship.split else ()):
             yield Fault(
-                "extra scene", f"{name}: in the published {split} list, the others in the {report.kinship.split} list"
+                "extra scene", f"{name}: is in the {split} list of DPDD, the others in the {report.kinship.split} list"
             )
 
 
@@ -268,7 +268,7 @@ def _swapped(report: SplitReport) -> Iterator[Fault]:
 def _find_duplicates(reports: list[SplitReport]) -> None:
     """Finds files with equal pixels, in all splits together: a test image among the training images is a fault.
 
-    Inputs of one split may share a target, as when a scene was taken with several apertures.
+    Inputs of one split may share a target, for example photographs of a scene with several apertures.
     """
     first: dict[bytes, tuple[Path, str, str]] = {}
     for report in reports:

@@ -18,7 +18,7 @@ def check_text(reports: Iterable[SplitReport], note: str = "") -> str:
 
     Args:
         reports: from `kpac.data.check.check`.
-        note: where the rest of a long list of faults is.
+        note: how to see the faults that a long list leaves out.
     """
     reports = list(reports)
     header = ["split", "layout", "scenes", *(role for role in ROLES if role != "center"), "sizes", "bits", "faults"]

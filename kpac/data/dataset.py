@@ -165,12 +165,12 @@ def _order(seed: int, round_: int, count: int) -> np.ndarray:
 
 
 def _check_views(views: Sequence[str], augment: AugmentConfig) -> None:
-    """Raises a UserError for augmentations that would make dual-pixel views no camera can take."""
+    """Raises a UserError for augmentations that would make impossible dual-pixel views."""
     sides = [view for view in views if view in OTHER_SIDE]
     if augment.rotate and sides:
         raise UserError(
-            f"data.augment.rotate: a quarter turn moves the disparity of {' and '.join(sides)} views to the image's "
-            "shorter side, where no camera has it; set it to false. data.augment.flip gives half turns, too"
+            f"data.augment.rotate: a quarter turn puts the disparity of {' and '.join(sides)} views along the shorter "
+            "side, which no camera does; set it to false. data.augment.flip includes half turns"
         )
     if augment.flip and len(sides) == 1:
         raise UserError(

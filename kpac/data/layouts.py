@@ -146,7 +146,7 @@ def _images(found: FoundLayout, role: str) -> list[Path]:
     if not images:
         others = [other for other, paths in found.images.items() if paths and found.folder(other) == folder]
         if others:
-            instead = "; with the layout images each is a scene" if layout.one_folder else ""
+            instead = "; in the layout 'images' every image is a scene" if layout.one_folder else ""
             raise UserError(f"{folder}: its names mark {' and '.join(others)} images, but no {role} ones{instead}")
         skipped = left_out_text(left_out(folder))
         raise UserError(

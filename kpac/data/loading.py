@@ -20,14 +20,14 @@ class LoadingError(UserError):
 
 
 def shared_memory_message() -> str:
-    """Message for a shared memory too small for the workers' batches, such as Docker's 64 MB by default."""
+    """Message for shared memory that is too small for the workers' batches, such as Docker's default of 64 MB."""
     size = ""
     with suppress(OSError):
         usage = shutil.disk_usage("/dev/shm")
         size = f" ({bytes_text(usage.total)}, {bytes_text(usage.free)} free)"
     return (
-        f"/dev/shm{size} is too small for the batches of the data workers; give a container more (docker run "
-        "--shm-size=8g), or set data.workers lower, to 0 for none"
+        f"/dev/shm{size} is too small for the batches of the data workers; give the container more (docker run "
+        "--shm-size=8g), or lower data.workers, if need be to 0"
     )
 
 

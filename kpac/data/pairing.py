@@ -137,9 +137,9 @@ def _by_expected_names(images: Sequence[Path], others: Sequence[Path], expected:
 def _by_words(images: Sequence[Path], others: Sequence[Path]) -> Pairs | None:
     """Pairs names that are equal after removing the words that mark their side.
 
-    A mark is a word that is common to the names of one side and not to those of the other. Numbers are used as marks
-    only if words alone do not pair all images: `s1_f2` and `s1_f22`. If a word occurs twice in a name, either may be
-    the mark; both are tried.
+    A mark is a word that is common in the names of one side but not in the names of the other. Numbers are used as
+    marks only if words alone do not pair all images: `s1_f2` and `s1_f22`. If a word occurs twice in a name, either may
+    be the mark; both are tried.
 
     Raises:
         UserError: two such pairings of all images contradict each other.

@@ -1,4 +1,4 @@
-"""Published facts of DPDD, and whether given images are the published set."""
+"""Published facts about DPDD; checks whether images are the published set."""
 
 import json
 from collections.abc import Collection, Mapping

@@ -45,7 +45,7 @@ def images_by_role(images: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _role_of(path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """The role in a file's name, or None, and the name's words without the one for the role."""
+    """The role in a file's name, or None; and the other words of the name."""
     words = WORD.findall(name_of(path))
     for place in reversed(range(len(words))):
         role = ROLE_OF.get(words[place].lower())

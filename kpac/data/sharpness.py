@@ -1,8 +1,8 @@
 """Tests whether a target is sharper than its input, by comparing the two images tile by tile.
 
-The contrast of one image says little: a bright sky behind a tree has much of it, sharp or not. So the two images of a
-pair are compared tile by tile. A target may equal its input where the input is in focus. But it should be much sharper
-in some tiles, and much blurrier in almost none.
+The contrast of a single image is not enough: a tree before a bright sky has a high contrast, sharp or blurred. So the
+two images of a pair are compared tile by tile. Where the input is in focus, the target may equal it. But some tiles of
+the target should be much sharper, and almost none much blurrier.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from kpac.images import to_float
 LONGEST = 2048  # pixels; larger images are reduced by a whole factor, which averages out noise
 TILE = 32
 DARK = 0.03  # darker tiles count as this bright
-# Energy of the band between Gaussians of 1 and 2 pixels, over the energy that the first one removes. The ratio for
-# white noise, from its spectrum, and about the smallest ratio for photographed detail.
+# Ratio of the energy between Gaussians of 1 and 2 pixels to the energy that the first one removes: for white noise
+# (from its spectrum), and about the smallest value for photographed detail.
 NOISE_RATIO, DETAIL_RATIO = 0.047, 0.25
 # For 38 pairs of DPDD's test split, at 1024x683, 1024x1024 and 1680x1120, the smallest gain is 0.53, the median 1.8.
 CERTAIN = 0.5

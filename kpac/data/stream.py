@@ -48,7 +48,7 @@ def training_loader(
         workers,
         sampler=_Shares(stages, range(*steps), position, rank, world_size),
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # so that the loader draws nothing from torch's default generator
+        generator=torch.Generator(),  # otherwise the loader would use torch's default generator
     )
 
 

@@ -65,7 +65,7 @@ class FullSharedMemory(Dataset):
 
 
 def test_small_shared_memory_names_what_to_do():
-    words = r"^/dev/shm .*too small for the batches of the data workers; .*--shm-size=8g\), or set data.workers"
+    words = r"^/dev/shm .*too small for the batches of the data workers; .*--shm-size=8g\), or lower data.workers"
     with pytest.raises(LoadingError, match=words):
         use(1, [[1]] * 1000, kill_by_full_memory)
     with pytest.raises(LoadingError, match=words), Batches(FullSharedMemory(), 1, sampler=[0]) as batches:

@@ -14,7 +14,7 @@ def add_sensor_noise(
     """Adds photon and read noise of one half of each pixel, as normal noise with their joint variance.
 
     Args:
-        image: linear light in [0, 1], where 1 fills the pixel.
+        image: linear light in [0, 1]; 1 fills the pixel's well.
         full_well_electrons: electrons of a full half-pixel; 0 for no noise.
         read_noise_electrons: standard deviation of the read noise.
         generator: source of the draw.

@@ -58,7 +58,7 @@ def _plane(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _objects(photo: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Flat objects in front of a slanted plane, drawn far ones first."""
+    """Flat objects in front of a slanted plane, drawn from far to near."""
     closeness = 0.5 * _plane(photo, generator)
     nearer = np.sort(generator.uniform(0.1, 1.0, size=generator.integers(2, 13)))
     for offset in nearer:

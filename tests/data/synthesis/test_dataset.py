@@ -137,7 +137,7 @@ def test_depth_map_of_another_size_is_named(tmp_path):
     write_pixels(folder / "photo 0.png", np.zeros((24, 24, 3), np.uint8))
     (tmp_path / "depth").mkdir()
     np.save(tmp_path / "depth" / "photo 0.npy", np.full((24, 32), 3.0))
-    with pytest.raises(UserError, match=r"photo 0.png: is 24x24, its depth map 32x24"):
+    with pytest.raises(UserError, match=r"photo 0.png: is 24x24, its depth map is 32x24"):
         synthesize(folder_photos(folder, tmp_path / "depth", 0.1, 0.1, 0), tmp_path / "set", FAST)
 
 
