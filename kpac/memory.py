@@ -8,7 +8,7 @@ from pathlib import Path
 def available_bytes() -> int:
     """Bytes that can be allocated now: the machine's free memory, or the container's remaining limit if smaller."""
     try:
-        import psutil  # imported late: on Linux it needs the module resource
+        import psutil  # the import can fail: on Linux it needs the module resource
 
         free = psutil.virtual_memory().available
     except ImportError:
@@ -17,7 +17,7 @@ def available_bytes() -> int:
 
 
 def peak_bytes_held() -> int:
-    """Peak memory of this process so far, in bytes; the current memory where the system does not record the peak."""
+    """Peak memory of this process so far, in bytes; the current memory if the system does not record the peak."""
     try:
         import resource  # not on Windows
     except ImportError:

@@ -4,7 +4,7 @@ import re
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table whose columns line up as plain text, too; all columns but the first align right."""
+    """Formats a Markdown table with columns of equal width; all columns but the first are right-aligned."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells: list[str]) -> str:

@@ -23,7 +23,10 @@ def add(commands: Subcommands) -> None:
         help="results.json files, folders that contain them, or run folders",
     )
     command.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for the pages (default: view, in PATH if that is one folder)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for the pages (default: view, in PATH if it is a single folder)",
     )
     command.add_argument("--overwrite", action="store_true", help="write even if the folder holds other files")
     command.add_argument(

@@ -77,7 +77,7 @@ class AugmentConfig(Section):
     rotate: bool = False
     """Rotate by 0, 90, 180 or 270 degrees with equal probability; not for dual-pixel views. Ours."""
     scale: ScaleConfig | None = None
-    """Reduce by area averaging. The crop keeps its size and so shows more of the scene, as far as the image reaches."""
+    """Reduce by area averaging. The crop keeps its size and shows more of the scene, if the image is large enough."""
     gray: Probability = 0.0
     """Share of the crops that are converted to gray (luma of ITU-R BT.709). IFAN: 0.3."""
     noise: NoiseConfig | None = None
@@ -113,7 +113,7 @@ class ParameterGroupConfig(Section):
     learning_rate_scale: Annotated[float, Field(ge=0)] = 1.0
     """Learning rate of the group, as a fraction of `learning_rate`; 0 freezes the parameters."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
-    """Weight decay of the group, for adamw only; null: the optimizer's."""
+    """Weight decay of the group, for adamw only; null: the weight decay of the optimizer."""
 
 
 class OptimizerConfig(Section):
@@ -147,8 +147,8 @@ class ScheduleConfig(Section):
     """Learning-rate schedule. A file that names another schedule than the file it extends inherits none of its keys."""
 
     name: Literal["constant", "step", "cosine", "cyclic"] = "cosine"
-    """constant; step: times `factor` at each milestone; cosine: from 1 to `final` over the training; cyclic: a cosine
-    from 1 to one of `finals` in each of `periods`, as Restormer trains."""
+    """constant; step: multiplied by `factor` at each milestone; cosine: falls from 1 to `final` over the training;
+    cyclic: falls from 1 to `finals[i]` over `periods[i]` as a cosine, for each i (as in Restormer)."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Iterations of linear warm-up from zero, with any schedule."""
     milestones: Annotated[list[Positive], Field(min_length=1), AfterValidator(_increasing)] | None = None
@@ -236,7 +236,8 @@ class TrainConfig(Section):
     losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
     """Terms of the training loss and their weights: l1, mse, charbonnier, ssim, frequency, perceptual."""
     perceptual_weights: UserPath | None = None
-    """torchvision's file of VGG-19's weights for the perceptual loss; by default from its cache, downloaded once."""
+    """File with torchvision's VGG-19 weights for the perceptual loss; by default in torchvision's cache, downloaded
+    once."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     gradient_norm: Annotated[float, Field(gt=0)] = 0.5

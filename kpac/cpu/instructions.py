@@ -16,7 +16,7 @@ _SOURCE = Path(__file__).read_bytes()  # read at import: the file may change bef
 
 
 class Registers(NamedTuple):
-    """Sizes for the processor's vector registers: a matrix product keeps `rows` times `vectors` of them as sums."""
+    """The processor's vector registers; a matrix product accumulates its sums in `rows` times `vectors` of them."""
 
     lanes: int  # float32 values per register
     rows: int
@@ -98,7 +98,7 @@ class Vectors:
         self.builder.store(value, self.builder.inttoptr(place, value.type.as_pointer()), align=dtype.itemsize)
 
     def places(self, first, step, count: int) -> list:
-        """Addresses of every third of `count` places; `near` derives the others without registers of their own."""
+        """Addresses of every third of `count` places; `near` derives the others, which saves registers."""
         return [self.builder.add(first, self.builder.mul(step, self.integer(i))) for i in range(0, count, 3)]
 
     def near(self, places: Sequence, step, count: int) -> list:

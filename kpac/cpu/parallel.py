@@ -56,7 +56,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     started = Barrier(threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # initializes PyTorch's own number, which would later overwrite ours
+        torch.get_num_threads()  # makes PyTorch initialize the count now; later it would overwrite ours
         torch.set_num_threads(1)
         started.wait()
 
@@ -66,7 +66,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             pool.submit(int)
         started.wait()
     except BaseException:
-        started.abort()  # otherwise the started threads would wait forever, and Python's exit for them
+        started.abort()  # otherwise the started threads, and Python at its exit, would wait forever
         raise
     _begin_later_threads_with(threads)
     return pool
@@ -97,7 +97,7 @@ def _let_others_sleep() -> None:
 
 
 def _begin_later_threads_with(number: int) -> None:
-    """Sets PyTorch's initial thread count for threads started later, without changing that of the current thread.
+    """Sets PyTorch's initial thread count for threads started later, but not the current thread's count.
 
     `torch.set_num_threads` sets both the calling thread's count and this initial count, so it is called in another
     thread.

@@ -63,7 +63,7 @@ def _source(absolute: Path) -> str:
 
 
 def decoded_bytes(path: Path) -> int:
-    """Size of an image's .npy file in bytes, computed from the image's header; 0 if that cannot be read."""
+    """Size of an image's .npy file in bytes, computed from the image's header; 0 if the header cannot be read."""
     header = read_header(path)
     if header is None:
         return 0

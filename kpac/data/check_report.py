@@ -9,7 +9,7 @@ from kpac.data.roles import ROLES
 from kpac.images import left_out_text
 from kpac.text import markdown_table
 
-SHOWN_FAULTS = 20  # of each kind; the JSON lists all
+SHOWN_FAULTS = 20  # faults of each kind in the text; the JSON lists all
 SHOWN_SIZES = 2
 
 

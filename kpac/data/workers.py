@@ -30,11 +30,11 @@ def _outlive_nobody() -> None:
 
 
 def leave_signals_to_the_parent(*_: int) -> None:
-    """Ignores, in a worker, the signals that ask the parent to stop; of SIGTERM only the first.
+    """Makes a worker ignore the signals that ask the parent to stop, but only the first SIGTERM.
 
-    A scheduler sends SIGTERM or SIGUSR1 to every process of a job; a closing terminal sends SIGHUP. If it killed a
-    worker, the parent could not finish the step after which it saves a checkpoint. The second SIGTERM comes from the
-    parent, to end a worker that is stuck.
+    A scheduler sends SIGTERM or SIGUSR1 to every process of a job; a closing terminal sends SIGHUP. If such a signal
+    killed a worker, the parent could not finish its step and save a checkpoint. A second SIGTERM comes from the parent,
+    to end a worker that is stuck.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

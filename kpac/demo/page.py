@@ -15,7 +15,7 @@ from kpac.inspect.attention import kpac_blocks
 from kpac.models.interface import ImageNetwork
 
 POLL = 0.2  # seconds between two updates of a job's progress
-KEPT = 600  # seconds after which files of a session that is still open are deleted
+KEPT = 600  # seconds after which files are deleted, even if the session is still open
 
 
 def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[str, Any], quality: int = 95) -> Any:

@@ -140,7 +140,7 @@ def restore(model: ImageNetwork, views: Tensor, device: torch.device, tile: int 
 def score_scene(scene: Scene, restore: Callable[[Scene], Restored], scorer: Scorer) -> Evaluated:
     """Brings a scene to the protocol's size, restores it, and scores input and output, all in full float32.
 
-    An output of the scene's original size, as other programs save it, is brought to the protocol's size, too.
+    An output of the scene's original size, such as another program's, is also brought to the protocol's size.
 
     Raises:
         UserError: the output's size differs from the target's, or is too small for a metric.

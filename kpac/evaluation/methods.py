@@ -110,7 +110,7 @@ class Network(Method):
         return sha256_of(self.file)
 
     def cost(self, height: int, width: int) -> Cost | None:
-        """Cost for an image of this size; None for a network that cannot run on tensors without data."""
+        """Cost for an image of this size; None for a network that cannot run on meta tensors."""
         try:
             return count_cost(self.model, height, width)
         except (RuntimeError, NotImplementedError):

@@ -26,8 +26,8 @@ SMALLEST = 32  # side in pixels; in smaller images the deepest features of some 
 class LPIPS(nn.Module):
     """Learned perceptual distance, as the `lpips` package computes it.
 
-    The weights on top of the backbone come with the package. The backbone's are torchvision's ImageNet weights, which
-    are downloaded once into torch.hub's cache. Their hash is checked, since other weights give other numbers.
+    The weights on top of the backbone come with the package. The backbone has torchvision's ImageNet weights, which are
+    downloaded once into torch.hub's cache. Their hash is checked, since other weights give other scores.
 
     Args:
         backbone: "alex" (the field's usual choice), "vgg" or "squeeze".

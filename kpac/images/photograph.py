@@ -13,7 +13,14 @@ from kpac.images.directories import Tags
 
 log = logging.getLogger(__name__)
 
-FLIPPED_AXES = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}  # by EXIF orientation, after transposing
+FLIPPED_AXES = {
+    2: (1,),
+    3: (0, 1),
+    4: (0,),
+    6: (1,),
+    7: (0, 1),
+    8: (0,),
+}  # EXIF orientation -> axes to flip after transposing
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class Photograph:
         Content that the format cannot store is left out with a warning.
 
         Args:
-            path: the suffix chooses the format; an unknown suffix keeps the photograph's own.
+            path: the suffix chooses the format; with an unknown suffix, the photograph's format is kept.
             quality: quality of JPEG, WebP and HEIC, 1 to 100.
 
         Raises:

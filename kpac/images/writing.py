@@ -29,7 +29,7 @@ def write_photograph(path: Path, photograph: Photograph, quality: int) -> tuple[
     """Writes a photograph atomically.
 
     Args:
-        path: the suffix chooses the format; an unknown suffix keeps the photograph's own.
+        path: the suffix chooses the format; with an unknown suffix, the photograph's format is kept.
         photograph: the photograph to write.
         quality: quality of JPEG, WebP and HEIC, 1 to 100.
 

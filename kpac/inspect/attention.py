@@ -19,8 +19,7 @@ class BlockAttention:
     Args:
         dilations: dilations of the B branches.
         scale: B x h x w, each weight in (0, 1); None for a block without scale attention.
-        shape: one weight per filter, in (0, 1), the mean over the image if it varies within it; None for a block
-            without shape attention.
+        shape: one weight per filter, in (0, 1), averaged over the image; None for a block without shape attention.
     """
 
     dilations: tuple[int, ...]

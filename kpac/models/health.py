@@ -20,8 +20,7 @@ class BlockHealth:
 
     Args:
         contribution: change of the network's residual when the block's branches are set to zero, as a fraction of the
-            residual (both as root mean square over the image). NaN where the residual is zero, as before the first
-            step.
+            residual (both as root mean square over the image). NaN if the residual is zero, as before training.
         mean_weight: mean weight of scale attention; None without it.
         saturated: share of the attention weights within `SATURATED_WITHIN` of 0 or 1, where the gradient almost
             vanishes. The larger of the shares of scale and shape attention; None where the block has neither.
@@ -51,7 +50,7 @@ def block_health(network: nn.Module, views: Tensor) -> list[BlockHealth]:
     Takes one forward pass per block, and one more.
 
     Args:
-        network: in the mode (training or evaluation) to measure it in.
+        network: measured in its current mode (training or evaluation).
         views: (1, 3V, H, W) in [0, 1].
     """
     blocks = [module for module in network.modules() if isinstance(module, KPACBlock)]

@@ -114,7 +114,7 @@ class _Tracer(fx.Tracer):
 
 
 def _reads(node: fx.Node, outputs: Span, root: nn.Module) -> Span | None:
-    """Positions that one operation reads of each of its inputs; None for shape attention, which is left out."""
+    """Positions of each input that one operation reads; None for shape attention, which is left out."""
     if node.op == "call_module":  # shape attention
         return None
     name = getattr(node.target, "__name__", str(node.target))
@@ -130,7 +130,7 @@ def _reads(node: fx.Node, outputs: Span, root: nn.Module) -> Span | None:
         stride, padding = given["stride"], given["padding"]
         if node.target is torch.conv2d:
             return Span(stride * outputs.first - padding, stride * outputs.last - padding + taps)
-        # Input i reaches the outputs stride * i - padding and the kernel's other taps after it.
+        # Input i contributes to outputs stride * i - padding to stride * i - padding + taps.
         return Span(-((taps - padding - outputs.first) // stride), (outputs.last + padding) // stride)
     raise TypeError(f"the reach of {name} is not known; add it to {__name__}")
 
@@ -144,7 +144,7 @@ _ARGUMENTS: dict[Any, tuple[str, ...]] = {  # in the order of PyTorch's signatur
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
-    """A convolution's arguments by name; of each pair (rows, columns), the number for the rows."""
+    """A convolution's arguments by name; pairs (rows, columns) are replaced by the number for rows."""
     given: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1}
     given |= dict(zip(_ARGUMENTS[node.target], node.args, strict=False))
     given |= node.kwargs

@@ -77,8 +77,8 @@ def load_model(path: str | Path) -> ImageNetwork:
     """Loads a network from a weights file; executes nothing in the file.
 
     Args:
-        path: a .safetensors file; the folder of a run (its best weights are taken); a folder with a model.safetensors;
-            a `torch.save` file (see `kpac.models.torch_files`); a name that `kpac weights` lists; or a checkpoint of
+        path: a .safetensors file; the folder of a run (for its best weights); a folder with a model.safetensors; a
+            `torch.save` file (see `kpac.models.torch_files`); a name that `kpac weights` lists; or a checkpoint of
             another project's network (see `kpac.zoo.checkpoints`).
 
     Returns:
@@ -104,7 +104,7 @@ def load_model(path: str | Path) -> ImageNetwork:
 
 
 def model_of(path: Path, overrides: Sequence[str] = ()) -> ImageNetwork:
-    """Creates the network of a YAML file with initial weights, or loads that of a weights file or run.
+    """Creates the network of a YAML file with initial weights, or loads the network of a weights file or run.
 
     Raises:
         UserError: see `load_config` and `load_model`; or there are overrides and `path` is not a YAML file.

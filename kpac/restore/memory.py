@@ -15,8 +15,8 @@ from kpac.models.interface import ImageNetwork
 def peak_bytes(model: ImageNetwork, height: int, width: int, dtype: torch.dtype = torch.float32) -> int | None:
     """Peak number of bytes of all tensors during a pass over one image, including the image itself.
 
-    It is counted on tensors without data, so it takes hardly any time or memory for images of any size. Workspaces of
-    libraries are not counted.
+    Counted on meta tensors, in negligible time and memory for any image size. Does not include the workspaces of
+    libraries.
 
     Args:
         model: a registered network; it is not changed.
@@ -24,7 +24,7 @@ def peak_bytes(model: ImageNetwork, height: int, width: int, dtype: torch.dtype 
         dtype: number format in which the network computes.
 
     Returns:
-        The number of bytes; None for a network that cannot run on tensors without data.
+        The number of bytes; None for a network that cannot run on meta tensors.
     """
     ghost = copy.deepcopy(model).to("meta", dtype).eval()
     with torch.no_grad(), LiveBytes() as live:

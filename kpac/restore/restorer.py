@@ -145,7 +145,7 @@ class Restorer:
         """Estimates the memory for restoring, without the image and the weights.
 
         Returns:
-            Bytes; None for a network that cannot run on tensors without data.
+            Bytes; None for a network that cannot run on meta tensors.
         """
         kept = 0
         if tile is not None:

@@ -1,4 +1,4 @@
-"""Counts, on the device, the steps skipped for a gradient that is not finite."""
+"""Counts steps that are skipped because their gradient is not finite, on the device."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Skipped:
         longest: the longest such streak.
         total: all skipped steps.
         latest: iteration of the last skipped step, 0 for none.
-        start: position in the training data of that step's first crop.
+        start: position of that step's first crop in the training stream.
     """
 
     streak: int
@@ -37,7 +37,7 @@ class SkippedSteps:
         self._streak, self._longest, self._total, self._latest, self._start = zeros
 
     def resume(self, total: int) -> None:
-        """Sets the total to that of a checkpoint."""
+        """Sets the total of earlier steps, from a checkpoint."""
         self._total.fill_(total)
 
     def count(self, finite: Tensor, iteration: int, start: int) -> None:
@@ -46,7 +46,7 @@ class SkippedSteps:
         Args:
             finite: (), False if the step was skipped.
             iteration: number of the step, from 1.
-            start: position in the training data of its first crop.
+            start: position of its first crop in the training stream.
         """
         self._streak = torch.where(finite, 0, self._streak + 1)
         self._longest = torch.maximum(self._longest, self._streak)

@@ -22,9 +22,9 @@ class Weights:
     """One entry of the manifest.
 
     Args:
-        name: name for `kpac.load_model`.
+        name: what `kpac.load_model` takes.
         summary: one line for a list.
-        sha256: SHA-256 of the file, in hexadecimal.
+        sha256: of the file, in hexadecimal.
         url: where the file can be downloaded; None for a file that comes with the package.
     """
 

@@ -83,7 +83,7 @@ def test_split_that_lacks_a_published_scene_is_not_complete(published):
     write_scene(published, "test", train_name, published_pairs()["train"][train_name], seed=99)
     (report,) = check(published)
     assert [fault.kind for fault in report.faults] == ["extra scene"]
-    assert report.faults[0].text.startswith(f"{train_name}: in the published train list")
+    assert report.faults[0].text.startswith(f"{train_name}: is in the train list of DPDD")
     assert f"75 of the test split's 76 scenes (not {name}) and 1 other" in report.verdict()
     assert "complete" not in report.verdict()
 

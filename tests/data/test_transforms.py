@@ -128,7 +128,7 @@ def test_dual_pixel_views_are_read_in_the_places_of_each_other_when_mirrored(dat
 
 def test_quarter_turns_are_refused_for_dual_pixel_views(data_root, tmp_path):
     with pytest.raises(
-        UserError, match=r"data\.augment\.rotate: .* left and right views to .* shorter side.* false"
+        UserError, match=r"data\.augment\.rotate: .* left and right views along .* shorter side.* false"
     ) as error:
         crops(data_root, tmp_path / "cache", AugmentConfig(rotate=True), DUAL)
     assert "\n" not in str(error.value)

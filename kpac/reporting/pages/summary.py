@@ -7,7 +7,7 @@ from kpac.evaluation.statistics import mean_scores
 from kpac.reporting.pages.gallery import DataSet, Gallery, Key
 from kpac.reporting.units import METRICS, cell
 
-EXTREMES = 3  # scenes named as worst and as best
+EXTREMES = 3  # number of worst and of best scenes to list
 
 
 @dataclass(frozen=True)
