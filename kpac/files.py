@@ -135,10 +135,15 @@ def short_path(path: str | Path) -> str:
     return str(path.relative_to(working)) if path.is_absolute() and path.is_relative_to(working) else str(path)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Writes text as UTF-8 atomically; see `atomic_write`."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes indented JSON atomically; see `atomic_write` and `dump_json`."""
-    with atomic_write(path) as partial:
-        partial.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")
+    write_text(path, dump_json(value, indent=2) + "\n")
 
 
 def append_json_line(path: Path, value: Any) -> None:

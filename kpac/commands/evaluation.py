@@ -272,7 +272,7 @@ def _evaluate_comparison(path: Path, options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     from kpac.evaluation.results import find_results
-    from kpac.files import atomic_write
+    from kpac.files import write_text
     from kpac.reporting.comparison import compare
     from kpac.reporting.describe import describe
     from kpac.reporting.formats import FORMATS, SUFFIXES
@@ -288,8 +288,7 @@ def table(options: argparse.Namespace) -> None:
     if not options.output:
         print(text, end="")
         return
-    with atomic_write(options.output) as partial_file:
-        partial_file.write_text(text, encoding="utf-8")
+    write_text(options.output, text)
     say(f"written: {options.output}")
 
 

@@ -159,7 +159,7 @@ class SavedImages(Method):
 
     def restore(self, scene: Scene) -> Restored:
         path = self.paths[scene.name]
-        image = read_array(path) if path.suffix == ".npy" else to_float(read_pixels(path))
+        image = read_output(path)
         bad = int((~np.isfinite(image)).sum())
         if bad:
             raise UserError(f"{path}: {bad:,} values are NaN or infinite; expected numbers in [0, 1]")
@@ -187,6 +187,15 @@ class SavedImages(Method):
     def _path(self, scene: SceneFiles) -> Path | None:
         names = [scene.name, *([name_of(scene.target)] if scene.target else [])]
         return next((self.by_stem[name] for name in names if name in self.by_stem), None)
+
+
+def read_output(path: Path) -> np.ndarray:
+    """Reads a saved output, an image or a .npy file, as floats, H x W x 3.
+
+    Raises:
+        UserError: the file is neither.
+    """
+    return read_array(path) if path.suffix == ".npy" else to_float(read_pixels(path))
 
 
 def read_array(path: Path) -> np.ndarray:

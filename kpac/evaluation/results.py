@@ -10,10 +10,12 @@ from kpac.errors import UserError
 from kpac.evaluation.journal import with_numbers
 from kpac.evaluation.methods import Method
 from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.request import Evaluation
 from kpac.evaluation.scored import data_set_of, scored_images
 from kpac.evaluation.scorer import Scorer
 from kpac.evaluation.statistics import confidence, group_means, mean_scores
 from kpac.models.cost import Cost
+from kpac.precision import PRECISION
 
 FORMAT = 1  # version of results.json
 FILE = "results.json"
@@ -29,38 +31,34 @@ class UnusableResults(UserError):
 
 def make_results(
     method: Method,
+    evaluation: Evaluation,
     scorer: Scorer,
-    data: Path,
-    split: str,
-    layout: str,
     records: Sequence[dict[str, Any]],
     cost: Cost | None,
     device: str,
-    precision: str,
 ) -> dict[str, Any]:
     """Makes the content of results.json.
 
     Args:
-        method, scorer: the evaluated method, and the scorer that was used.
-        data, split, layout: the data set, and the split and layout of its scenes.
+        method, evaluation, scorer: what was evaluated, on what, and how.
         records: one record per scene, in the order of the split.
         cost: cost of the method for the first image.
-        device, precision: descriptions in words.
+        device: name of the device.
     """
-    protocol: Protocol = scorer.protocol
+    protocol = scorer.protocol
     seconds = sorted(record["seconds"] for record in records if "seconds" in record)
     memory = [record["memory_gb"] for record in records if "memory_gb" in record]
     counted = {name: value for name, value in cost.to_json().items() if name != "parts"} if cost else None
-    inputs = [record["input"] for record in records]
     return {
         "format": FORMAT,
         "label": method.label,
         "protocol": protocol.name,
         "bit_depth": protocol.bit_depth,
         "protocol_settings": protocol.settings(),
-        "data": str(data.resolve()),  # absolute, so valid from any working directory
-        "split": split,
-        "layout": layout,
+        "data": str(evaluation.data.resolve()),  # absolute, so valid from any working directory
+        "split": evaluation.split,
+        "layout": evaluation.layout,
+        "pair_by_order": evaluation.pair_by_order,
         "data_set": data_set_of(records),
         "scored": scored_images(records),
         "model": method.describe(),
@@ -69,11 +67,11 @@ def make_results(
         "memory_gb": max(memory) if memory else None,
         "device": device,
         "environment": describe(),
-        "precision": precision,
+        "precision": PRECISION,
         "metrics": scorer.provenance,
         "skipped": scorer.skipped,
         "mean": mean_scores(records),
-        "input_mean": mean_scores(inputs),
+        "input_mean": mean_scores([record["input"] for record in records]),
         "groups": group_means(records, protocol.groups),
         "confidence": confidence(records),
         "images": list(records),

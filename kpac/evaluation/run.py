@@ -12,13 +12,13 @@ from kpac.cpu import freed_memory_kept
 from kpac.data.dataset import Scene, SceneDataset
 from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.data.read_ahead import read_ahead
-from kpac.distributed import Ranks, join_ranks
+from kpac.distributed import Ranks
 from kpac.environment import device_name
 from kpac.errors import Stopped, UserError
 from kpac.evaluation.evaluator import Evaluated, score_scene, to_array
-from kpac.evaluation.folders import IMAGES, RECORDS, ResultFolders, clear_replaced
+from kpac.evaluation.folders import IMAGES, RECORDS, clear_replaced
 from kpac.evaluation.journal import Journal, fingerprint
-from kpac.evaluation.methods import Method, Network, SavedImages
+from kpac.evaluation.methods import Method, SavedImages
 from kpac.evaluation.perceptual import cached_weights
 from kpac.evaluation.protocols import Protocol, find_protocol
 from kpac.evaluation.request import Evaluation
@@ -36,42 +36,8 @@ Report = Callable[[Path, dict[str, Any], Protocol, Sequence[Evaluated]], None]
 """Writes a report for people. Arguments: folder, content of results.json, protocol, scenes to draw."""
 
 
-def evaluate_weights(
-    weights: Path,
-    evaluation: Evaluation,
-    output: Path | None = None,
-    device: str = "auto",
-    overwrite: bool = False,
-    report: Report | None = None,
-) -> tuple[dict[str, Any], Path]:
-    """Evaluates a network on one split of a data set.
-
-    Skips images that were already scored with the same weights, protocol and files.
-
-    Args:
-        weights: a .safetensors file or the folder of a run.
-        evaluation: data, protocol and metrics.
-        output: folder for the results. By default `results/DATA-SPLIT-PROTOCOL` in the folder of the run; for weights
-            outside of a run, `results/NAME/DATA-SPLIT-PROTOCOL` in the working directory.
-        device: see `kpac.environment.choose_device`. Under torchrun each rank scores its share of the images.
-        overwrite: replaces results of another model, protocol or data set in the folder.
-        report: writes the report, for example `kpac.reporting.report.write_report`.
-
-    Returns:
-        The content of results.json, which is written after all images are scored; and the folder.
-
-    Raises:
-        UserError: the model, the data or the protocol cannot be used, or the folder holds other results.
-        Stopped: Ctrl-C was pressed; finished images are kept.
-    """
-    with join_ranks(device) as ranks:
-        network = ranks.on_all(lambda: Network(weights, ranks.device))
-        folder = ranks.on_all(lambda: ResultFolders(output, overwrite=overwrite).take(network, evaluation))
-        return evaluate_method(network, evaluation, folder, ranks, report), folder
-
-
 def evaluate_method(
-    method: Method, evaluation: Evaluation, folder: Path, ranks: Ranks, report: Report | None = None
+    method: Method, evaluation: Evaluation, folder: Path, ranks: Ranks, report: Report
 ) -> dict[str, Any]:
     """Scores all unfinished scenes, and writes the report and results.json.
 
@@ -86,7 +52,8 @@ def evaluate_method(
         The content of results.json.
 
     Raises:
-        UserError, Stopped: as in `evaluate_weights`.
+        UserError: the data or the protocol cannot be used.
+        Stopped: Ctrl-C was pressed; finished images are kept.
     """
     work = ranks.on_all(lambda: _Work(method, evaluation, folder, ranks))
     ranks.on_first(lambda: clear_replaced(method, evaluation, folder))
@@ -184,29 +151,15 @@ class _Work:
                 130,
             ) from None
 
-    def write(self, report: Report | None) -> dict[str, Any]:
+    def write(self, report: Report) -> dict[str, Any]:
         """Writes the report, then results.json."""
         finished = self.journal.finished()
         records = [finished[key] for key in self.fingerprints]
-        first = self.protocol.prepare(self.dataset[0].views)
-        cost = self.method.cost(*first.shape[-2:])
-        evaluation = self.evaluation
-        results = make_results(
-            self.method,
-            self.scorer,
-            evaluation.data,
-            evaluation.split,
-            evaluation.layout,
-            records,
-            cost,
-            device_name(self.ranks.device),
-            PRECISION,
-        )
-        results["pair_by_order"] = evaluation.pair_by_order
-        if report:
-            report(
-                self.folder, results, self.protocol, [self._evaluated(index, records[index]) for index in self.shown]
-            )
+        size = self.protocol.prepare(self.dataset[0].views).shape[-2:]
+        device = device_name(self.ranks.device)
+        results = make_results(self.method, self.evaluation, self.scorer, records, self.method.cost(*size), device)
+        shown = [self._evaluated(index, records[index]) for index in self.shown]
+        report(self.folder, results, self.protocol, shown)
         write_json(self.folder / FILE, results)
         return results
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kpac.evaluation.statistics import LEVEL, RESAMPLES, SEED
-from kpac.files import atomic_write, dump_json
+from kpac.files import dump_json, write_text
 from kpac.reporting.comparison import Column, Row, Table, title_of
 from kpac.reporting.units import METRICS, cell, signed, unsigned_zero
 from kpac.text import markdown_table
@@ -169,8 +169,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     """Writes a table in every format; returns the files."""
     paths = {folder / f"table{suffix}": name for suffix, name in SUFFIXES.items()}
     for path, name in paths.items():
-        with atomic_write(path) as partial:
-            partial.write_text(FORMATS[name](table), encoding="utf-8")
+        write_text(path, FORMATS[name](table))
     return list(paths)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from kpac.evaluation.evaluator import Evaluated
 from kpac.evaluation.protocols import Protocol
-from kpac.files import atomic_write, short_path
+from kpac.files import short_path, write_text
 from kpac.reporting import figures
 from kpac.reporting.tables import image_table, summary_table
 from kpac.reporting.units import METRICS, cell
@@ -24,8 +24,7 @@ def write_report(folder: Path, results: dict[str, Any], protocol: Protocol, show
     data = f"{short_path(results['data'])} {results['split']} split"
     caption = f"{results['label']}, {data}, protocol {protocol.name}"
     figures.comparison(shown, folder / "comparison.png", caption)
-    with atomic_write(folder / "report.md") as partial:
-        partial.write_text(report(results, protocol.summary(results["mean"])), encoding="utf-8")
+    write_text(folder / "report.md", report(results, protocol.summary(results["mean"])))
 
 
 def report(results: dict[str, Any], protocol_summary: str) -> str:

@@ -13,13 +13,13 @@ from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.errors import UserError
 from kpac.evaluation.evaluator import to_array
-from kpac.evaluation.methods import read_array
+from kpac.evaluation.methods import read_output
 from kpac.evaluation.protocols import Protocol
 from kpac.evaluation.results import protocol_of
 from kpac.files import short_path
-from kpac.images import list_images, read_pixels, to_float
 from kpac.reporting.comparison import ResultFiles, data_title
 from kpac.reporting.figures import ZOOM_RATIO, Box, Panel, SheetRow, largest_differences, note, sheet
+from kpac.reporting.outputs import KeptOutputs
 
 COLORS = "inferno"
 WHITE_AT = 99.5  # percentile of the input's error that is drawn in the brightest colour
@@ -138,16 +138,10 @@ def _record(path: Path, results: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _output(path: Path, results: dict[str, Any], scene: SceneFiles) -> np.ndarray:
     """Reads a method's output: the user's own file, or the image that the evaluation kept."""
-    if "images" in results["model"]:
-        folder = Path(results["model"]["images"])
-        names = [scene.name, *([scene.target.stem] if scene.target else [])]
-        kept = [file for file in [*list_images(folder), *folder.glob("*.npy")] if file.stem in names]
-    else:
-        kept = list((path.parent / "images").glob("*.png"))
-        kept = [file for file in kept if file.stem == scene.name]
-    if not kept:
+    kept = KeptOutputs(path, results).find(scene, scene.name)
+    if kept is None:
         raise UserError(f"{path}: the output of scene '{scene.name}' was not kept", "save_images")
-    return read_array(kept[0]) if kept[0].suffix == ".npy" else to_float(read_pixels(kept[0]))
+    return read_output(kept)
 
 
 def _inside(box: Box, image: np.ndarray, name: str) -> Box:

@@ -18,7 +18,7 @@ from kpac.config import Config
 from kpac.distributed import Ranks
 from kpac.environment import describe
 from kpac.errors import UserError
-from kpac.files import atomic_write, write_json
+from kpac.files import write_json, write_text
 from kpac.models.health import DEAD_BELOW, BlockHealth
 
 
@@ -195,5 +195,4 @@ def _drop_after(metrics: Path, iteration: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             continue
-    with atomic_write(metrics) as partial:
-        partial.write_text("".join(kept), encoding="utf-8")
+    write_text(metrics, "".join(kept))

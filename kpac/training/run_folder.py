@@ -12,7 +12,7 @@ from typing_extensions import Self
 from kpac.config import Config, dump_config, load_config
 from kpac.distributed import launch_name
 from kpac.errors import UserError
-from kpac.files import atomic_write
+from kpac.files import write_text
 from kpac.locks import Held, take_lock
 from kpac.training.checkpoint import Checkpoints
 
@@ -101,8 +101,7 @@ class RunFolder:
                 (self.path / LAUNCH).write_text(name, encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
-        with atomic_write(self.path / "config.yaml") as partial:
-            partial.write_text(dump_config(self.config), encoding="utf-8")
+        write_text(self.path / "config.yaml", dump_config(self.config))
 
     def _entries(self) -> list[Path]:
         return [entry for entry in self.path.iterdir() if entry.name not in (LOCK, HOLDER)]

@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,12 @@ import torchvision
 
 import kpac
 from kpac.cli import main
+from kpac.distributed import join_ranks
 from kpac.errors import UserError
 from kpac.evaluation import methods, perceptual, run, scorer
 from kpac.evaluation.evaluator import score_scene
-from kpac.evaluation.methods import SavedImages
+from kpac.evaluation.folders import ResultFolders
+from kpac.evaluation.methods import Network, SavedImages
 from kpac.evaluation.request import Evaluation
 from kpac.evaluation.results import read_results
 from kpac.evaluation.run import evaluate_method
@@ -26,7 +27,16 @@ from kpac.images import bits, read_pixels, write_pixels
 from kpac.reporting.report import write_report
 
 CPU = torch.device("cpu")
-evaluate_weights = partial(run.evaluate_weights, report=write_report)
+
+
+def evaluate_weights(
+    weights: Path, evaluation: Evaluation, output: Path, device: str, overwrite: bool = False
+) -> tuple[dict, Path]:
+    """What `kpac evaluate` does with one network and one data set: the results, and their folder."""
+    with join_ranks(device) as ranks:
+        network = Network(weights, ranks.device)
+        folder = ResultFolders(output, overwrite=overwrite).take(network, evaluation)
+        return evaluate_method(network, evaluation, folder, ranks, write_report), folder
 
 
 @pytest.fixture
@@ -67,7 +77,7 @@ def counted(monkeypatch, dies_after: int | None = None) -> list[str]:
 
 def score_images(folder: Path, data: Path, output: Path, protocol: str = "dpdd-8bit") -> dict:
     evaluation = Evaluation(data, protocol=protocol)
-    with run.join_ranks("cpu") as ranks:
+    with join_ranks("cpu") as ranks:
         return evaluate_method(SavedImages(folder, CPU, "theirs"), evaluation, output, ranks, write_report)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kpac.files import atomic_write, dump_json
+from kpac.files import atomic_write, dump_json, write_text
 
 WEBP_SIDE = 16383  # longest side of a WebP image, in pixels
 
@@ -47,6 +47,4 @@ def write_thumbnail(path: Path, pixels: np.ndarray) -> None:
 
 def write_data(folder: Path, key: str, value: Any) -> None:
     """Writes FOLDER/KEY.js, which passes `value` to the page under `key`."""
-    text = f"kpac.receive({dump_json(key)}, {dump_json(value)});\n"
-    with atomic_write(folder / f"{key}.js") as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(folder / f"{key}.js", f"kpac.receive({dump_json(key)}, {dump_json(value)});\n")

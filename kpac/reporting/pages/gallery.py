@@ -8,10 +8,10 @@ from typing import Any
 
 from kpac.data.layouts import SceneFiles, find_scenes
 from kpac.errors import UserError
-from kpac.evaluation.protocols import Protocol
+from kpac.evaluation.results import protocol_of
 from kpac.files import short_path
 from kpac.reporting.comparison import ResultFiles, data_title
-from kpac.reporting.pages.outputs import KeptOutputs
+from kpac.reporting.outputs import KeptOutputs
 
 Key = tuple[str, str]  # identifies a method: label and SHA-256 of the weights ("" without weights)
 
@@ -92,7 +92,7 @@ class Gallery:
 
     def __init__(self, found: ResultFiles, data: Sequence[Path] = ()):
         first_file, first = found[0]
-        self.protocol = Protocol(source="", **first["protocol_settings"])
+        self.protocol = protocol_of(first)
         self.sets: list[DataSet] = []
         for file, results in found:
             if results["protocol_settings"] != first["protocol_settings"]:

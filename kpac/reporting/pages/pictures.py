@@ -60,7 +60,9 @@ class Pictures:
                 network = MethodNetwork(method, gallery.protocol, device)
                 missing = [name for name in method.records if not method.outputs.has(item.files.get(name), name)]
                 if not (restore and network.exists):
-                    method.outputs.check(list(method.records))
+                    if not method.outputs.by_stem:
+                        count, folder = len(method.records), method.outputs.folder
+                        raise UserError(f"{method.file}: no outputs of its {count} scenes in {folder}", "restore")
                 elif missing:
                     _ = network.network  # raises now if the weights are missing
                 self.networks.setdefault(key, network)

@@ -9,7 +9,7 @@ import jinja2
 
 from kpac import __version__
 from kpac.errors import UserError
-from kpac.files import atomic_write, make_folder
+from kpac.files import make_folder, write_text
 
 MARK = ".kpac-view"  # file that marks folders made by `kpac view`
 MADE = ("index.html", "scene.html", "run.html", "assets", "data", "images", "thumbnails", "pictures")
@@ -49,6 +49,4 @@ def prepare_folder(folder: Path, overwrite: bool = False) -> None:
 
 def render(path: Path, template: str, **values: Any) -> None:
     """Writes a page from a template of this package; values are escaped as text."""
-    text = _templates.get_template(template).render(version=__version__, **values)
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, _templates.get_template(template).render(version=__version__, **values))

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from kpac.errors import UserError
 from kpac.evaluation.results import FILE, UnusableResults, find_results, read_results
 from kpac.reporting.comparison import ResultFiles
+from kpac.reporting.outputs import KeptOutputs
 from kpac.reporting.pages.gallery import Gallery
-from kpac.reporting.pages.outputs import KeptOutputs
 from kpac.reporting.pages.pictures import Pictures
 from kpac.reporting.pages.results_page import ResultsPage
 from kpac.reporting.pages.run_log import METRICS_FILE, find_runs

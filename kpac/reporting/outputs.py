@@ -1,12 +1,10 @@
 """Finds the output images of an evaluation."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kpac.data.layouts import SceneFiles
-from kpac.errors import UserError
 from kpac.evaluation.folders import IMAGES
 from kpac.images import list_images
 
@@ -20,7 +18,6 @@ class KeptOutputs:
     """
 
     def __init__(self, file: Path, results: dict[str, Any]):
-        self.file = file
         given = results["model"].get("images")
         self.folder = Path(given) if given else file.parent / IMAGES
 
@@ -37,12 +34,3 @@ class KeptOutputs:
     def has(self, scene: SceneFiles | None, name: str) -> bool:
         """Whether an output of a scene was kept."""
         return self.find(scene, name) is not None
-
-    def check(self, scenes: Sequence[str]) -> None:
-        """Checks that at least one output was kept.
-
-        Raises:
-            UserError: none was kept.
-        """
-        if not self.by_stem:
-            raise UserError(f"{self.file}: no outputs of its {len(scenes)} scenes in {self.folder}", "restore")
