@@ -29,19 +29,12 @@ _groups = count()  # counts the process groups that this process has joined; the
 
 @dataclass
 class Ranks:
-    """This process's rank and device, and the collective operations over all ranks.
+    """This process's rank and device, and the collective operations over all ranks."""
 
-    Args:
-        rank: rank of this process; rank 0 writes and prints.
-        world_size: number of ranks.
-        device: where this rank computes.
-        control: gloo group for everything but gradients, to avoid synchronizing with the GPU; None without torchrun.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
-    control: dist.ProcessGroup | None = None
+    rank: int  # rank of this process; rank 0 writes and prints
+    world_size: int  # number of ranks
+    device: torch.device  # where this rank computes
+    control: dist.ProcessGroup | None = None  # gloo, for all but gradients, so that no GPU waits; None without torchrun
     leaving: bool = field(default=False, init=False)  # all ranks have agreed to exit
 
     @property

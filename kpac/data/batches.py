@@ -17,19 +17,12 @@ WHITE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of a step's crops, on the device.
+    """One rank's share of a step's crops, on the device."""
 
-    Args:
-        views: (n, 3V, crop, crop) float32 in [0, 1].
-        target: (n, 3, crop, crop) float32 in [0, 1].
-        start: position of the step's first crop in the stream.
-        size: number of crops of the step, over all ranks.
-    """
-
-    views: Tensor
-    target: Tensor
-    start: int
-    size: int
+    views: Tensor  # (n, 3V, crop, crop) float32 in [0, 1]
+    target: Tensor  # (n, 3, crop, crop) float32 in [0, 1]
+    start: int  # position of the step's first crop in the stream
+    size: int  # number of crops of the step, over all ranks
 
 
 @dataclass(frozen=True)
@@ -37,14 +30,10 @@ class PackedPixels:
     """Images of one size in compact form: the files' integers, unless an augmentation has computed new values.
 
     Integers take a half or a quarter of the bytes of float32.
-
-    Args:
-        parts: one tensor (k, H, W, C) for each type that occurs: uint8, uint16, or float32 in [0, 1].
-        order: index of each image in the concatenated parts; None if there is one part.
     """
 
-    parts: tuple[Tensor, ...]
-    order: Tensor | None
+    parts: tuple[Tensor, ...]  # one tensor (k, H, W, C) for each type that occurs: uint8, uint16, or float32 in [0, 1]
+    order: Tensor | None  # index of each image in the concatenated parts; None if there is one part
 
     @classmethod
     def pack(cls, images: Sequence[Sequence[np.ndarray]]) -> "PackedPixels":

@@ -17,16 +17,10 @@ HEADER = 128  # bytes of numpy's header before the pixels of an H x W x 3 array
 
 @dataclass(frozen=True)
 class StoredName:
-    """Name of a decoded image in the cache; identifies the source and its version.
+    """Name of a decoded image in the cache; identifies the source and its version."""
 
-    Args:
-        source: identifies the source's path, with links resolved. Begins with the plain characters of its stem, for
-            human readers.
-        state: identifies the version of the reader, the source's size and its modification time.
-    """
-
-    source: str
-    state: str
+    source: str  # identifies the source's path, links resolved; begins with the plain characters of its stem
+    state: str  # identifies the version of the reader, the source's size and its modification time
 
     @classmethod
     def of(cls, path: Path) -> Self:

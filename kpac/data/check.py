@@ -22,57 +22,34 @@ from kpac.images import BitDepth, ImageHeader, bits, left_out, read_header, read
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Facts about one decoded image.
+    """Facts about one decoded image."""
 
-    Args:
-        size: "WIDTHxHEIGHT", after the orientation is applied.
-        bit_depth: bits per channel.
-        header: facts from the file's header.
-        digest: hash of the pixels.
-        detail: fine detail; see `kpac.data.sharpness`.
-    """
-
-    size: str
-    bit_depth: BitDepth
-    header: ImageHeader | None
+    size: str  # "WIDTHxHEIGHT", after the orientation is applied
+    bit_depth: BitDepth  # bits per channel
+    header: ImageHeader | None  # facts from the file's header
     digest: bytes
-    detail: Detail
+    detail: Detail  # fine detail; see `kpac.data.sharpness`
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of a data set.
+    """One fault of a data set."""
 
-    Args:
-        kind: one or two words, such as "missing view".
-        text: the file, and what is wrong with it.
-    """
-
-    kind: str
-    text: str
+    kind: str  # one or two words, such as "missing view"
+    text: str  # the file, and what is wrong with it
 
 
 @dataclass
 class SplitReport:
-    """The results of checking one split.
+    """The results of checking one split."""
 
-    Args:
-        found: the layout of the split.
-        pairs: role ("left", "right", "target") -> how its images pair with the inputs; lacks roles that do not pair.
-        facts: file -> facts about the decoded image; lacks unreadable files.
-        faults: the faults, in the order of the checks.
-        kinship: relation to a published split of DPDD, if there is one.
-        swapped: number of pairs whose target is blurrier than its input.
-        shared_targets: number of targets with the same pixels as another target of this split.
-    """
-
-    found: FoundLayout
-    pairs: dict[str, Pairs] = field(default_factory=dict)
-    facts: dict[Path, ImageFacts] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    kinship: Kinship | None = None
-    swapped: int = 0
-    shared_targets: int = 0
+    found: FoundLayout  # the layout of the split
+    pairs: dict[str, Pairs] = field(default_factory=dict)  # role -> how its images pair with the inputs, if they do
+    facts: dict[Path, ImageFacts] = field(default_factory=dict)  # without unreadable files
+    faults: list[Fault] = field(default_factory=list)  # the faults, in the order of the checks
+    kinship: Kinship | None = None  # relation to a published split of DPDD, if there is one
+    swapped: int = 0  # number of pairs whose target is blurrier than its input
+    shared_targets: int = 0  # number of targets with the same pixels as another target of this split
 
     @property
     def split(self) -> str:

@@ -21,37 +21,22 @@ from kpac.images import BitDepth, at_depth, bits, read_pixels, to_float
 
 @dataclass(frozen=True)
 class Scene:
-    """One sample.
-
-    Args:
-        name: name of the scene.
-        views: (3V, H, W), RGB in [0, 1], the V views in the requested order.
-        target: (3, H, W), RGB in [0, 1]; None in sets without targets.
-        bit_depth: bit depth of the files.
-        group: "indoor" or "outdoor" if the set is labelled.
-    """
+    """One sample."""
 
     name: str
-    views: Tensor
-    target: Tensor | None
-    bit_depth: BitDepth
-    group: str | None = None
+    views: Tensor  # (3V, H, W), RGB in [0, 1], the V views in the requested order
+    target: Tensor | None  # (3, H, W), RGB in [0, 1]; None in sets without targets
+    bit_depth: BitDepth  # bit depth of the files
+    group: str | None = None  # "indoor" or "outdoor" if the set is labelled
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One training crop.
+    """One training crop."""
 
-    Args:
-        name: name of its scene.
-        views: (crop, crop, 3) RGB for each view: the file's integers, or float32 in [0, 1] where an augmentation has
-            computed new values. An array may be a read-only view of a memory-mapped file.
-        target: the same for the target.
-    """
-
-    name: str
-    views: tuple[np.ndarray, ...]
-    target: np.ndarray
+    name: str  # name of its scene
+    views: tuple[np.ndarray, ...]  # (crop, crop, 3) RGB each: the file's integers, or float32 in [0, 1] if augmented
+    target: np.ndarray  # the same for the target
 
 
 class SceneDataset(Dataset):

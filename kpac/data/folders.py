@@ -78,21 +78,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class FoundLayout:
-    """A layout that was found on disk, for one split.
-
-    Args:
-        layout: the layout.
-        root: the data set's folder.
-        base: the entry of `layout.bases` that matched.
-        split: the split.
-        folders: view name, or "target", -> folder, which need not exist.
-    """
+    """A layout that was found on disk, for one split."""
 
     layout: Layout
-    root: Path
-    base: str
+    root: Path  # the data set's folder
+    base: str  # the entry of `layout.bases` that matched
     split: str
-    folders: Mapping[str, Path]
+    folders: Mapping[str, Path]  # view name, or "target", -> folder, which need not exist
 
     @cached_property
     def images(self) -> dict[str, list[Path]]:

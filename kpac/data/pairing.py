@@ -31,21 +31,13 @@ WORD = re.compile(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_A-Za-z]+")
 
 @dataclass(frozen=True)
 class Pairs:
-    """A pairing of images with their partners.
+    """A pairing of images with their partners."""
 
-    Args:
-        images: the images to pair.
-        partners: the partner of each image, or None.
-        expected: the name that each image's partner has or should have; None if the rule does not determine it.
-        left_over: candidates that are no image's partner.
-        rule: the rule of the pairing, as a phrase; empty for equal names and the published list.
-    """
-
-    images: Sequence[Path]
-    partners: Sequence[Path | None]
-    expected: Sequence[str | None]
-    left_over: Sequence[Path]
-    rule: str = ""
+    images: Sequence[Path]  # the images to pair
+    partners: Sequence[Path | None]  # the partner of each image, or None
+    expected: Sequence[str | None]  # name that each image's partner has or should have; None where the rule tells none
+    left_over: Sequence[Path]  # candidates that are no image's partner
+    rule: str = ""  # the rule of the pairing, as a phrase; empty for equal names and the published list
 
     def require_all(self, what: str, folder: Path) -> list[Path]:
         """Returns the partners, one for each image.

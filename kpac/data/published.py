@@ -20,23 +20,14 @@ def published_pairs() -> Mapping[str, Mapping[str, str]]:
 
 @dataclass(frozen=True)
 class Kinship:
-    """Relation of a set of scenes to the published split of DPDD that most of their names belong to.
+    """Relation of a set of scenes to the published split of DPDD that most of their names belong to."""
 
-    Args:
-        split: name of the DPDD split.
-        scenes: number of the split's scenes that are present.
-        missing: names of the split's scenes that are missing.
-        others: number of scenes that do not belong to the split.
-        sizes: "WIDTHxHEIGHT" of the images.
-        bit_depths: bit depths of the images.
-    """
-
-    split: str
-    scenes: int
-    missing: Collection[str]
-    others: int
-    sizes: Collection[str]
-    bit_depths: Collection[int]
+    split: str  # name of the DPDD split
+    scenes: int  # number of the split's scenes that are present
+    missing: Collection[str]  # names of the split's scenes that are missing
+    others: int  # number of scenes that do not belong to the split
+    sizes: Collection[str]  # "WIDTHxHEIGHT" of the images
+    bit_depths: Collection[int]  # bit depths of the images
 
     @property
     def is_published(self) -> bool:

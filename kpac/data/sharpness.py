@@ -26,15 +26,10 @@ CERTAIN = 0.5
 
 @dataclass(frozen=True)
 class Detail:
-    """The fine detail of each tile of an image, relative to the tile's brightness.
+    """The fine detail of each tile of an image, relative to the tile's brightness."""
 
-    Args:
-        contrast: mean square of the detail that a Gaussian of 1 pixel removes, over the square of the brightness.
-        noise: estimate of the part of `contrast` that is noise.
-    """
-
-    contrast: np.ndarray
-    noise: np.ndarray
+    contrast: np.ndarray  # mean square of what a Gaussian of 1 pixel removes, over the square of the brightness
+    noise: np.ndarray  # estimate of the part of `contrast` that is noise
 
 
 def detail(pixels: np.ndarray) -> Detail:

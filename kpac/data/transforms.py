@@ -15,30 +15,18 @@ OTHER_SIDE = {"left": "right", "right": "left"}
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random choices for one training crop, applied to each image of the scene.
+    """The random choices for one training crop, applied to each image of the scene."""
 
-    Args:
-        top, left: first row and column of the region that is cut out of the image, in pixels.
-        region: side of the region, in pixels.
-        size: side of the resulting crop, in pixels; less than `region` if the image is scaled.
-        mirror: whether the crop is mirrored left to right.
-        flip: whether the crop is mirrored top to bottom.
-        quarter_turns: counter-clockwise turns by 90 degrees, 0 to 3, after the mirroring.
-        gray: whether the crop is converted to gray.
-        deviation: standard deviation of the noise on the views; 0 for none.
-        noise_seed: seed of the noise.
-    """
-
-    top: int
-    left: int
-    region: int
-    size: int
-    mirror: bool = False
-    flip: bool = False
-    quarter_turns: int = 0
-    gray: bool = False
-    deviation: float = 0.0
-    noise_seed: int = 0
+    top: int  # first row of the region that is cut out of the image, in pixels
+    left: int  # its first column
+    region: int  # side of the region, in pixels
+    size: int  # side of the resulting crop, in pixels; less than `region` if the image is scaled
+    mirror: bool = False  # whether the crop is mirrored left to right
+    flip: bool = False  # whether the crop is mirrored top to bottom
+    quarter_turns: int = 0  # counter-clockwise turns by 90 degrees, 0 to 3, after the mirroring
+    gray: bool = False  # whether the crop is converted to gray
+    deviation: float = 0.0  # standard deviation of the noise on the views; 0 for none
+    noise_seed: int = 0  # seed of the noise
 
     @staticmethod
     def draw(

@@ -9,27 +9,17 @@ from kpac.errors import UserError
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Data, protocol and metrics of an evaluation.
+    """Data, protocol and metrics of an evaluation."""
 
-    Args:
-        data: the data set's folder.
-        split: "train", "val" or "test".
-        layout, pair_by_order: see `kpac.data.layouts.find_scenes`.
-        protocol: see `kpac.evaluation.protocols.find_protocol`.
-        lpips_weights, no_reference, required: see `kpac.evaluation.scorer.Scorer`.
-        save_images: keeps all outputs as PNG files, at the bit depth of the input files. For a data set without
-            targets, outputs are always kept.
-    """
-
-    data: Path
-    split: str = "test"
-    layout: str = "auto"
+    data: Path  # the data set's folder
+    split: str = "test"  # "train", "val" or "test"
+    layout: str = "auto"  # this and the next: see `kpac.data.layouts.find_scenes`
     pair_by_order: bool = False
-    protocol: str = "dpdd-8bit"
-    lpips_weights: Path | None = None
+    protocol: str = "dpdd-8bit"  # see `kpac.evaluation.protocols.find_protocol`
+    lpips_weights: Path | None = None  # this and the next two: see `kpac.evaluation.scorer.Scorer`
     no_reference: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    save_images: bool = False
+    save_images: bool = False  # keeps all outputs as PNG, at the inputs' bit depth; without targets always
 
 
 def on_data_of_run(run: Path, asked: Evaluation, protocol: str | None) -> Evaluation:

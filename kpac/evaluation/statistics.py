@@ -56,22 +56,14 @@ def confidence(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Difference of two methods on the same images in one metric.
+    """Difference of two methods on the same images in one metric."""
 
-    Args:
-        mean: mean of the differences, the method minus the other.
-        low, high: ends of the confidence interval of the mean, at the level `LEVEL`.
-        p: two-sided p-value for no difference.
-        improved: number of images on which the method is better.
-        images: number of all images.
-    """
-
-    mean: float
-    low: float
+    mean: float  # mean of the differences, the method minus the other
+    low: float  # low and high: ends of the confidence interval of the mean, at the level `LEVEL`
     high: float
-    p: float
-    improved: int
-    images: int
+    p: float  # two-sided p-value for no difference
+    improved: int  # number of images on which the method is better
+    images: int  # number of all images
 
 
 def paired_difference(

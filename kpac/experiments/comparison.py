@@ -121,19 +121,12 @@ class ComparisonFile(ScoringSection):
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation of a comparison.
-
-    Args:
-        label: name of the method.
-        source: weights or images to evaluate.
-        evaluation: data, protocol and metrics.
-        folder: folder for the results.
-    """
+    """One evaluation of a comparison."""
 
     label: str
-    source: MethodSection
-    evaluation: Evaluation
-    folder: Path
+    source: MethodSection  # weights or images to evaluate
+    evaluation: Evaluation  # data, protocol and metrics
+    folder: Path  # folder for the results
 
     def method(self, device: torch.device) -> Method:
         """Loads the method on a device.
@@ -148,17 +141,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison, checked as far as possible without loading models or images.
+    """A comparison, checked as far as possible without loading models or images."""
 
-    Args:
-        file: content of the YAML file.
-        folder: folder for all results.
-        tasks: every method on every data set under every protocol.
-    """
-
-    file: ComparisonFile
-    folder: Path
-    tasks: tuple[Task, ...]
+    file: ComparisonFile  # content of the YAML file
+    folder: Path  # folder for all results
+    tasks: tuple[Task, ...]  # every method on every data set under every protocol
 
     def by_protocol(self) -> Iterator[tuple[str, list[Task]]]:
         """Yields the name of each protocol, and its tasks."""

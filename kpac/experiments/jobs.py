@@ -24,14 +24,10 @@ class Job:
     """Trains and evaluates one run in subprocesses, so that a crash does not affect the sweep.
 
     A second call after an interruption resumes the run. Skips a run that another job is training.
-
-    Args:
-        run: the run to train and evaluate.
-        processes: number of processes, one per GPU; more than one are started with torchrun.
     """
 
     run: Run
-    processes: int = 1
+    processes: int = 1  # number of processes, one per GPU; more than one are started with torchrun
 
     def __call__(self, stop: StopRequest | None = None) -> None:
         if state_of(self.run) == "running":

@@ -72,38 +72,23 @@ class SweepFile(Section):
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """One evaluation of a run.
+    """One evaluation of a run."""
 
-    Args:
-        flags: arguments for `kpac evaluate`, without the model and the output.
-        scored_on: data set, split, layout and pairing by order; see `find_scenes`.
-        results: folder of the results.
-    """
-
-    flags: tuple[str, ...]
-    scored_on: tuple[Path, str, str, bool]
-    results: Path
+    flags: tuple[str, ...]  # arguments for `kpac evaluate`, without the model and the output
+    scored_on: tuple[Path, str, str, bool]  # data set, split, layout and pairing by order; see `find_scenes`
+    results: Path  # folder of the results
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Args:
-        label: the run's setting, for tables; the same for all seeds.
-        value: short form of the label, for a curve.
-        config: resolved configuration.
-        words: arguments for `kpac train`.
-        evaluations: evaluations of the run, at least one.
-        weights: weights to evaluate instead of training; None to train.
-    """
-
-    label: str
-    value: str
-    config: Config
-    words: tuple[str, ...]
-    evaluations: tuple[RunEvaluation, ...]
-    weights: Path | None = None
+    label: str  # the run's setting, for tables; the same for all seeds
+    value: str  # short form of the label, for a curve
+    config: Config  # resolved configuration
+    words: tuple[str, ...]  # arguments for `kpac train`
+    evaluations: tuple[RunEvaluation, ...]  # evaluations of the run, at least one
+    weights: Path | None = None  # weights to evaluate instead of training; None to train
 
     @property
     def folder(self) -> Path:
@@ -113,23 +98,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of a sweep, with everything that its tables and figures need.
-
-    Args:
-        name: name of the sweep.
-        folder: folder of its runs and tables.
-        varied: title of the curve's axis; "" if the runs' values name the quantity.
-        ordered: see `kpac.experiments.labels.is_ordered`.
-        runs: runs in the order of the table.
-        slurm: see `SweepFile`.
-    """
+    """The runs of a sweep, with everything that its tables and figures need."""
 
     name: str
-    folder: Path
-    varied: str
-    ordered: bool
-    runs: tuple[Run, ...]
-    slurm: dict[str, Any]
+    folder: Path  # folder of its runs and tables
+    varied: str  # title of the curve's axis; "" if the runs' values name the quantity
+    ordered: bool  # see `kpac.experiments.labels.is_ordered`
+    runs: tuple[Run, ...]  # runs in the order of the table
+    slurm: dict[str, Any]  # see `SweepFile`
 
     @property
     def labels(self) -> list[str]:

@@ -63,17 +63,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tags:
-    """Tags of a file: the entries of its first directory, and its EXIF and GPS directories.
+    """Tags of a file: the entries of its first directory, and its EXIF and GPS directories."""
 
-    Args:
-        form: byte order and offset width of all entries.
-        entries: entries of the first directory, without pointers to other directories.
-        directories: tag number of the EXIF or GPS pointer -> entries of that directory.
-    """
-
-    form: Form = Form()
-    entries: tuple[Entry, ...] = ()
-    directories: dict[int, tuple[Entry, ...]] = field(default_factory=dict)
+    form: Form = Form()  # byte order and offset width of all entries
+    entries: tuple[Entry, ...] = ()  # entries of the first directory, without pointers to other directories
+    directories: dict[int, tuple[Entry, ...]] = field(default_factory=dict)  # tag of EXIF or GPS -> its entries
 
     def value(self, tag: int) -> bytes | None:
         """The bytes of a tag of the first directory."""

@@ -5,20 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Facts from a file's header.
+    """Facts from a file's header."""
 
-    Args:
-        width, height: size in pixels, before the EXIF orientation is applied.
-        bit_depth: bits per channel.
-        gray: whether it has a single color channel.
-        alpha: whether it has an alpha channel.
-    """
-
-    width: int
+    width: int  # in pixels, before the EXIF orientation is applied
     height: int
-    bit_depth: int
-    gray: bool
-    alpha: bool
+    bit_depth: int  # bits per channel
+    gray: bool  # whether it has a single color channel
+    alpha: bool  # whether it has an alpha channel
 
     @property
     def decoded_bytes(self) -> int:

@@ -25,44 +25,26 @@ FLIPPED_AXES = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """Metadata of a photograph, for any file format.
+    """Metadata of a photograph, for any file format."""
 
-    Args:
-        tags: EXIF tags, with the orientation that the file states.
-        icc_profile: the ICC color profile.
-        xmp: the XMP packet.
-        dpi: pixels per inch, across and down.
-        own: data that only a file of the same format can carry; its module defines the type.
-    """
-
-    tags: Tags = field(default_factory=Tags)
+    tags: Tags = field(default_factory=Tags)  # EXIF tags, with the orientation that the file states
     icc_profile: bytes | None = None
     xmp: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    own: Any = None
+    dpi: tuple[float, float] | None = None  # pixels per inch, across and down
+    own: Any = None  # data that only a file of the same format can carry; its module defines the type
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph, upright.
+    """One photograph, upright."""
 
-    Args:
-        pixels: H x W x 3 RGB, uint8 or uint16; a gray file's channels are equal.
-        format: format of the file, such as "PNG"; a key of `kpac.images.kinds.READ`.
-        alpha: alpha channel, H x W, of the same type, or None. The colors are not premultiplied.
-        gray: whether the file has a single color channel.
-        orientation: EXIF orientation of the stored pixels, 1 to 8; `save` stores them with the same orientation.
-        metadata: metadata of the file.
-        left_behind: content of the file that `save` cannot write, in words.
-    """
-
-    pixels: np.ndarray
-    format: str
-    alpha: np.ndarray | None = None
-    gray: bool = False
-    orientation: int = 1
-    metadata: Metadata = field(default_factory=Metadata)
-    left_behind: tuple[str, ...] = ()
+    pixels: np.ndarray  # H x W x 3 RGB, uint8 or uint16; a gray file's channels are equal
+    format: str  # format of the file, such as "PNG"; a key of `kpac.images.kinds.READ`
+    alpha: np.ndarray | None = None  # H x W, of the same type, or None; the colors are not premultiplied
+    gray: bool = False  # whether the file has a single color channel
+    orientation: int = 1  # EXIF orientation of the stored pixels, 1 to 8; `save` stores them with the same orientation
+    metadata: Metadata = field(default_factory=Metadata)  # metadata of the file
+    left_behind: tuple[str, ...] = ()  # content of the file that `save` cannot write, in words
 
     @classmethod
     def from_channels(

@@ -9,17 +9,11 @@ from kpac.models.kpac import KPACBlock
 
 @dataclass(frozen=True)
 class KernelPatterns:
-    """Spatial patterns of one kernel bank, strongest filter first.
+    """Spatial patterns of one kernel bank, strongest filter first."""
 
-    Args:
-        patterns: F x k x k; the value of largest magnitude in each is positive.
-        share: F, the part of a filter's energy that its pattern explains, 0 to 1.
-        filters: F, index of the filter of each pattern.
-    """
-
-    patterns: np.ndarray
-    share: np.ndarray
-    filters: np.ndarray
+    patterns: np.ndarray  # F x k x k; the value of largest magnitude in each is positive
+    share: np.ndarray  # F, the part of a filter's energy that its pattern explains, 0 to 1
+    filters: np.ndarray  # F, index of the filter of each pattern
 
 
 def kernel_patterns(block: KPACBlock, branch: int = 0) -> KernelPatterns:

@@ -32,19 +32,12 @@ VIEWS = {"center": "image", "left": "left", "right": "right"}  # view -> argumen
 
 @dataclass(frozen=True)
 class Subject:
-    """A photograph to inspect.
+    """A photograph to inspect."""
 
-    Args:
-        name: name of its sheet.
-        views: view -> H x W x 3 in [0, 1].
-        blur_radius: H x W in pixels, with signs, if known.
-        reduced_from: height and width of the file, if the photograph was reduced.
-    """
-
-    name: str
-    views: dict[str, np.ndarray]
-    blur_radius: np.ndarray | None = None
-    reduced_from: tuple[int, int] | None = None
+    name: str  # name of its sheet
+    views: dict[str, np.ndarray]  # view -> H x W x 3 in [0, 1]
+    blur_radius: np.ndarray | None = None  # H x W in pixels, with signs, if known
+    reduced_from: tuple[int, int] | None = None  # height and width of the file, if the photograph was reduced
 
 
 def inspect_weights(

@@ -23,17 +23,11 @@ LETTERS = 52  # letters that fit in a line of a legend
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One point of a curve.
+    """One point of a curve."""
 
-    Args:
-        label: the setting of the varied quantity, such as "2".
-        mean: mean over seeds.
-        deviation: sample standard deviation over seeds; None for one seed.
-    """
-
-    label: str
-    mean: float
-    deviation: float | None
+    label: str  # the setting of the varied quantity, such as "2"
+    mean: float  # mean over seeds
+    deviation: float | None  # sample standard deviation over seeds; None for one seed
 
 
 def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str = "macs") -> None:

@@ -20,76 +20,46 @@ ResultFiles = Sequence[tuple[Path, dict[str, Any]]]  # results.json files and th
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the values of one quantity.
+    """One column: the values of one quantity."""
 
-    Args:
-        over: title above the column's head: data set and group of images; "" for costs.
-        quantity: a name in `kpac.reporting.units`, or "difference": PSNR minus the published one.
-    """
-
-    over: str
-    quantity: str
+    over: str  # title above the column's head: data set and group of images; "" for costs
+    quantity: str  # a name in `kpac.reporting.units`, or "difference": PSNR minus the published one
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Comparison of two methods on the same images in one metric.
-
-    Args:
-        label, other: names of the two methods.
-        over: title of the data set.
-        quantity: name of the metric.
-        difference: the method minus the other.
-    """
+    """Comparison of two methods on the same images in one metric."""
 
     label: str
-    other: str
-    over: str
-    quantity: str
-    difference: PairedDifference
+    other: str  # name of the one that it is compared with
+    over: str  # title of the data set
+    quantity: str  # name of the metric
+    difference: PairedDifference  # the method minus the other
 
 
 @dataclass
 class Row:
-    """One row: the values of one method.
-
-    Args:
-        label: name of the method.
-        values: in the units of results.json.
-        protocol: protocol of the scores.
-        source: source of a published row; None for our own.
-        deviations: sample standard deviations over seeds, for values that are means over seeds.
-        intervals: ends of the confidence intervals of means over images.
-        printed: for a published row, its values with the published digits.
-        ranked: whether its values are comparable with the other rows.
-    """
+    """One row: the values of one method."""
 
     label: str
-    values: dict[Column, float] = field(default_factory=dict)
-    protocol: str = ""
-    source: str | None = None
-    deviations: dict[Column, float] = field(default_factory=dict)
-    intervals: dict[Column, tuple[float, float]] = field(default_factory=dict)
-    printed: dict[Column, str] = field(default_factory=dict)
-    ranked: bool = True
+    values: dict[Column, float] = field(default_factory=dict)  # in the units of results.json
+    protocol: str = ""  # protocol of the scores
+    source: str | None = None  # source of a published row; None for our own
+    deviations: dict[Column, float] = field(default_factory=dict)  # sample standard deviations, of means over seeds
+    intervals: dict[Column, tuple[float, float]] = field(default_factory=dict)  # of confidence, of means over images
+    printed: dict[Column, str] = field(default_factory=dict)  # of a published row, with the published digits
+    ranked: bool = True  # whether its values are comparable with the other rows
 
 
 @dataclass
 class Table:
-    """A table of methods and quantities, with its notes.
-
-    Args:
-        columns, rows: content of the table.
-        notes: lines to show below it.
-        mixed: whether our own results use several protocols; nothing is ranked then.
-        tests: paired comparisons of methods, to show below it.
-    """
+    """A table of methods and quantities, with its notes."""
 
     columns: list[Column]
     rows: list[Row]
-    notes: list[str]
-    mixed: bool = False
-    tests: list[PairedTest] = field(default_factory=list)
+    notes: list[str]  # lines to show below it
+    mixed: bool = False  # whether our own results use several protocols; nothing is ranked then
+    tests: list[PairedTest] = field(default_factory=list)  # paired comparisons of methods, to show below it
 
     @property
     def names_protocols(self) -> bool:

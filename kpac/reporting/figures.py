@@ -25,17 +25,11 @@ Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a sheet.
+    """One image of a sheet."""
 
-    Args:
-        title: text above the column.
-        note: text on the image, such as its scores.
-        image: H x W x 3 in [0, 1].
-    """
-
-    title: str
-    note: str
-    image: np.ndarray
+    title: str  # text above the column
+    note: str  # text on the image, such as its scores
+    image: np.ndarray  # H x W x 3 in [0, 1]
 
 
 @dataclass(frozen=True)

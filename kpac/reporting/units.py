@@ -6,17 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Quantity:
-    """How one metric or cost is shown.
+    """How one metric or cost is shown."""
 
-    Args:
-        title: title with the unit.
-        digits: digits after the decimal point.
-        better: "higher" or "lower".
-    """
-
-    title: str
-    digits: int
-    better: str
+    title: str  # title with the unit
+    digits: int  # digits after the decimal point
+    better: str  # "higher" or "lower"
 
 
 METRICS = {

@@ -18,19 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a result depends on, apart from its photograph.
+    """Everything that a result depends on, apart from its photograph."""
 
-    Args:
-        weights: SHA-256 of the weights file.
-        precision: number format of the network's layers, such as "float32".
-        tiles: side of the tiles if they change the result; None for exact tiles and whole images.
-        quality: quality of JPEG, WebP and HEIC, 1 to 100.
-    """
-
-    weights: str
-    precision: str
-    tiles: int | str | None = None
-    quality: int = 95
+    weights: str  # SHA-256 of the weights file
+    precision: str  # number format of the network's layers, such as "float32"
+    tiles: int | str | None = None  # side of the tiles if they change the result; None for exact tiles and whole images
+    quality: int = 95  # quality of JPEG, WebP and HEIC, 1 to 100
 
     @classmethod
     def of(cls, weights: str | Path, restorer: Restorer, quality: int) -> "Recipe":

@@ -8,21 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Skipped:
-    """Numbers of skipped steps.
+    """Numbers of skipped steps."""
 
-    Args:
-        streak: consecutive skipped steps up to now; 0 after a good step.
-        longest: the longest such streak.
-        total: all skipped steps.
-        latest: iteration of the last skipped step, 0 for none.
-        start: position of that step's first crop in the training stream.
-    """
-
-    streak: int
-    longest: int
-    total: int
-    latest: int
-    start: int
+    streak: int  # consecutive skipped steps up to now; 0 after a good step
+    longest: int  # the longest such streak
+    total: int  # all skipped steps
+    latest: int  # iteration of the last skipped step, 0 for none
+    start: int  # position of that step's first crop in the training stream
 
 
 class SkippedSteps:

@@ -19,19 +19,12 @@ DEFAULTS: dict[tuple[str, ...], str] = {("center",): "kpac_2level-synthetic"}
 
 @dataclass(frozen=True)
 class Weights:
-    """One entry of the manifest.
+    """One entry of the manifest."""
 
-    Args:
-        name: what `kpac.load_model` takes.
-        summary: one line for a list.
-        sha256: of the file, in hexadecimal.
-        url: where the file can be downloaded; None for a file that comes with the package.
-    """
-
-    name: str
-    summary: str
-    sha256: str
-    url: str | None = None
+    name: str  # what `kpac.load_model` takes
+    summary: str  # one line for a list
+    sha256: str  # of the file, in hexadecimal
+    url: str | None = None  # where the file can be downloaded; None for a file that comes with the package
 
     @property
     def path(self) -> Path:

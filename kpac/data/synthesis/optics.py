@@ -16,19 +16,12 @@ Side = Literal["left", "right", "whole"]
 
 @dataclass(frozen=True)
 class Lens:
-    """A thin lens in front of a sensor.
-
-    Args:
-        focal_length_mm: focal length in millimetres.
-        f_number: focal length over aperture diameter.
-        focus_distance_m: distance of the plane in focus, in metres.
-        sensor_width_mm: width of the sensor that the image fills, in millimetres; 36 is a full frame.
-    """
+    """A thin lens in front of a sensor."""
 
     focal_length_mm: float
-    f_number: float
-    focus_distance_m: float
-    sensor_width_mm: float
+    f_number: float  # focal length over aperture diameter
+    focus_distance_m: float  # distance of the plane in focus, in metres
+    sensor_width_mm: float  # width of the sensor that the image fills, in millimetres; 36 is a full frame
 
     def blur_radius(self, depth_m: np.ndarray, image_width: int) -> np.ndarray:
         """Signed radius of the circle of confusion, in pixels: positive behind the plane in focus, else negative.

@@ -34,21 +34,13 @@ SKIMAGE_SPLITS = {
 
 @dataclass(frozen=True)
 class Photo:
-    """A sharp photograph, read on demand.
+    """A sharp photograph, read on demand."""
 
-    Args:
-        name: unique within a set.
-        split: "train", "val" or "test".
-        path: the image file.
-        depth_path: the file of the depth map; None if there is none.
-        read_depth: reads that file into metres, H x W.
-    """
-
-    name: str
-    split: str
+    name: str  # unique within a set
+    split: str  # "train", "val" or "test"
     path: Path
-    depth_path: Path | None = None
-    read_depth: Callable[[Path], np.ndarray] | None = None
+    depth_path: Path | None = None  # the file of the depth map; None if there is none
+    read_depth: Callable[[Path], np.ndarray] | None = None  # reads that file into metres, H x W
 
     def pixels(self, size: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads the photograph, H x W x 3 integers, and its depth map in metres; reduces the longest side to `size`."""

@@ -16,19 +16,12 @@ from kpac.errors import UserError
 
 @dataclass(frozen=True)
 class Rendering:
-    """One synthetic scene.
+    """One synthetic scene."""
 
-    Args:
-        views: name -> sRGB in [0, 1], H x W x 3: "center"; with dual-pixel views also "left" and "right".
-        target: the photograph.
-        blur_radius: signed blur radius in pixels, H x W.
-        facts: the values drawn for the scene, for the data set's manifest.
-    """
-
-    views: dict[str, np.ndarray]
-    target: np.ndarray
-    blur_radius: np.ndarray
-    facts: dict[str, Any]
+    views: dict[str, np.ndarray]  # sRGB in [0, 1], H x W x 3: "center"; of dual-pixel scenes also "left" and "right"
+    target: np.ndarray  # the photograph
+    blur_radius: np.ndarray  # signed blur radius in pixels, H x W
+    facts: dict[str, Any]  # the values drawn for the scene, for the data set's manifest
 
 
 def render(

@@ -18,38 +18,24 @@ Key = tuple[str, str]  # identifies a method: label and SHA-256 of the weights (
 
 @dataclass(frozen=True)
 class MethodResults:
-    """One method on one data set.
+    """One method on one data set."""
 
-    Args:
-        file: results.json.
-        results: its content.
-        records: scene name -> entry in results.json.
-        outputs: the kept output images.
-    """
-
-    file: Path
-    results: dict[str, Any]
-    records: dict[str, dict[str, Any]]
-    outputs: KeptOutputs
+    file: Path  # results.json
+    results: dict[str, Any]  # its content
+    records: dict[str, dict[str, Any]]  # scene name -> entry in results.json
+    outputs: KeptOutputs  # the kept output images
 
 
 @dataclass
 class DataSet:
-    """One split of a data set under the protocol of the page.
+    """One split of a data set under the protocol of the page."""
 
-    Args:
-        title: name of the data set in tables.
-        data: folder of the data set.
-        split, layout, pair_by_order: see `kpac.data.layouts.find_scenes`.
-        methods: the evaluated methods.
-    """
-
-    title: str
-    data: Path
-    split: str
+    title: str  # name of the data set in tables
+    data: Path  # folder of the data set
+    split: str  # this and the next two: see `kpac.data.layouts.find_scenes`
     layout: str
     pair_by_order: bool = False
-    methods: dict[Key, MethodResults] = field(default_factory=dict)
+    methods: dict[Key, MethodResults] = field(default_factory=dict)  # the evaluated methods
 
     def find_scenes(self, views: Sequence[str]) -> list[SceneFiles]:
         """The scenes of the set with these views; see `kpac.data.layouts.find_scenes`."""

@@ -12,19 +12,12 @@ EXTREMES = 3  # number of worst and of best scenes to list
 
 @dataclass(frozen=True)
 class SummaryTable:
-    """Means over the scenes of one data set that every method was scored on.
+    """Means over the scenes of one data set that every method was scored on."""
 
-    Args:
-        title: the data set; for a part of its scenes, also their group.
-        count: number of scenes.
-        header: titles of the metrics, and of the gain.
-        rows: label and cells of the input and of every method.
-    """
-
-    title: str
-    count: int
-    header: list[str]
-    rows: list[tuple[str, list[str]]]
+    title: str  # the data set; for a part of its scenes, also their group
+    count: int  # number of scenes
+    header: list[str]  # titles of the metrics, and of the gain
+    rows: list[tuple[str, list[str]]]  # label and cells of the input and of every method
 
 
 def summaries(gallery: Gallery) -> list[SummaryTable]:
