@@ -10,14 +10,13 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from kpac.config import Section, read_yaml, validate
+from kpac.config.sections import RUN_NAME
 from kpac.errors import UserError
 from kpac.evaluation.methods import Method, Network, SavedImages
 from kpac.evaluation.protocols import find_protocol
 from kpac.evaluation.request import Evaluation
 from kpac.experiments.scoring import ScoringSection
 from kpac.text import file_name
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class MethodSection(Section):
@@ -86,7 +85,7 @@ class DrawSection(Section):
 
 
 class ComparisonFile(ScoringSection):
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Annotated[str, Field(pattern=RUN_NAME)]
     """Name of the comparison; its folder is `OUTPUT/NAME`."""
     output: Path = Path("results")
     """Folder of all comparisons; relative to the working directory."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from kpac.config import Config, Section, load_config, read_yaml, validate
+from kpac.config.sections import RUN_NAME
 from kpac.errors import UserError
 from kpac.evaluation.protocols import find_protocol
 from kpac.experiments import labels
@@ -41,7 +42,7 @@ Evaluations = Annotated[list[EvaluationSection], Field(min_length=1), BeforeVali
 
 
 class SweepFile(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=RUN_NAME)]
     """Name of the sweep; its folder is `runs/NAME`."""
     base: Path
     """Configuration that all runs share; relative to this file."""

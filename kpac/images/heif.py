@@ -34,9 +34,8 @@ def read(path: Path) -> Photograph:
     depth = image.info.get("bit_depth", 8)
     if values.dtype == np.uint16:  # libheif returns the values in the upper bits
         values = full_range(values >> (16 - depth), depth)
-    channels = values[..., None] if values.ndim == 2 else values
     if image.mode.split(";")[0].endswith("a"):
-        channels = unmultiplied(channels)
+        values = unmultiplied(values)
     block = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
     tags = read_exif(block)
     tags = tags.with_orientation(1) if tags.entries else tags
@@ -45,7 +44,7 @@ def read(path: Path) -> Photograph:
         if image.info.get(key):
             behind.append(f"the HEIC file's {name}")
     metadata = Metadata(tags, image.info.get("icc_profile"), image.info.get("xmp"), own=image.info.get("nclx_profile"))
-    return Photograph.from_channels(channels, "HEIF", 1, metadata, tuple(behind))
+    return Photograph.from_channels(values, "HEIF", 1, metadata, tuple(behind))
 
 
 def encode(channels: np.ndarray, metadata: Metadata, quality: int) -> tuple[bytes, list[str]]:

@@ -61,7 +61,6 @@ def read(path: Path) -> Photograph:
     kept = [segment for segment in segments if _stays_true(*segment, several)]
     metadata = Metadata(tags, profile, xmp and xmp.removeprefix(XMP), dpi and (float(dpi[0]), float(dpi[1])), own=kept)
     behind = ("the JPEG's further pictures (preview, depth or gain map)",) if several else ()
-    channels = channels[..., None] if channels.ndim == 2 else channels
     return Photograph.from_channels(channels, "JPEG", tags.number(ORIENTATION, 1), metadata, behind)
 
 

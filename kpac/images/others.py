@@ -45,7 +45,6 @@ def read(path: Path, file_format: str) -> Photograph:
     tags = read_exif(info.get("exif", b"").removeprefix(b"Exif\0\0"))
     lossless = b"VP8L" in encoded[12:64] if file_format == "WEBP" else None
     metadata = Metadata(tags, info.get("icc_profile"), info.get("xmp"), info.get("dpi"), own=lossless)
-    channels = channels[..., None] if channels.ndim == 2 else channels
     return Photograph.from_channels(channels, file_format, tags.number(ORIENTATION, 1), metadata)
 
 

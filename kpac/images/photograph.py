@@ -58,13 +58,13 @@ class Photograph:
         """Makes a photograph from channels as they are stored in a file.
 
         Args:
-            channels: H x W x C, uint8 or uint16; C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha).
+            channels: H x W (gray) or H x W x C, uint8 or uint16; C is 1, 2 (gray and alpha), 3 or 4 (RGB and alpha).
             file_format: see `Photograph`.
             orientation: EXIF orientation of the channels; numbers outside of 1 to 8 count as 1.
             metadata, left_behind: see `Photograph`.
         """
         orientation = orientation if orientation in range(1, 9) else 1
-        upright = _turn_upright(channels, orientation)
+        upright = _turn_upright(np.atleast_3d(channels), orientation)
         count = upright.shape[2]
         gray = count < 3
         pixels = np.repeat(upright[..., :1], 3, axis=2) if gray else np.ascontiguousarray(upright[..., :3])

@@ -69,7 +69,6 @@ def read(path: Path) -> Photograph:
     if (count := struct.unpack(">I", frames[:4])[0]) > 1:
         raise UserError(f"{path}: is an animation of {count} images; expected one image")
     channels = imagecodecs.png_decode(pixels)
-    channels = channels[..., None] if channels.ndim == 2 else channels
     tags = _exif(beside)
     kept = [(name, content) for name, content in beside if _stays_true(name)]
     left = sorted({name for name, _ in beside if not _stays_true(name)} - OF_THE_OLD_FILE - ANIMATION)

@@ -40,7 +40,7 @@ class SheetRow:
     boxes: Sequence[Box]
 
 
-def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str, crop: int = 96) -> None:
+def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str) -> None:
     """Draws blurred | restored | sharp for each scene, and below them an enlarged crop.
 
     The crop lies where the blurred image differs most from the sharp one, or, without targets, from the restored one.
@@ -49,7 +49,6 @@ def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str, crop: i
         evaluated: one or more scenes.
         path: a .png or .pdf file.
         caption: text below, which should name the model and the protocol.
-        crop: height of the crop, in pixels.
     """
     rows = []
     for item in evaluated:
@@ -59,7 +58,7 @@ def comparison(evaluated: Sequence[Evaluated], path: Path, caption: str, crop: i
             Panel("restored", note(item.scores) if target is not None else name, to_array(item.output)),
             *([Panel("sharp", name, to_array(target))] if target is not None else []),
         ]
-        rows.append(SheetRow(panels, largest_differences(panels[0].image, panels[-1].image, crop)))
+        rows.append(SheetRow(panels, largest_differences(panels[0].image, panels[-1].image)))
     sheet(rows, [path], f"{caption}; enlarged: where the blurred and the {rows[0].panels[-1].title} image differ most")
 
 

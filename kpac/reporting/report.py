@@ -37,7 +37,7 @@ def report(results: dict[str, Any], protocol_summary: str) -> str:
     )
     facts = [
         f"Protocol {protocol_summary}.",
-        f"Model: {_model(results['model'])}.",
+        f"Model: {model_text(results['model'])}.",
         f"Cost: {_cost(results)}.",
         *([f"Confidence: {_confidence(results)}."] if results["confidence"]["interval"] else []),
         *(_learned(name, facts) for name, facts in results["metrics"].items()),
@@ -55,7 +55,8 @@ def report(results: dict[str, Any], protocol_summary: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _model(model: dict[str, Any]) -> str:
+def model_text(model: dict[str, Any]) -> str:
+    """What the results say of the model, in Markdown."""
     if "images" in model:
         return f"images in `{short_path(model['images'])}`"
     options = ", ".join(f"{key} {value}" for key, value in model["options"].items())

@@ -17,6 +17,7 @@ from kpac.reporting.pages.gallery import Gallery, GalleryScene
 from kpac.reporting.pages.pictures import MAPPING, Pictures, blur_file, thumbnail
 from kpac.reporting.pages.site import render
 from kpac.reporting.pages.summary import extremes, summaries
+from kpac.reporting.report import model_text
 from kpac.reporting.units import METRICS
 
 COLORS = {"error": "inferno", "map": "viridis"}  # colour maps; "map" is for attention and blur
@@ -135,16 +136,11 @@ class ResultsPage:
 
     def _describe(self, key: Any) -> dict[str, str]:
         results = next(item.methods[key].results for item in self.gallery.sets if key in item.methods)
-        model = results["model"]
-        if "images" in model:
-            return {"label": self.gallery.labels[key], "source": f"images in {short_path(model['images'])}"}
-        options = ", ".join(f"{name} {value}" for name, value in model["options"].items())
-        weights = f"weights {short_path(model['weights'])}, SHA-256 {model['sha256'][:16]}"
-        return {"label": self.gallery.labels[key], "source": f"{model['name']} ({options}), {weights}"}
+        return {"label": self.gallery.labels[key], "source": _plain(model_text(results["model"]))}
 
 
 def _plain(summary: str) -> str:
-    """A protocol's summary without Markdown, and without the end "; as in " of a protocol without a source."""
+    """A text without Markdown, and without the end "; as in " of a protocol without a source."""
     return summary.replace("`", "").removesuffix("; as in ")
 
 
