@@ -28,9 +28,9 @@ test: install  ## the test suite, without what takes minutes
 test-long: install  ## everything, also the tests that take minutes
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-test-browser: install  ## the tests of the pages for a browser, in Chromium
+test-browser: install  ## the tests of the demo and of the pages for a browser, in Chromium
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo]'
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest tests/demo tests/reporting/pages -m "slow or not slow"
 
 benchmark: install  ## speed and memory of the network against plain PyTorch, as ratios
 	$(BIN)/python benchmarks/network.py
