@@ -14,7 +14,6 @@ from kpac.experiments.progress import can_resume, failure_file, is_evaluated, is
 from kpac.experiments.sweep import Run
 from kpac.signals import StopRequest
 
-Executor = Literal["here", "slurm", "local"]
 POLL = 2.0  # seconds between two checks of submitted jobs
 SIGNAL_POLL = 0.2  # seconds between two checks for a signal
 

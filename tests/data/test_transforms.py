@@ -10,7 +10,7 @@ from kpac.data.cache import DecodedCache
 from kpac.data.dataset import CropDataset
 from kpac.data.layouts import find_scenes
 from kpac.data.stream import training_loader
-from kpac.data.synthesis.optics import DISC, render_view
+from kpac.data.synthesis.optics import Aperture, render_view
 from kpac.data.transforms import Augmentation, as_float
 from kpac.errors import UserError
 from kpac.images import read_pixels, to_float, write_pixels
@@ -101,7 +101,9 @@ def test_changed_scene_is_the_scene_that_a_changed_world_gives(drawn, turn, size
     def taken(scene: np.ndarray) -> dict[str, np.ndarray]:
         """By a camera that is turned for portrait photographs."""
         radius = np.full((21, 21), 3.0, np.float32)
-        views = {side: render_view(np.rot90(scene, turns).copy(), radius, DISC, side) for side in ("left", "right")}
+        views = {
+            side: render_view(np.rot90(scene, turns).copy(), radius, Aperture(), side) for side in ("left", "right")
+        }
         return {side: np.rot90(view, -turns) for side, view in views.items()}
 
     views, world = taken(photo), taken(turn(photo))

@@ -75,9 +75,6 @@ class Aperture:
         return inside * (1 + rim * np.clip(2 * distance**2 - 1, -1, 1))
 
 
-DISC = Aperture()
-
-
 @lru_cache(maxsize=512)
 def aperture_kernel(radius: float, aperture: Aperture, side: Side) -> np.ndarray:
     """Blur kernel of a point at a given signed radius, through the aperture or half of it.

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from kpac.data.synthesis import camera
-from kpac.data.synthesis.optics import DISC, Aperture, Lens, aperture_kernel, layer_of, radius_of, render_view
+from kpac.data.synthesis.optics import Aperture, Lens, aperture_kernel, layer_of, radius_of, render_view
 from kpac.data.synthesis.render import render
 from kpac.data.synthesis.settings import SynthesisSettings
 from kpac.errors import UserError
 from kpac.images import from_float, to_float
 from tests.conftest import texture
+
+DISC = Aperture()
 
 
 def test_circle_of_confusion_is_the_thin_lens_equation():
