@@ -45,7 +45,7 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UserError(f"device: '{name}' was asked for, but PyTorch finds no CUDA device{why}; use 'auto' or 'cpu'")
     if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
         raise UserError(
-            f"device: '{name}' was asked for; PyTorch finds {torch.cuda.device_count()} CUDA devices, from 0 on"
+            f"device: '{name}' was asked for; PyTorch finds {torch.cuda.device_count()} CUDA devices, numbered from 0"
         )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if name == "auto" and not usable and not hidden and NVIDIA_DRIVER.exists():
@@ -75,7 +75,7 @@ def check_usable(device: torch.device) -> None:
 
 @contextmanager
 def out_of_memory_explained(device: torch.device) -> Iterator[None]:
-    """Context that turns an out-of-memory error into a UserError with the memory's users and advice."""
+    """Context that turns an out-of-memory error into a UserError, with the use of the memory and advice."""
     try:
         yield
     except (RuntimeError, MemoryError, OutOfMemory) as error:

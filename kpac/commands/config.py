@@ -8,9 +8,11 @@ from kpac.commands.arguments import Subcommands, add_command, add_config_argumen
 
 def add(commands: Subcommands) -> None:
     """Adds the commands to the parser."""
-    groups = add_group(commands, "config", "look at configurations")
+    groups = add_group(commands, "config", "show configurations and their schema")
     add_config_arguments(
-        add_command(groups, "show", config_show, "print a configuration with everything it extends, checked")
+        add_command(
+            groups, "show", config_show, "check a configuration, and print it with all inherited and default values"
+        )
     )
     command = add_command(groups, "schema", config_schema, "print the JSON schema of configurations, for editors")
     add_plugin_argument(command)

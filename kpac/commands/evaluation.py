@@ -67,7 +67,7 @@ def add(commands: Subcommands) -> None:
         "--overwrite", action="store_true", help="replace the results of another model, protocol or data set"
     )
     command.add_argument(
-        "--tile", type=positive, metavar="N", help="restore in tiles of N pixels a side: the same result in less memory"
+        "--tile", type=positive, metavar="N", help="restore in tiles of N x N pixels: the same result, in less memory"
     )
     command.add_argument("--save-images", action="store_true", help="keep the outputs, at the inputs' bit depth")
     command.add_argument(
@@ -86,7 +86,7 @@ def add(commands: Subcommands) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add_plugin_argument(command)
 
-    command = add_command(commands, "table", table, "put results into one table, with published numbers beside them")
+    command = add_command(commands, "table", table, "put results into one table, also with published numbers")
     _results_argument(command)
     command.add_argument(
         "--format",
@@ -95,7 +95,7 @@ def add(commands: Subcommands) -> None:
     )
     command.add_argument("--groups", action="store_true", help="add indoor and outdoor means")
     command.add_argument(
-        "--published", action="store_true", help="sort in published numbers, with differences where they are comparable"
+        "--published", action="store_true", help="add published numbers in sorted order, and differences if comparable"
     )
     command.add_argument(
         "--intervals", action="store_true", help="add confidence intervals of the means (Markdown, LaTeX, JSON)"
@@ -103,7 +103,7 @@ def add(commands: Subcommands) -> None:
     command.add_argument(
         "--paired",
         metavar="METHOD",
-        help="compare the other methods with this one per image: difference, interval, p, share of images improved",
+        help="compare the other methods with this one per image: difference, interval, p, number of images improved",
     )
     command.add_argument(
         "--describe",

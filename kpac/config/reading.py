@@ -101,7 +101,7 @@ def _merge(base: dict[str, Any], update: dict[str, Any], at: tuple[str, ...] = (
 
 
 def _replaces(at: tuple[str, ...], old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether a mapping replaces the extended file's instead of merging: losses, or another network or schedule."""
+    """Whether a mapping replaces that of the extended file: losses, or the options of another network or schedule."""
     if at == ("train", "losses"):
         return True
     return at in (("model",), ("train", "schedule")) and "name" in new and new["name"] != old.get("name")

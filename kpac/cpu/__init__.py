@@ -83,7 +83,7 @@ def plain_class(model: nn.Module) -> type[nn.Module]:
 def pass_bytes(model: nn.Module, height: int, width: int) -> int | None:
     """Peak memory of the tensors in an accelerated inference pass over one image, in bytes.
 
-    Takes account of the current autocast. Add `THREAD_BYTES` per thread for the rows being computed.
+    Depends on the current autocast mode. Add `THREAD_BYTES` per thread for the rows being computed.
 
     Returns:
         None if this pass would not be accelerated; estimate the plain model's tensors then.

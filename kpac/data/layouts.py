@@ -118,10 +118,10 @@ def _quarter_turns(found: FoundLayout, asked: str) -> int:
         return 0
     name = found.layout.name
     if asked == name or found.is_named:
-        log.warning("%s: turning PixelDP's images upright, which are stored rotated (layout %s)", found.root, name)
+        log.warning("%s: PixelDP's images are stored rotated; turning them upright (layout %s)", found.root, name)
         return turns
     log.warning(
-        "%s: images are not turned; if they are PixelDP's, which are stored rotated, name the layout %s",
+        "%s: images are not turned; PixelDP's images, which are stored rotated, need the layout %s",
         found.root,
         name,
     )

@@ -53,10 +53,9 @@ def gain(blurred: Detail, sharp: Detail) -> float:
     """Measures how much more contrast the second image has in the tiles where the two differ most.
 
     Returns:
-        From the natural logarithm of the ratio of contrasts in each tile: its mean over the tenth of the tiles where
-        the second image gains most, plus its mean over the tenth where it loses most. Contrast below the noise of
-        either image is raised to the noise, and the flatter half of the tiles is left out. Swapping the two images
-        changes the sign.
+        Each tile has a gain, the natural logarithm of the ratio of contrasts. The result is the mean of the highest
+        tenth of the gains plus the mean of the lowest tenth. Contrast below the noise of either image is raised to the
+        noise, and the flatter half of the tiles is left out. Swapping the two images changes the sign.
     """
     noise = np.maximum(blurred.noise, sharp.noise) + 1e-5
     one, other = np.maximum(blurred.contrast, noise), np.maximum(sharp.contrast, noise)

@@ -23,14 +23,14 @@ from kpac.models.weights import load_model, weights_file
 
 
 class Method(ABC):
-    """Base class of everything that gives an output for a scene."""
+    """Base class of methods, which give an output for each scene."""
 
     label: str
     """Name in tables."""
     views: tuple[str, ...]
     """Views that the method reads."""
     home: Path | None = None
-    """Folder below which results go by default; None for the working directory."""
+    """Default parent folder of results; None for the working directory."""
 
     @abstractmethod
     def check(self, scenes: Sequence[SceneFiles]) -> None:
@@ -46,7 +46,7 @@ class Method(ABC):
 
     @abstractmethod
     def identity(self, scene: SceneFiles) -> list[Any]:
-        """Everything besides the scene that the output depends on, as JSON; it changes when the output may change."""
+        """Everything that the output depends on besides the scene, as JSON; changes whenever the output may change."""
 
     def cost(self, height: int, width: int) -> Cost | None:
         """Parameters, and multiply-accumulates for an image of this size; None if not known."""

@@ -23,7 +23,7 @@ CURVE_METRIC = "psnr"
 
 
 def write_report(sweep: Sweep) -> tuple[Table | None, list[Path]]:
-    """Writes the table of the finished runs, and from two settings on the curve of each data set and a scatter plot.
+    """Writes the table of the finished runs; for two or more settings also a curve per data set and a scatter plot.
 
     Returns:
         The table, or None while no run is finished; and the written files.
@@ -98,7 +98,7 @@ def plan_table(sweep: Sweep) -> str:
     text = markdown_table(["run", "state", "parameters [M]", "iterations", "training [TMACs]", "time"], rows)
     left = sum(row[1] != "finished" for row in rows)
     known = (
-        "times are estimated from the runs so far, for runs one by one"
+        "times are estimated from the runs so far, for one run at a time"
         if speeds
         else "times are estimated once a run has trained for a while"
     )
@@ -116,7 +116,7 @@ def _results_of(run: Run) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _mean_over_seeds(label: str, seeds: Sequence[dict[str, Any]], costs: bool) -> dict[str, Any]:
-    """Results with the mean scores of several seeds, of the set and of each image, for `compare`."""
+    """Averages results over seeds, for the whole set and for each image; returns results for `compare`."""
     images = []
     for record in seeds[0]["images"]:
         same = [next(image for image in one["images"] if image["name"] == record["name"]) for one in seeds]
@@ -128,12 +128,12 @@ def _mean_over_seeds(label: str, seeds: Sequence[dict[str, Any]], costs: bool) -
 
 
 def _means(scores: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means of the metrics that all have."""
+    """Means of the metrics that all entries have."""
     return {name: mean(one[name] for one in scores) for name in METRICS if all(name in one for one in scores)}
 
 
 def _deviations(seeds: Sequence[dict[str, Any]]) -> dict[Column, float]:
-    """Sample standard deviations over seeds of the metrics that all have."""
+    """Sample standard deviations over seeds, of the metrics that all results have."""
     found = {}
     for name in METRICS if len(seeds) > 1 else ():
         values = [one["mean"].get(name, math.nan) for one in seeds]

@@ -12,7 +12,7 @@ Metric = Literal["psnr", "ssim", "mae", "lpips", "niqe", "musiq"]
 class ScoringSection(Section):
     metrics: list[Metric] = ["psnr", "ssim", "mae"]
     """Metrics besides PSNR, SSIM and MAE, which are always computed. With lpips, a missing backbone is an error instead
-    of a notice; niqe and musiq need the package pyiqa, and no targets."""
+    of a notice; niqe and musiq need the package pyiqa but no targets."""
     lpips_weights: Path | None = None
     """File with torchvision's weights of the LPIPS backbone; null for torchvision's cache."""
     save_images: bool = False

@@ -79,7 +79,7 @@ def format_of(path: Path) -> str:
 
 
 def format_for(suffix: str) -> str | None:
-    """The format to write for a suffix; None if it stands for no format that can be written."""
+    """The format to write for a suffix; None if the format is unknown or cannot be written."""
     return next((name for name, suffixes in READ.items() if suffix.lower() in suffixes), None)
 
 

@@ -57,7 +57,7 @@ def read(path: Path) -> Photograph:
     """Reads a PNG of any color type and bit depth.
 
     Raises:
-        UserError: the file is an animation, or has a critical chunk that is not of the PNG specification.
+        UserError: the file is an animation, or has a critical chunk that is not in the PNG specification.
     """
     pixels, beside = _split(path.read_bytes())
     unknown = next((name.decode("latin-1") for name, _ in beside if name[:1].isupper()), None)

@@ -89,7 +89,7 @@ def _header(path: Path, file_format: str) -> ImageHeader:
 
 
 def _require_memory(path: Path, file_format: str) -> None:
-    """Raises a UserError if the photograph does not fit in memory, or its header is so damaged that it seems so."""
+    """Raises a UserError if the photograph, according to its header, does not fit in memory."""
     header, free = _header(path, file_format), available_bytes()
     need = header.memory_bytes
     if file_format in others.PLUGINS:

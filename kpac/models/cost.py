@@ -64,7 +64,7 @@ class Cost:
 def count_cost(model: ImageNetwork, height: int, width: int) -> Cost:
     """Counts the parameters and multiply-accumulates of a network, part by part.
 
-    Uses PyTorch's own counter on meta tensors, so that any image size takes no time and no memory.
+    Uses PyTorch's own counter on meta tensors, in negligible time and memory for any image size.
 
     The parts are the network's children. The blocks of KPACNet's chain are split further, into branches, scale
     attention, shape attention and fusion. In a KPAC block, everything computed outside of its child modules counts as

@@ -45,7 +45,7 @@ class ShapeAttention(nn.Module):
 
     With a `window`, each position gets the mean over the window around it instead, and so its own vector of weights. A
     window of the size of the training crops makes the statistics agree (test-time local converter, Chu et al., arXiv
-    2112.04491). Features no larger than the window, such as the training crops themselves, are still averaged whole.
+    2112.04491). Features no larger than the window, such as those of training crops, have one mean for all positions.
 
     Args:
         channels: channels of the input features.
@@ -166,7 +166,7 @@ class PlainBlock(nn.Sequential):
     Args:
         channels: channels of the input and the output.
         kernel_size: side of every convolution, odd.
-        parameters: number of parameters to match, as closely as a whole number of convolutions (at least one) can.
+        parameters: number of parameters to match; sets the number of convolutions, at least one.
 
     Shape: (N, channels, H, W) -> (N, channels, H, W).
     """

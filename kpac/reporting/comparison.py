@@ -196,7 +196,7 @@ def _values(results: dict[str, Any], groups: bool) -> dict[Column, float]:
 
 
 def _tell_apart(rows: dict[tuple[str, ...], Row]) -> None:
-    """Appends the first digits of the weights' hash to labels of more than one row."""
+    """Appends the first digits of the weights' hash to labels that several rows share."""
     for (label, identity, protocol), row in rows.items():
         if sum(other[0] == label and other[2] == protocol for other in rows) > 1:
             row.label = f"{label} ({Path(identity).name[:8]})"
@@ -261,7 +261,7 @@ def _blurred_inputs(found: ResultFiles, groups: bool) -> list[Row]:
 
 
 def _differences(ours: Sequence[tuple[Row, dict[str, Any]]]) -> None:
-    """Adds the difference of our PSNR and the published one, for networks with a published row."""
+    """Adds our PSNR minus the published PSNR, for networks with a published row."""
     for row, results in ours:
         for entry in published_rows():
             if entry.psnr and results["model"]["name"] in entry.networks and entry.compares_with(results):
@@ -280,7 +280,7 @@ def _paired_tests(ours: Sequence[tuple[Row, dict[str, Any]]], label: str) -> lis
                 continue
             if not _same_numbers(results, other):
                 raise UserError(
-                    f"'{row.label}' is scored under protocol '{results['protocol']}', '{label}' under "
+                    f"'{row.label}' is scored under protocol '{results['protocol']}', but '{label}' under "
                     f"'{other['protocol']}'; a paired comparison needs the same protocol"
                 )
             for name, quantity in METRICS.items():

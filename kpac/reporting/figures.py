@@ -146,7 +146,7 @@ def _image_height(row: SheetRow, panel: float) -> float:
 
 
 def _fitted(texts: Sequence[str], width: float, sizes: tuple[float, float]) -> tuple[list[str], float]:
-    """Fits texts into a width in inches: chooses the largest font size without line breaks; else the smallest, broken.
+    """Fits texts into a width in inches, with the largest font size that needs no line breaks, or breaks lines.
 
     Returns:
         The texts and the font size in points.

@@ -73,7 +73,7 @@ def _cost(results: dict[str, Any]) -> str:
         if cost
         else "parameters and multiply-accumulates could not be counted"
     )
-    return f"{counted}; {seconds:.3f} s an image (median), {memory:.2f} GB at the peak, on {results['device']}"
+    return f"{counted}; {seconds:.3f} s per image (median), {memory:.2f} GB at the peak, on {results['device']}"
 
 
 def _confidence(results: dict[str, Any]) -> str:

@@ -41,8 +41,8 @@ def comparison_sheet(
         scenes: names of scenes; by default the first scene.
         paths: .png, .pdf or .svg files to write.
         boxes: crops to enlarge; by default those where input and target differ most.
-        crops: number of such default crops.
-        crop: height of such crops, in pixels.
+        crops: number of default crops.
+        crop: height of a default crop, in pixels.
         errors: draws each image's absolute error, averaged over channels, on one scale for all images of a scene.
 
     Raises:

@@ -15,7 +15,7 @@ def profiler(folder: Path | None) -> Iterator[Callable[[], None]]:
     """Records steps 6 to 10 to `trace.json`. Yields a function to call after each step.
 
     Args:
-        folder: gets the trace, created when needed; None for no trace.
+        folder: folder for the trace, created when needed; None for no trace.
     """
     if folder is None:
         yield lambda: None

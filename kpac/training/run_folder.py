@@ -38,7 +38,7 @@ class RunFolder:
         self.allow_changes = allow_changes
         self.checkpoints = Checkpoints(self.path / "checkpoints", config.train.checkpoint.keep)
         self._lock: BaseFileLock | None = None
-        self._holds = False  # True also without a lock, on a file system that has none
+        self._holds = False  # also True on a file system without locks
         self._data: dict[str, Any] | None = None  # facts about the data, from the checkpoint
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class RunFolder:
 
     def _check_free(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: is a file; expected a folder, or a free path")
+            raise UserError(f"{self.path}: is a file; expected a folder or a new name")
         if not self.path.exists() or not self._entries():
             return
         if not self.overwrite:

@@ -40,8 +40,9 @@ def validate(model: ImageNetwork, dataset: SceneDataset, protocol: Protocol, ran
     """Scores each scene once, the scenes divided among the ranks. Collective; means are over scenes, not over ranks.
 
     Args:
-        model: on the device of this rank. Two methods are optional: `attention_maps(views)` gives maps to draw, views
-            (1, 3V, H, W) -> name -> (maps, h, w) in [0, 1]; `block_health(views)` gives the health of its blocks.
+        model: network on the device of this rank. Two methods are optional, for views (1, 3V, H, W):
+            `attention_maps(views)` returns maps to draw, name -> (maps, h, w) in [0, 1]; `block_health(views)` returns
+            the health of its blocks.
         dataset: the whole split, the same on every rank, read at the protocol's bit depth.
         protocol: defines the metrics.
         ranks: this rank, and communication with the others.

@@ -205,7 +205,7 @@ def test_pixeldp_is_dual_views_to_be_turned(tmp_path, folder, caplog):
     (scene, _) = find_scenes(tmp_path, "test", ("center", "left", "right"), targets=False)
     assert [path.relative_to(tmp_path).parts[1] for path in scene.paths] == ["test_c", "test_l", "test_r"]
     assert scene.quarter_turns == 1
-    assert "turning PixelDP's images upright" in caplog.text
+    assert "images are stored rotated; turning them upright" in caplog.text
 
 
 def test_dual_views_that_are_not_pixeldps_are_not_turned_unless_named(tmp_path, caplog):

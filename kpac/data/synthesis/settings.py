@@ -71,8 +71,8 @@ def _some_weight(weights: dict[str, float]) -> dict[str, float]:
 class SynthesisSettings(Section):
     """What is rendered and how. Lengths carry their unit in their name.
 
-    A range (LOW:HIGH on the command line, [low, high] in a recipe) is drawn from for every scene; a single number is
-    constant. Lengths and f-numbers are drawn uniformly in their logarithm.
+    For a range (LOW:HIGH on the command line, [low, high] in a recipe), a value is drawn for every scene; a single
+    number is constant. Lengths and f-numbers are drawn uniformly in their logarithm.
     """
 
     scenes: Annotated[int, Field(ge=1)] | None = None

@@ -59,7 +59,7 @@ class LoggedRun:
 
 
 def read_run(folder: Path) -> LoggedRun:
-    """Reads the numbers of a run; ignores truncated lines, as of a run that is writing."""
+    """Reads the numbers of a run; ignores truncated lines, such as one that is being written."""
     run = LoggedRun(folder)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     with (folder / METRICS_FILE).open(encoding="utf-8", errors="replace") as lines:
