@@ -101,7 +101,7 @@ def load_zoo_model(path: Path) -> ZooNetwork:
         log.warning("%s: reads six channels; they get the left and the right dual-pixel view", path)
     name = descriptor.architecture.id
     if extra and name in [support.architecture.id for support in extra]:
-        licence = LICENCES.get(name, "a licence of its own, which may forbid commercial use")
+        licence = LICENCES.get(name, "its own licence, which may forbid commercial use")
         log.warning("%s: %s comes from spandrel_extra_arches; its code is under %s", path, name, licence)
     return network
 
