@@ -29,8 +29,8 @@ UNUSABLE = (OSError, ValueError, EOFError)  # raised by numpy for a missing, tru
 def default_folder(root: Path) -> Path:
     """The default cache folder of a data set.
 
-    It lies inside the data set. If that is read-only, it is `$XDG_CACHE_HOME/kpac/<hash of root>`, with `~/.cache` for
-    an unset variable.
+    It lies inside the data set. If that is read-only, it is `$XDG_CACHE_HOME/kpac/<hash of root>`; if the variable is
+    unset, `~/.cache/kpac/<hash of root>`.
 
     Raises:
         UserError: the data set is read-only, and the user has no home folder.
@@ -135,7 +135,7 @@ class DecodedCache:
     def verify(self, paths: Iterable[Path]) -> list[Path]:
         """Decodes the sources again and compares every pixel with the cache.
 
-        Finds changes that size and modification time do not show: a source replaced with its old date kept, and a
+        Finds changes that size and modification time do not show: a source replaced by one of the same date, and a
         damaged disk. Images that are not in the cache are skipped.
 
         Returns:
@@ -201,7 +201,7 @@ class DecodedCache:
                 (self.folder / name).unlink(missing_ok=True)
 
     def _check_space(self, paths: Sequence[Path]) -> None:
-        """Logs how much there is to decode; raises a UserError if it does not fit on the disk."""
+        """Prints the size of the decoded images; raises a UserError if they do not fit on the disk."""
         need, free = self.size(paths), shutil.disk_usage(self.folder).free
         if need + BLOCK * len(paths) > free:
             raise UserError(

@@ -5,8 +5,8 @@ otherwise the one that pairs the most:
 
 1. DPDD's published list, if all names are in it.
 2. Equal names.
-3. Names that are equal without the words that mark one side, which are in all its names and in none of the other:
-   `12_blur` and `12`, `scene3_input_01` and `scene3_gt_01`.
+3. Names that become equal without the words common to one side only: `12_blur` and `12`, `scene3_input_01` and
+   `scene3_gt_01`.
 
 Images are paired by sorted order only if the caller asks for it.
 """
@@ -35,7 +35,7 @@ class Pairs:
 
     images: Sequence[Path]  # the images to pair
     partners: Sequence[Path | None]  # the partner of each image, or None
-    expected: Sequence[str | None]  # name that each image's partner has or should have; None where the rule tells none
+    expected: Sequence[str | None]  # name that each image's partner has or should have; None if the rule gives none
     left_over: Sequence[Path]  # candidates that are no image's partner
     rule: str = ""  # the rule of the pairing, as a phrase; empty for equal names and the published list
 
@@ -53,9 +53,9 @@ class Pairs:
             if partner is None:
                 missing = sum(other is None for other in self.partners)
                 count = f"; {missing} of {len(self.images)} images have none" if missing > 1 else ""
-                named = f"no {what} named {name}{path.suffix}, which belongs to" if name else f"no {what} for"
-                how = "" if name else f", where {self.rule}"
-                raise UserError(f"{folder}: {named} {path}{how}{count}")
+                named = f" named {name}{path.suffix}" if name else ""
+                how = "" if name else f" ({self.rule})"
+                raise UserError(f"{folder}: no {what}{named} for {path}{how}{count}")
         return [partner for partner in self.partners if partner]
 
 
@@ -95,7 +95,7 @@ def pair(images: Sequence[Path], others: Sequence[Path], by_order: bool = False)
             found.append(pairs)
     if not found:
         raise UserError(
-            f"{_sides(images, others)}: the names do not tell which belong together; {WAYS_OUT}", "pair_by_order"
+            f"{_sides(images, others)}: the names do not show which images belong together; {WAYS_OUT}", "pair_by_order"
         )
     return max(found, key=lambda pairs: sum(partner is not None for partner in pairs.partners))
 

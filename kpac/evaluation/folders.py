@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class ResultFolders:
     """Chooses output folders; refuses one that holds other results, or that was chosen before.
 
-    Results of the same weights file may be replaced, even if the file was trained further since. A copy of a file
+    Results of the same weights file may be replaced, even if training has changed the file since. A copy of a file
     counts as the same model.
 
     Args:

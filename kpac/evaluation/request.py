@@ -19,7 +19,7 @@ class Evaluation:
     lpips_weights: Path | None = None  # this and the next two: see `kpac.evaluation.scorer.Scorer`
     no_reference: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    save_images: bool = False  # keeps all outputs as PNG, at the inputs' bit depth; without targets always
+    save_images: bool = False  # keeps all outputs as PNG, at the inputs' bit depth; always on without targets
 
 
 def on_data_of_run(run: Path, asked: Evaluation, protocol: str | None) -> Evaluation:

@@ -99,17 +99,15 @@ def read_results(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{file}: no such file; kpac evaluate writes it") from None
     except (OSError, ValueError):
-        raise UnusableResults(f"{file}: not a whole JSON file; write it again with kpac evaluate") from None
+        raise UnusableResults(f"{file}: not a whole JSON file; run kpac evaluate again") from None
     version = results.get("format") if isinstance(results, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise UserError(f"{file}: has format {version}, this version of kpac reads {FORMAT}; update kpac")
     if version != FORMAT:
-        raise UnusableResults(
-            f"{file}: written by an older kpac, or by something else; evaluate again with kpac evaluate"
-        )
+        raise UnusableResults(f"{file}: written by an older kpac or another program; run kpac evaluate again")
     missing = sorted(NEEDED - results.keys())
     if missing:
-        raise UnusableResults(f"{file}: has no '{missing[0]}'; expected a whole results.json, evaluate again")
+        raise UnusableResults(f"{file}: has no '{missing[0]}'; expected a whole results.json; run kpac evaluate again")
     return results
 
 

@@ -157,7 +157,7 @@ def job_of(job: Job, executor: Any, folder: Path) -> Any:
 
 
 def note_crash(job: Job, handle: Any) -> None:
-    """Records the failure of a job that was killed, out of memory or out of time."""
+    """Records the failure of a job that was killed, or ran out of memory or time."""
     error = handle.exception()
     if error is not None and not failure_file(job.run).is_file():
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]

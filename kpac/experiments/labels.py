@@ -11,7 +11,7 @@ Axes = Mapping[str, Sequence[Any]]  # dotted key -> its values
 def is_ordered(axes: Axes) -> bool:
     """Whether the settings have an order, so that a line may join their points in a figure.
 
-    True for a single axis whose values, or the lengths of whose lists, increase or decrease monotonically.
+    True for a single axis if its values, or the lengths of its lists, increase or decrease monotonically.
     """
     if len(axes) != 1:
         return False

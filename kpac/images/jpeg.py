@@ -139,7 +139,7 @@ def _from_other_formats(metadata: Metadata) -> tuple[list[Segment], list[str]]:
         if content and len(prefix + content) <= LONGEST:
             segments.append((APP1, prefix + content))
         elif content:
-            left.append(f"{name} of {len(content):,} bytes, more than JPEG has room for")
+            left.append(f"{name} of {len(content):,} bytes, too large for JPEG")
     if metadata.icc_profile:
         room = LONGEST - len(PROFILE) - 2
         parts = [metadata.icc_profile[at : at + room] for at in range(0, len(metadata.icc_profile), room)]
@@ -148,7 +148,7 @@ def _from_other_formats(metadata: Metadata) -> tuple[list[Segment], list[str]]:
                 (APP2, PROFILE + bytes((number, len(parts))) + part) for number, part in enumerate(parts, start=1)
             ]
         else:
-            left.append("an ICC profile that is larger than JPEG has room for")
+            left.append("an ICC profile that is too large for JPEG")
     return segments, left
 
 

@@ -76,7 +76,7 @@ def write_pixels(path: str | Path, pixels: np.ndarray) -> None:
     """Writes H x W x 3 RGB integers atomically; the suffix chooses the format.
 
     Raises:
-        UserError: the folder cannot be written, or the suffix stands for no known format.
+        UserError: the folder cannot be written, or the suffix is unknown.
     """
     path = Path(path)
     file_format = format_for(path.suffix)

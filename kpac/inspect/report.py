@@ -73,8 +73,8 @@ def inspect_weights(
         it (None if either is constant). Also the receptive field.
 
     Raises:
-        UserError: a file cannot be read, or photographs are given for a network without KPAC blocks, for which only
-            the receptive field can be drawn.
+        UserError: a file cannot be read, or photographs are given for a network without KPAC blocks. Only the
+            receptive field of such a network can be drawn.
     """
     _check_names(photos)
     model = load_model(weights).to(choose_device(device))

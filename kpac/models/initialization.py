@@ -13,7 +13,7 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d, fusion: nn.Conv
     """Draws the initial weights of `network` from torch's default generator; every bias is zero.
 
     Args:
-        network: its convolutions and bare kernels are initialized in place.
+        network: all its parameters are initialized in place.
         scheme: "authors": normal with standard deviation 0.04 everywhere, as in the published config.
             "he": normal with standard deviation sqrt(2 / ((1 + 0.2^2) fan_in)) (He et al., arXiv 1502.01852), which
             keeps the scale of the signal at any width. Three sets of weights start at zero instead, so that no block
@@ -26,8 +26,8 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d, fusion: nn.Conv
             The fusion inside a block reads features that each attention has halved; its weights are drawn larger, to
             compensate.
         last: the convolution that produces the residual.
-        fusion: the convolution that reads the encoder's features, then those of each block. Each of these has as many
-            channels as the output of `fusion`.
+        fusion: the convolution that reads the features of the encoder and then of each block; each has as
+            many channels as the output of `fusion`.
     """
     for parameter in network.parameters():
         if parameter.dim() == 1:

@@ -165,6 +165,7 @@ def create_model(name: str, **options: Any) -> ImageNetwork:
 
     Raises:
         UserError: unknown name or option, or a value of the wrong type or range.
+        ValueError: the network's class sets no valid `views`.
     """
     network = _find(name)
     resolved = _resolve(name, options)

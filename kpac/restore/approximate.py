@@ -10,7 +10,7 @@ from kpac.models.reach import Span
 from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area
 
-OVERLAP = 32  # pixels by which a tile is extended at each side; it is blended over half of them
+OVERLAP = 32  # pixels added on each side of a tile; the blending ramp, centred on the border, is half as wide
 
 
 def restore_approximately(

@@ -1,8 +1,8 @@
 """Exports a trained network to a file that runs without this package: ONNX, or PyTorch's own .pt2.
 
 The exported network has the same input and output, views (1, 3V, H, W) -> (1, 3, H, W) in [0, 1], for any height and
-width: padding to a multiple of the network's stride is part of the graph. PyTorch's exporters would fix a branch on a
-size to one outcome, so the padding is written as indexing, without branches.
+width: padding to a multiple of the network's stride is part of the graph. PyTorch's exporters
+keep only one side of a branch on a size, so the padding is written as indexing, without branches.
 
 Export needs the extra `export`: pip install 'kpac[export]'. Running does not: an ONNX file needs onnxruntime alone.
 """
@@ -22,7 +22,7 @@ from kpac.files import atomic_write
 from kpac.models.interface import ImageNetwork
 
 OPSET = 18  # the lowest opset that the exporter writes without a down-conversion, in every PyTorch from 2.6 on
-CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # a multiple of 8, and sizes that are not
+CHECKED_SIZES = ((64, 64), (75, 101), (130, 58))  # divisible by 8, and not
 SMALLEST_SIZE = (3, 2)  # smaller than the stride, so the deepest features have a single position
 TOLERANCE = 1e-4
 ANY_SIZE = "backed_size_oblivious"  # without it, a .pt2 file refuses images whose features have one row or column
@@ -48,7 +48,7 @@ class Exportable(nn.Module):
             return self.network(views)
         rows, columns = (_mirrored(views, size, self.multiple) for size in views.shape[-2:])
         restored = self.network(views.index_select(2, rows).index_select(3, columns))
-        # A slice would branch on whether it changes the size, which export would fix to one outcome.
+        # Not as slices: they branch on whether they change the size, and export would keep only one side.
         rows, columns = (_positions(views, size) for size in views.shape[-2:])
         return restored.index_select(2, rows).index_select(3, columns)
 

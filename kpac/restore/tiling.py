@@ -2,10 +2,10 @@
 
 Overlapping tiles alone are not exact, because shape attention averages each block's input over the whole image. So the
 pass runs in stages, each over all tiles: the encoder, then one block after the other, then fusion and decoder. The
-whole input of a block is in memory, so its mean is known before the block runs; this takes 24 bytes per pixel in the
-paper's 2-level network. Everything else is in memory only for a part of the image: the last block's output for the band
-of rows that is being decoded, and features of higher resolution for one tile. The encoder's skips are computed a second
-time for the decoder.
+whole input of a block is in memory, so its mean is known before the block runs; the input takes 24 bytes per pixel in
+the paper's 2-level network. Everything else is in memory only for a part of the image: the last block's output for the
+band of rows that is being decoded, and features of higher resolution for one tile. The encoder's skips are computed a
+second time for the decoder.
 
 Each stage reads a halo around its tile; `kpac.models.reach` computes its size from the layers. Tiles end at the image's
 border, so every layer pads there as it does in one pass.
@@ -24,8 +24,8 @@ from kpac.restore.progress import Progress, counted
 from kpac.restore.rectangles import Area, Features
 
 # A block needs about as much memory for one position as the decoder for four pixels, at any number of levels. Blocks
-# have the widest halo: in tiles as narrow as the decoder's, 128 positions instead of 256, a block would compute 1.7
-# times the positions of the image instead of 1.3 times.
+# have the widest halo: with tiles of 256 positions, a block computes 1.3 times the positions of the image; with tiles
+# of 128, as in the decoder, 1.7 times.
 BLOCK_TILE = 1 / 2  # side of a block's tile in positions, per pixel of the decoder's tile
 
 
@@ -52,7 +52,7 @@ def restore_in_tiles(
 
 
 def kept_values(network: ImageNetwork, height: int, width: int, tile: int) -> int:
-    """Peak number of feature values kept in memory between stages; it is reached at the end."""
+    """Peak number of feature values kept in memory between stages, for sizes in pixels; it is reached at the end."""
     rows, columns = -(-height // network.multiple), -(-width // network.multiple)
     halo = decoder_reads(network, Span(0, network.multiple - 1))[0]
     band = min(rows, int(tile * BLOCK_TILE) + halo.last - halo.first)

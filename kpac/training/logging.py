@@ -39,7 +39,7 @@ class RunLog:
     """Writes one run's numbers and pictures into its folder.
 
     Args:
-        config: configuration of the run, whose folder exists.
+        config: configuration of the run; the run's folder must exist.
         start: number of finished iterations. Lines of an interrupted run about later iterations are removed.
         facts: content of run.json, such as the device and the data.
     """

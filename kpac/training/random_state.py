@@ -16,7 +16,7 @@ def seed_all(seed: int, rank: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """States of the generators of Python, NumPy, PyTorch and the device, in types that a safe load accepts."""
+    """Random states of Python, NumPy, PyTorch and the device, in types that torch.load(weights_only=True) accepts."""
     algorithm, keys, *rest = cast(tuple, np.random.get_state())  # noqa: NPY002
     return {
         "python": random.getstate(),

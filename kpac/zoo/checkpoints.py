@@ -25,7 +25,7 @@ class ZooNetwork(nn.Module):
     """A network of another project, with kpac's interface: images of any size in [0, 1].
 
     A network with six input channels, such as dual-pixel Restormer, gets the left view, then the right view. Its
-    `views` include the center view, which evaluations score as the input and the network does not read.
+    `views` include the center view: evaluations score it as the input; the network does not read it.
 
     Images are padded by reflection at the bottom and right to a size that the network accepts; the output is cropped
     back. Outputs are not clamped.
@@ -98,7 +98,7 @@ def load_zoo_model(path: Path) -> ZooNetwork:
     network = ZooNetwork(descriptor).eval()
     if network.is_dual:
         _require_one_image(path, network, descriptor)
-        log.warning("%s: reads six channels; they get the left and the right dual-pixel view", path)
+        log.warning("%s: reads six channels: the left, then the right dual-pixel view", path)
     name = descriptor.architecture.id
     if extra and name in [support.architecture.id for support in extra]:
         licence = LICENCES.get(name, "its own licence, which may forbid commercial use")

@@ -33,7 +33,7 @@ def test_published_names_pair_by_the_published_list(tmp_path):
 
 def test_published_scene_without_its_target_is_named(tmp_path):
     write_set(tmp_path, ["1P0A0890", "1P0A0911"], ["1P0A0891"])
-    with pytest.raises(UserError, match=r"no target named 1P0A0910.png, which belongs to .*1P0A0911.png"):
+    with pytest.raises(UserError, match=r"no target named 1P0A0910.png for .*1P0A0911.png"):
         find_scenes(tmp_path, "train")
 
 
@@ -280,7 +280,7 @@ def test_folder_without_targets_is_named(tmp_path):
 
 def test_missing_target_is_named(tmp_path):
     write_set(tmp_path, ["a", "b"], ["a"])
-    with pytest.raises(UserError, match=r"no target named b.png, which belongs to"):
+    with pytest.raises(UserError, match=r"no target named b.png for"):
         find_scenes(tmp_path, "train")
 
 

@@ -213,7 +213,7 @@ def test_network_of_six_channels_reads_left_and_right_views(tmp_path, data_root,
         assert torch.equal(network(torch.cat([torch.zeros(1, 3, 16, 24), views[:, 3:]], dim=1)), network(views))
     output = tmp_path / "results"
     assert main(["evaluate", str(path), "--data", str(data_root), "--output", str(output), "--device", "cpu"]) == 0
-    assert "six channels; they get the left and the right dual-pixel view" in capsys.readouterr().err
+    assert "six channels: the left, then the right dual-pixel view" in capsys.readouterr().err
     results = read_results(output)
     assert results["model"]["name"] == "Restormer"
     assert all({"psnr", "input"} <= record.keys() for record in results["images"])

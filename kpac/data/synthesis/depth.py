@@ -13,7 +13,7 @@ from kpac.data.synthesis.settings import DepthKind
 def random_depth(
     photo: np.ndarray, kind: DepthKind, near_m: float, far_m: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draws a random depth map that spans [near_m, far_m], spread evenly in inverse distance.
+    """Draws a random map of inverse distances and scales it to span [near_m, far_m].
 
     Args:
         photo: H x W x 3 in [0, 1]; "segments" uses its regions, the other kinds only its size.
