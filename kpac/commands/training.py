@@ -32,7 +32,7 @@ def train(options: argparse.Namespace) -> None:
     words = [options.config, *options.overrides] if options.config else options.overrides
     file = from_home(words.pop(0)) if words and not re.match(r"\w+(\.\w+)*=", words[0]) else None
     if options.resume and options.overwrite:
-        raise UserError("--resume continues a run and --overwrite replaces one; give one of them")
+        raise UserError("--resume continues a run and --overwrite replaces one; give only one")
     if options.allow_changes and not options.resume:
         raise UserError("--allow-changes needs --resume")
     if options.resume:

@@ -18,7 +18,7 @@ from kpac.cpu.parallel import in_threads, spans
 from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, UpConv, activation
 
 BAND_BYTES = 4 << 20  # size of a band of the widest features
-CHAIN_BYTES = 10 << 20  # the same for a chain of layers in one band, which recomputes some rows of the adjacent bands
+CHAIN_BYTES = 10 << 20  # the same for a chain of layers, where each band recomputes some rows of its neighbors
 BLOCK = winograd.BLOCK  # number of rows that are computed together
 
 Result = TypeVar("Result")
@@ -166,7 +166,7 @@ def downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor, Tenso
 
     def downsample(rows: Tensor, target: Tensor) -> None:
         rows = F.pad(rows, (0, 0, 0, 0, 0, 2 * len(target) + 1 - len(rows)))
-        # Padding both sides by two and dropping the first output column equals one zero at the right, without a copy.
+        # Instead of one zero at the right, which needs a copy: pads both sides by two and drops the first output column.
         image = F.conv2d(as_image(rows), weight, bias, layer.stride, padding=(0, 2))[..., 1:]
         target.copy_(activation(image)[0].permute(1, 2, 0))
 
@@ -203,7 +203,7 @@ def _transformed(layer: Any, x: Rows, shape: Sequence[int], reads: Callable[[int
 
     Args:
         reads: first and last (exclusive) row of the output -> the input row at the first output row, the first and the
-            last (exclusive) input row that they read, and the shift of a `winograd.Convolution`.
+            last (exclusive) input row to read, and the shift of a `winograd.Convolution`.
     """
     convolution = winograd.of_layer(layer, LEAKY_SLOPE, x.dtype)
     parts = x.parts if fill_registers(*(part.shape[2] for part in x.parts)) else (x,)

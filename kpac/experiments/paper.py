@@ -44,7 +44,7 @@ def paper_sweep(
         if name not in networks:
             raise UserError(f"{path}: holds the network '{name}'; expected one of {', '.join(networks)}")
         if name in given:
-            raise UserError(f"{path}: {given[name]} is also a checkpoint of {name}; give one of them")
+            raise UserError(f"{path}: {given[name]} is also a checkpoint of {name}; give only one")
         given[name] = path
     if not configs.is_dir():
         raise UserError(f"{configs}: no such folder", "configs")
@@ -102,7 +102,7 @@ def check_dpdd(sweep: Sweep) -> list[str]:
         if report.faults:
             raise UserError(f"{root}: {report.faults[0].text}; 'kpac data check {root}' lists everything")
         if not report.published:
-            kin = report.kinship.text() if report.kinship else "its file names are others"
+            kin = report.kinship.text() if report.kinship else "its file names differ"
             raise UserError(f"{root}: the {split} split is not DPDD's: {kin}; expected DPDD as published")
     return [reports[split].verdict() for split in needed]
 

@@ -1,4 +1,4 @@
-"""Reads and writes HEIC, as phones do, through libheif (pillow-heif, an extra of this package)."""
+"""Reads and writes HEIC, a format of phones, through libheif (pillow-heif, an extra of this package)."""
 
 import io
 from pathlib import Path

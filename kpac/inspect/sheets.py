@@ -33,7 +33,7 @@ def attention_sheet(
     """
     columns = max(len(block.dilations) for block in blocks) + 1
     panel = 2.4  # inches
-    tall = panel * min(max(image.shape[0] / image.shape[1], 1 / 4), 4)  # room for the titles of a strip
+    tall = panel * min(max(image.shape[0] / image.shape[1], 1 / 4), 4)  # limited, so that the titles fit
     heights = [1.6 * tall]
     for block in blocks:
         heights += [tall + 0.25] * (block.scale is not None) + [0.9] * (block.shape is not None)

@@ -89,7 +89,7 @@ def test_mistakes_are_one_line_before_anything_starts(mistake, dpdd, checkpoint,
         expected = "no train split"
     elif mistake == "other data":
         words["--dpdd"] = data_root
-        expected = "its file names are others"
+        expected = "its file names differ"
     elif mistake == "no folder":
         words["--dpdd"] = tmp_path / "gone"
         expected = "gone"

@@ -168,7 +168,7 @@ def test_resume_that_cannot_go_on_is_one_line_and_changes_nothing(capsys, finish
         ([finished, "train.iterations=9", "data.crop=16"], "data.crop 32 -> 16, train.iterations 4 -> 9; add --allow-"),
         ([finished, "train.iterations=9", "model.width=5", "--allow-changes"], "a run keeps its network (model.width"),
         ([tmp_path / "gone"], "gone: no run to continue; expected a folder with a config.yaml"),
-        ([finished, "--overwrite"], "give one of them"),
+        ([finished, "--overwrite"], "give only one"),
     ):
         capsys.readouterr()
         assert main(["train", "--resume", *map(str, arguments)]) == 2
