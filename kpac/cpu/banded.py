@@ -166,7 +166,7 @@ def downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor, Tenso
 
     def downsample(rows: Tensor, target: Tensor) -> None:
         rows = F.pad(rows, (0, 0, 0, 0, 0, 2 * len(target) + 1 - len(rows)))
-        # Instead of one zero at the right, which needs a copy: pads both sides by two and drops the first output column.
+        # Pads both sides by two and drops the first output column: one zero at the right would need a copy.
         image = F.conv2d(as_image(rows), weight, bias, layer.stride, padding=(0, 2))[..., 1:]
         target.copy_(activation(image)[0].permute(1, 2, 0))
 
