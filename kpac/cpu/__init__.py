@@ -17,22 +17,32 @@ machine code, `parallel` runs pieces of work in threads, and `allocator` keeps f
 Needs Numba, the extra `cpu`: pip install 'kpac[cpu]'.
 """
 
+import copy
 import logging
-from functools import lru_cache
-from typing import TypeVar, cast
+from functools import lru_cache, partial
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from kpac.cpu import bands
 from kpac.cpu.allocator import freed_memory_kept, hand_back_freed, keep_freed_memory
-from kpac.cpu.layers import ACCELERATED, view, whole_in_bands
+from kpac.cpu.layers import ACCELERATED, runs_in_bands, view
 
-__all__ = ["THREAD_BYTES", "accelerate", "freed_memory_kept", "hand_back_freed", "missing", "pass_bytes", "plain_class"]
+__all__ = [
+    "THREAD_BYTES",
+    "accelerate",
+    "freed_memory_kept",
+    "hand_back_freed",
+    "missing",
+    "on_meta",
+    "plain_class",
+    "runs_in_bands",
+]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-THREAD_BYTES = 64 << 20  # working memory for bands of rows, in bytes per thread
+THREAD_BYTES = 64 << 20  # working memory for bands of rows (`runs_in_bands`), in bytes per thread
 
 
 def accelerate(model: Model, training: bool = False) -> Model:
@@ -80,15 +90,16 @@ def plain_class(model: nn.Module) -> type[nn.Module]:
     return next((plain for plain, fast in ACCELERATED.items() if type(model) is fast), type(model))
 
 
-def pass_bytes(model: nn.Module, height: int, width: int) -> int | None:
-    """Peak memory of the tensors in an accelerated inference pass over one image, in bytes.
+def on_meta(model: Model, dtype: torch.dtype) -> Model:
+    """A copy on the meta device: its inference allocates what the model's does under the current autocast.
 
-    Depends on the current autocast mode. Add `THREAD_BYTES` per thread for the rows being computed.
-
-    Returns:
-        None if this pass would not be accelerated; estimate the plain model's tensors then.
+    Args:
+        model: a network, accelerated or not.
+        dtype: number format of the layers. A network that runs in bands is copied as float32, an upper bound for
+            bfloat16, where the image and the output stay float32.
     """
-    with torch.no_grad():
-        if not whole_in_bands(model, torch.empty(0)):
-            return None
-    return torch.float32.itemsize * bands.peak_values(model, height, width)  # an upper bound for bfloat16
+    in_bands = runs_in_bands(model)
+    ghost: Any = copy.deepcopy(model).to("meta", torch.float32 if in_bands else dtype).eval()
+    if in_bands:
+        ghost.residual = partial(bands.residual, ghost)
+    return ghost

@@ -30,6 +30,7 @@ class Rows:
     Args:
         shape: (rows, columns, channels).
         dtype: float32 or bfloat16.
+        device: CPU, or meta to allocate what `keep` stores, without computing it.
         compute: first and last (exclusive) row, inside the border -> these rows. Several threads may call it at once.
         fill: the same, but writes the rows into a tensor. Only one of the two is needed.
     """
@@ -38,10 +39,11 @@ class Rows:
         self,
         shape: Sequence[int],
         dtype: torch.dtype,
+        device: torch.device,
         compute: Callable[[int, int], Tensor] | None = None,
         fill: Callable[[int, int, Tensor], object] | None = None,
     ):
-        self.shape, self.dtype = tuple(shape), dtype
+        self.shape, self.dtype, self.device = tuple(shape), dtype, device
         self._compute, self._fill = compute, fill
 
     @property
@@ -52,7 +54,7 @@ class Rows:
     def compute(self, top: int, bottom: int) -> Tensor:
         if self._compute is not None:
             return self._compute(top, bottom)
-        rows = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype, device="cpu")
+        rows = torch.empty(bottom - top, *self.shape[1:], dtype=self.dtype, device=self.device)
         self.fill(top, bottom, rows)
         return rows
 
@@ -81,9 +83,9 @@ class Rows:
             reads: the inputs and intermediate features of a band; they count towards its size.
             size: size in bytes of a band of the widest of these features; by default `BAND_BYTES`.
         """
-        kept = torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        kept = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         rows = min(rows_of(size or BAND_BYTES, features) for features in (self, *reads))
-        for _ in in_bands(lambda top, bottom: self.fill(top, bottom, kept[top:bottom]), self.shape[0], rows, BLOCK):
+        for _ in in_bands(lambda top, bottom: self.fill(top, bottom, kept[top:bottom]), kept, rows, BLOCK):
             continue
         return kept
 
@@ -93,21 +95,34 @@ class Rows:
 
 
 class Joined(Rows):
-    """Features concatenated along the channels."""
+    """Features of the same size, concatenated along the channels."""
 
     def __init__(self, parts: Sequence[Rows]):
-        rows, columns, _ = parts[0].shape
-        self._parts = parts
-        shape = (rows, columns, sum(part.shape[2] for part in parts))
-        super().__init__(shape, parts[0].dtype, lambda *ends: torch.cat([part.compute(*ends) for part in parts], dim=2))
+        first, self._parts = parts[0], parts
+        check_same_size(part.shape for part in parts)
+        shape = (*first.shape[:2], sum(part.shape[2] for part in parts))
+
+        def compute(top: int, bottom: int) -> Tensor:
+            return torch.cat([part.compute(top, bottom) for part in parts], dim=2)
+
+        super().__init__(shape, first.dtype, first.device, compute)
 
     @property
     def parts(self) -> Sequence[Rows]:
         return self._parts
 
 
+def check_same_size(shapes: Iterable[Sequence[int]]) -> None:
+    """Refuses features of different sizes; the compiled loops would not notice."""
+    sizes = sorted({tuple(shape[:2]) for shape in shapes})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"expected features of one size, found {sizes}; pad the image to a multiple of the network's stride"
+        )
+
+
 def stored(x: Tensor) -> Rows:
-    return Rows(x.shape, x.dtype, lambda top, bottom: x[top:bottom])
+    return Rows(x.shape, x.dtype, x.device, lambda top, bottom: x[top:bottom])
 
 
 def rows_of(size: int, rows: Rows) -> int:
@@ -116,14 +131,16 @@ def rows_of(size: int, rows: Rows) -> int:
 
 
 def in_bands(
-    function: Callable[[int, int], Result], height: int, rows: int, multiple: int, early: int = 0
+    function: Callable[[int, int], Result], target: Tensor, rows: int, multiple: int, early: int = 0
 ) -> Iterator[Result]:
-    """Calls `function` for bands of about `rows` rows, in threads; yields the results in order.
+    """Calls `function` for bands of about `rows` rows of `target`, in threads; yields the results in order.
 
     Its arguments are the first and the last (exclusive) row of a band. Bands end at multiples of `multiple`, or `early`
-    rows before them.
+    rows before them. For a target on the meta device, which has no values, nothing is called.
     """
-    threads = torch.get_num_threads()
+    if target.is_meta:
+        return iter(())
+    height, threads = len(target), torch.get_num_threads()
     count = -(-height // (threads * rows)) * threads  # the same number for each thread
     cuts = spans(height + early, -(-height // count), multiple)
     return in_threads(lambda span: function(*span), ((max(0, top - early), bottom - early) for top, bottom in cuts))
@@ -141,7 +158,7 @@ def convolved(layer: Conv, x: Rows) -> Rows:
             1, 2, 0
         )
 
-    return Rows(shape, x.dtype, compute)
+    return Rows(shape, x.dtype, x.device, compute)
 
 
 def downsampled(layer: DownConv, x: Rows) -> Rows:
@@ -151,7 +168,7 @@ def downsampled(layer: DownConv, x: Rows) -> Rows:
     def fill(top: int, bottom: int, rows: Tensor) -> None:
         downsample(x.within(2 * top, 2 * bottom + 1), rows)
 
-    return Rows(shape, x.dtype, fill=fill)
+    return Rows(shape, x.dtype, x.device, fill=fill)
 
 
 def downsampling(layer: DownConv, dtype: torch.dtype) -> Callable[[Tensor, Tensor], None]:
@@ -187,7 +204,7 @@ def upsampled(layer: UpConv, x: Rows) -> Rows:
         rows = F.conv_transpose2d(image, weight, bias, layer.stride, padding=(3, numbers(layer.padding)[1]))
         return activation(rows)[0].permute(1, 2, 0)[top - 2 * first : bottom - 2 * first]
 
-    return Rows(shape, x.dtype, compute)
+    return Rows(shape, x.dtype, x.device, compute)
 
 
 def layer_by_layer(layers: Iterable[Any], x: Tensor) -> Tensor:
@@ -213,7 +230,7 @@ def _transformed(layer: Any, x: Rows, shape: Sequence[int], reads: Callable[[int
         sources = [part.within(first, last)[None] for part in parts]
         convolution(sources, rows[None], begin - max(first, 0), shift)
 
-    return Rows(shape, x.dtype, fill=fill)
+    return Rows(shape, x.dtype, x.device, fill=fill)
 
 
 def numbers(pair: Sequence[int] | str) -> tuple[int, int]:

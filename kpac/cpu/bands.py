@@ -19,6 +19,7 @@ from kpac.cpu.banded import (
     Joined,
     Rows,
     as_image,
+    check_same_size,
     convolved,
     downsampling,
     in_bands,
@@ -32,32 +33,37 @@ from kpac.cpu.compiled import access, array, compiled
 from kpac.cpu.conditions import number_format
 from kpac.cpu.parallel import channels_last
 from kpac.cpu.shared_kernel import add_responses
-from kpac.models.layers import LEAKY_SLOPE
+from kpac.models.kpac import KPACBlock
+from kpac.models.layers import LEAKY_SLOPE, Conv, DownConv, ResidualConv, UpConv
+from kpac.models.network import KPACNet
 
-ATTENTION = 2 * 32  # channels of two layers of scale attention
 
-
-def peak_values(model: Any, height: int, width: int) -> int:
-    """Peak number of values in memory for the features of one image, without those of bands.
-
-    Args:
-        model: a KPACNet.
-        height, width: size of the image, in pixels.
-    """
-    levels = len(model.encoder)
-    sizes = [-(-height // 2**level) * -(-width // 2**level) for level in range(levels)]
-    channels = [stage[-1].out_channels for stage in model.encoder]
-    image = sizes[0] * (2 * 3 * len(model.views) + 2 * 3)  # the views, also scaled to [-1, 1]; residual and output
-    kept = [
-        sum(size * count for size, count in zip(sizes[1:level], channels[1:level], strict=True))
-        for level in range(1, levels)
-    ]
-    encoding = max(before + 2 * size * count for before, size, count in zip(kept, sizes[1:], channels[1:], strict=True))
-    skips, deep, count = kept[-1], sizes[-1], channels[-1]
-    blocks = len(model.blocks)
-    widest = max((block.fusion.in_channels for block in model.blocks if hasattr(block, "fusion")), default=count)
-    chain = skips + deep * ((blocks + 1) * count + widest + ATTENTION)
-    return image + max(encoding, chain, skips + deep * (blocks + 2) * count)
+def suits(module: nn.Module) -> bool:
+    """Whether the layers of a network or block are those that this module computes, each in its place."""
+    whole: Any = module
+    places: dict[type[nn.Module], Sequence[nn.Module]]
+    try:
+        if isinstance(module, KPACNet):
+            (first, *deeper), (*inner, last) = whole.encoder, whole.decoder
+            if len(deeper) != len(whole.decoder) or not all(map(suits, whole.blocks)):
+                return False
+            convs = [layer for stage in deeper for layer in [*stage][1:]]
+            places = {
+                Conv: [*first, *convs, *whole.fusion, *(stage.merge for stage in inner)],
+                DownConv: [stage[0] for stage in deeper],
+                UpConv: [stage.up for stage in whole.decoder],
+                ResidualConv: [last.merge],
+            }
+        elif isinstance(module, KPACBlock):
+            attention = whole.scale_attention
+            places = {Conv: [whole.fusion, *(attention.features if attention else ())]}
+            places[nn.Conv2d] = [attention.weigh] if attention else []
+        else:
+            places = {Conv: [*whole]}
+    except (AttributeError, IndexError, TypeError, ValueError):  # the parts are put together in another way
+        return False
+    # An accelerated class derives from the plain one alone.
+    return all(kind in (type(layer), type(layer).__base__) for kind, layers in places.items() for layer in layers)
 
 
 def residual(model: Any, x: Tensor) -> Tensor:
@@ -101,14 +107,14 @@ def decode(model: Any, x: Tensor, chain: Sequence[Tensor]) -> Tensor:
     (image,) = _images(x)
     with freed_memory_kept():
         output = _Output(model, image)
-        skips = _encode(model, image, output, levels=len(model.encoder) - 1)
+        skips = _encode(model, image, output, levels=max(2, len(model.encoder) - 1))
         _decode(model, [channels_last(features)[0] for features in chain], skips, output)
         return as_image(output.values)
 
 
 def _images(x: Tensor) -> Tensor:
-    """Converts (N, C, H, W) to (N, H, W, C), in the dtype of the computation."""
-    return channels_last(x.to(number_format(x)))
+    """Converts (N, C, H, W) to (N, H, W, C), in the dtype of the computation; a meta tensor keeps its dtype."""
+    return channels_last(x.to(number_format(x) or x.dtype))
 
 
 class _Output:
@@ -151,11 +157,19 @@ def _residual(model: Any, x: Tensor) -> Tensor:
 
 
 def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = None) -> list[Tensor]:
-    """Features of the encoder's levels (of all, or of the first `levels`), without the first level.
+    """Features of the encoder's levels (of all, or of the first `levels`, at least two), without the first level.
 
     The first level's features are not stored; their contribution is added to `output`.
     """
     first, (down, *convs), *deeper = model.encoder[:levels]
+    skips = [layer_by_layer(convs, _downsampled(first, down, x, output))]
+    for stage in deeper:
+        skips.append(layer_by_layer(stage, skips[-1]))
+    return skips
+
+
+def _downsampled(first: Sequence[Any], down: Any, x: Tensor, output: _Output | None) -> Tensor:
+    """Computes the first level and the downsampling after it; adds the first level's contribution to `output`."""
     features = stored(x)
     for layer in first:
         features = convolved(layer, features)
@@ -169,13 +183,10 @@ def _encode(model: Any, x: Tensor, output: _Output | None, levels: int | None = 
 
     # A band reads 2 * rows + 1 rows of the features; these should just fit into whole blocks.
     rows = rows_of(banded.CHAIN_BYTES, features) // 2 - 1
-    for top, responses in in_bands(pass_on, len(kept), max(1, rows), 1):
+    for top, responses in in_bands(pass_on, kept, max(1, rows), 1):
         if output is not None and responses is not None:
             output.add(top, responses)
-    skips = [layer_by_layer(convs, kept)]
-    for stage in deeper:
-        skips.append(layer_by_layer(stage, skips[-1]))
-    return skips
+    return kept
 
 
 def _decode(model: Any, chain: list[Tensor], skips: list[Tensor], output: _Output) -> None:
@@ -192,12 +203,13 @@ def _decode(model: Any, chain: list[Tensor], skips: list[Tensor], output: _Outpu
         x = convolved(stage.merge, parts).keep(parts, size=banded.CHAIN_BYTES)
         del parts
     widest = upsampled(last.up, stored(x))
+    check_same_size((widest.shape, output.values.shape))
 
     def finish(top: int, bottom: int) -> tuple[int, Tensor]:
         return top, output.responses(widest.within(top, bottom), output.of_up)
 
     rows = rows_of(banded.BAND_BYTES, widest)
-    for top, responses in in_bands(finish, widest.shape[0], rows, 2 * banded.BLOCK, early=1):
+    for top, responses in in_bands(finish, output.values, rows, 2 * banded.BLOCK, early=1):
         output.add(top, responses)
 
 
@@ -214,7 +226,7 @@ def _block(block: Any, x: Tensor, shape: Tensor | None = None) -> Tensor:
         shape = None
     if shared_kernel.suits(kernels, block.dilations):
         shape_of_all = (len(block.dilations), *x.shape[:2], len(kernels[0]))
-        sums = torch.zeros(shape_of_all, dtype=torch.float32, device="cpu")
+        sums = x.new_zeros(shape_of_all, dtype=torch.float32)
         add_responses(x[None], kernels[0], block.dilations, sums[:, None])
         responses = list(sums)
     else:
@@ -233,7 +245,7 @@ def _branch(kernel: Tensor, dilation: int, x: Rows) -> Rows:
         image = as_image(x(top - reach, bottom + reach))
         return F.conv2d(image, kernel, padding=(0, reach), dilation=dilation)[0].permute(1, 2, 0).float()
 
-    return Rows((*x.shape[:2], len(kernel)), torch.float32, compute)
+    return Rows((*x.shape[:2], len(kernel)), torch.float32, x.device, compute)
 
 
 def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | None, dtype: torch.dtype) -> Rows:
@@ -243,16 +255,13 @@ def _weighed(responses: Sequence[Tensor], scale: Tensor | None, shape: Tensor | 
     """
     height, width, filters = responses[0].shape
     weigh = _weigh(filters, scale is not None, shape is not None, dtype)
-    arrays, *attentions = (
-        [array(values) for values in responses],
-        *(x if x is None else array(x) for x in (scale, shape)),
-    )
 
     def fill(top: int, bottom: int, rows: Tensor) -> None:
-        for branch, values in enumerate(arrays):
-            weigh(values, *attentions, branch, top, array(rows))
+        attentions = [x if x is None else array(x) for x in (scale, shape)]
+        for branch, values in enumerate(responses):
+            weigh(array(values), *attentions, branch, top, array(rows))
 
-    return Rows((height, width, len(arrays) * filters), dtype, fill=fill)
+    return Rows((height, width, len(responses) * filters), dtype, responses[0].device, fill=fill)
 
 
 @lru_cache
@@ -291,4 +300,4 @@ def _scale_attention(attention: Any, x: Tensor) -> Tensor:
         image = as_image(features(top - reach, bottom + reach))
         return torch.sigmoid(F.conv2d(image, weight, bias, padding=(0, reach)).float())[0].permute(1, 2, 0)
 
-    return Rows((*x.shape[:2], len(weight)), torch.float32, weigh).keep(features)
+    return Rows((*x.shape[:2], len(weight)), torch.float32, x.device, weigh).keep(features)

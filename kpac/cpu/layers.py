@@ -65,7 +65,7 @@ class FastPlainBlock(PlainBlock):
 class FastNet(KPACNet):
     def prepare(self, views: Tensor) -> Tensor:
         x = super().prepare(views)
-        return x.contiguous(memory_format=torch.channels_last) if is_plain(x) else x
+        return x.contiguous(memory_format=torch.channels_last) if is_plain(x) or x.is_meta else x
 
     def residual(self, x: Tensor) -> Tensor:
         return bands.residual(self, x) if _in_bands(self, x) else super().residual(x)
@@ -108,13 +108,14 @@ def _view(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     return done[module]
 
 
-def whole_in_bands(model: nn.Module, x: Tensor) -> bool:
-    """Whether a pass over such an input would be computed in bands, in the current modes (gradients, autocast)."""
-    return isinstance(model, FastNet) and _in_bands(model, x)
+def runs_in_bands(model: nn.Module) -> bool:
+    """Whether inference computes the whole network in bands of rows, under the current autocast."""
+    with torch.no_grad():
+        return isinstance(model, FastNet) and _in_bands(model, torch.empty(0, device="cpu", dtype=torch.float32))
 
 
 def _in_bands(module: nn.Module, x: Tensor) -> bool:
-    """Whether `bands` can compute a module: no gradients, only known parts, and no hooks."""
+    """Whether `bands` can compute a module: no gradients, only known parts in known places, and no hooks."""
     if torch.is_grad_enabled() or number_format(x) is None:
         return False
     if isinstance(module, FastNet):
@@ -123,7 +124,7 @@ def _in_bands(module: nn.Module, x: Tensor) -> bool:
         channels = next(module.parameters()).shape[1]  # of the kernel, or of the first convolution
         shaped = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0
     known = all(is_float_on_cpu(parameter) for parameter in module.parameters())
-    return shaped and known and all(_is_known(part) for part in module.modules())
+    return shaped and known and all(_is_known(part) for part in module.modules()) and bands.suits(module)
 
 
 def _is_known(module: nn.Module) -> bool:

@@ -22,9 +22,10 @@ from kpac.cpu.vectors import in_pairs, linear, product
 
 
 def suits(kernels: Sequence[Tensor], dilations: Sequence[int]) -> bool:
-    """Whether the dilations share a kernel, and its channels fill whole vector registers."""
+    """Whether the dilations share a kernel on a CPU, and its channels fill whole vector registers."""
     filters, channels, _, size = kernels[0].shape
-    return len(kernels) == 1 and len(dilations) > 1 and size > 1 and fill_registers(filters, channels)
+    shared = len(kernels) == 1 and len(dilations) > 1 and size > 1
+    return shared and kernels[0].is_cpu and fill_registers(filters, channels)
 
 
 def shared_branches(x: Tensor, kernel: Tensor, dilations: Sequence[int]) -> Tensor:

@@ -36,7 +36,8 @@ GRADIENT_BYTES = 4 << 20  # the same for gradients of weights: larger, since eac
 def suits(layer: Any) -> bool:
     """Whether `of_layer` and `convolve` can compute the layer, in less time."""
     channels = layer.in_channels, layer.out_channels
-    return channels[0] >= CHANNELS and fill_registers(*channels) and minimal.of_layer(layer) is not None
+    filled = layer.weight.is_cpu and channels[0] >= CHANNELS and fill_registers(*channels)
+    return filled and minimal.of_layer(layer) is not None
 
 
 def of_layer(layer: Any, slope: float, dtype: torch.dtype) -> "Convolution":
@@ -70,7 +71,7 @@ def _weight_of(layer: Any) -> Tensor:
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, tiling: "Tiling", slope: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tiling: "Tiling", slope: float) -> Tensor:
         images = channels_last(x)
         convolution = Convolution(tiling, weight, bias, slope, x.dtype)
         outputs, step = tiling.parts * len(tiling.filtering.gather), tiling.filtering.step
@@ -83,7 +84,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight, output = ctx.saved_tensors
         grad_images, grad_weight = torch.empty_like(images), weight.new_zeros(weight.shape)
         wanted, tiling = ctx.needs_input_grad, ctx.tiling

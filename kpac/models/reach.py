@@ -69,14 +69,12 @@ def reads(module: nn.Module, outputs: Span, compute: Callable[..., Tensor] | Non
 
 def encoder_reads(network: ImageNetwork, outputs: Span) -> Span:
     """The pixels from which a KPACNet's encoder computes positions of its deepest features."""
-    (pixels,) = reads(network, outputs, lambda x: network.deepest(x))
-    return pixels
+    return reads(network, outputs, network.deepest)[0]
 
 
 def block_reads(block: nn.Module, outputs: Span) -> Span:
     """The positions of its input from which a block of a KPACNet computes positions of its output."""
-    (inputs,) = reads(block, outputs, lambda x: block(x))
-    return inputs
+    return reads(block, outputs)[0]
 
 
 def decoder_reads(network: ImageNetwork, outputs: Span) -> tuple[Span, Span]:

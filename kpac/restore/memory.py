@@ -1,6 +1,5 @@
 """Estimates the memory of a forward pass, and the memory that is available."""
 
-import copy
 import weakref
 from typing import Any
 
@@ -9,14 +8,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kpac import memory
+from kpac.cpu import on_meta
 from kpac.models.interface import ImageNetwork
 
 
 def peak_bytes(model: ImageNetwork, height: int, width: int, dtype: torch.dtype = torch.float32) -> int | None:
     """Peak number of bytes of all tensors during a pass over one image, including the image itself.
 
-    Counted on meta tensors, in negligible time and memory for any image size. Does not include the workspaces of
-    libraries.
+    Counted on meta tensors (`kpac.cpu.on_meta`), in negligible time and memory for any image size. Does not include the
+    workspaces of libraries, or rows that are computed in bands.
 
     Args:
         model: a registered network; it is not changed.
@@ -26,9 +26,10 @@ def peak_bytes(model: ImageNetwork, height: int, width: int, dtype: torch.dtype 
     Returns:
         The number of bytes; None for a network that cannot run on meta tensors.
     """
-    ghost = copy.deepcopy(model).to("meta", dtype).eval()
+    ghost, shape = on_meta(model, dtype), (1, 3 * len(model.views), height, width)
     with torch.no_grad(), LiveBytes() as live:
-        views = torch.empty(1, 3 * len(model.views), height, width, dtype=dtype, device="meta")
+        dtype = next((parameter.dtype for parameter in ghost.parameters()), dtype)
+        views = torch.empty(shape, dtype=dtype, device="meta", memory_format=torch.channels_last)
         try:
             ghost(views)
         except (RuntimeError, NotImplementedError):
@@ -47,7 +48,7 @@ def available_bytes(device: torch.device) -> int:
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all live tensors that operations create inside the context."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
         self._known: set[int] = set()

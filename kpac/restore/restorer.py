@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kpac.cpu import THREAD_BYTES, accelerate, pass_bytes, plain_class
+from kpac.cpu import THREAD_BYTES, accelerate, plain_class, runs_in_bands
 from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.memory import is_exhausted
@@ -154,11 +154,8 @@ class Restorer:
                 kept += kept_values(self.model, height, width, tile) * self.dtype.itemsize
             height, width = min(tile + 64, height), min(tile + 64, width)
         with self._precision():
-            peak = pass_bytes(self.model, height, width)
-        if peak is not None:
-            return int(OVERHEAD * (peak + kept)) + THREAD_BYTES * torch.get_num_threads()
-        peak = peak_bytes(self.model, height, width, self.dtype)
-        workspace = WORKSPACE if self.device.type == "cuda" else 0
+            in_bands, peak = runs_in_bands(self.model), peak_bytes(self.model, height, width, self.dtype)
+        workspace = THREAD_BYTES * torch.get_num_threads() if in_bands else WORKSPACE * (self.device.type == "cuda")
         return None if peak is None else int(OVERHEAD * (peak + kept)) + workspace
 
     def _require_memory(self, height: int, width: int, tile: int | None) -> None:

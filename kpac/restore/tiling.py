@@ -57,7 +57,8 @@ def kept_values(network: ImageNetwork, height: int, width: int, tile: int) -> in
     halo = decoder_reads(network, Span(0, network.multiple - 1))[0]
     band = min(rows, int(tile * BLOCK_TILE) + halo.last - halo.first)
     blocks = len(network.blocks)
-    return network.fusion[-1].out_channels * columns * (rows * max(1, blocks) + (band if blocks else 0))
+    channels = network.fusion[0].in_channels // (blocks + 1)  # of the deepest features, and of every block's output
+    return channels * columns * (rows * max(1, blocks) + (band if blocks else 0))
 
 
 class _TiledPass:

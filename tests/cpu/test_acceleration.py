@@ -12,7 +12,7 @@ from kpac.cpu import accelerate, banded, bands, few_outputs, plain_class, shared
 from kpac.cpu.conditions import has_bfloat16
 from kpac.models.kpac import KPACBlock
 from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv
-from kpac.restore.memory import LiveBytes
+from kpac.restore.memory import LiveBytes, peak_bytes
 from tests.models import golden
 from tests.models.test_ablation import COMBINATIONS
 
@@ -56,20 +56,6 @@ def test_output_is_that_of_the_layers(name, options, channels, taken, monkeypatc
     changed = (expected - views[:, :3]).abs().max()
     assert changed > 0.1
     assert (found - expected).abs().max() < 1e-5 * max(1, changed)
-
-
-def test_encoder_and_fusion_may_have_other_numbers_of_layers(taken):
-    plain = create_model("kpac_3level", width=16)
-    plain.encoder[0].append(Conv(16, 16, 3))
-    plain.encoder[1].append(Conv(16, 16, 5))
-    del plain.encoder[2][1]
-    plain.fusion.append(Conv(32, 32, 3))
-    quick = accelerate(golden.randomize(plain))
-    views = torch.rand(1, 3, 27, 33)
-    with torch.inference_mode():
-        expected = plain(views)
-        assert (quick(views) - expected).abs().max() < 1e-5 * max(1, (expected - views).abs().max())
-    assert len(taken) == 1
 
 
 @pytest.mark.parametrize("channels", [1, 1000])
@@ -404,8 +390,7 @@ def test_estimate_of_memory_holds(name, options, monkeypatch):
     for module, size in ((banded, "BAND_BYTES"), (banded, "CHAIN_BYTES"), (winograd, "TILE_BYTES")):
         monkeypatch.setattr(module, size, 1)
     quick, _ = pair(name, options)
-    views = torch.rand(1, 3 * len(quick.views), 480, 320)
+    views = torch.rand(1, 3 * len(quick.views), 480, 320).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), LiveBytes() as live:
         quick(views)
-    estimate = 4 * bands.peak_values(quick, 480, 320)
-    assert 0.7 * estimate < live.peak < 1.15 * estimate
+    assert peak_bytes(quick, 480, 320) == pytest.approx(live.peak + views.nbytes, rel=0.1)
