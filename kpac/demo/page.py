@@ -34,7 +34,7 @@ def make_page(model: ImageNetwork, label: str, folder: Path, options: Mapping[st
     gradio = import_gradio()
     jobs: dict[str, RestoreJob] = {}
     others = [view for view in model.views if view != "center"]
-    has_attention = _has_attention(model)
+    has_attention = any(block.scale_attention is not None for block in kpac_blocks(model))
 
     def restore(request: gradio.Request, *given: Any) -> Iterator[Any]:  # type: ignore[name-defined]  # gradio reads it
         """Starts a job, and yields its progress and finally its result to the page."""
@@ -182,16 +182,9 @@ def _bypass_proxies() -> None:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 
 
-def _has_attention(model: ImageNetwork) -> bool:
-    try:
-        return any(block.scale_attention is not None for block in kpac_blocks(model))
-    except UserError:
-        return False
-
-
 def _progress(job: RestoreJob, seconds: float) -> str:
     share = "" if job.share is None else f": {job.share:.0%} of the tiles"
-    return f"{_sentence(job.stage + share)[:-1]}, {seconds:.0f} s"
+    return f"{job.stage[0].upper()}{job.stage[1:]}{share}, {seconds:.0f} s"
 
 
 def _summary(done: JobResult) -> str:
@@ -201,7 +194,3 @@ def _summary(done: JobResult) -> str:
         f"{width} x {height} pixels, {done.bit_depth} bits, restored {how} in {done.seconds:.1f} s; "
         f"{done.memory_gb:.2f} GB of memory at the peak."
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:].rstrip('.')}."

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import stats
+from torch import Tensor, nn
 
 from kpac.errors import UserError
 from kpac.models.interface import ImageNetwork
 from kpac.models.kpac import KPACBlock
+from kpac.models.recording import outputs_of
 from kpac.restore.restorer import Restorer
 
 
@@ -53,32 +54,17 @@ def attention_of(
         UserError: the network has no KPAC blocks.
     """
     blocks = kpac_blocks(model)
-    inputs: list[torch.Tensor] = []
-    hooks = [block.register_forward_pre_hook(lambda _, given: inputs.append(given[0])) for block in blocks]
-    try:
+    if not blocks:
+        raise UserError(f"network '{model.config['name']}' has no KPAC blocks")
+    with outputs_of(attention for block in blocks for attention in block.attentions()) as outputs:
         restored = Restorer(model, tile=None, precision="float32", device=_device(model))(image, left, right)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    with torch.inference_mode():
-        return restored, [_attend(block, x) for block, x in zip(blocks, inputs, strict=True)]
-
-
-def has_kpac_blocks(model: ImageNetwork) -> bool:
-    """Whether a network has KPAC blocks."""
-    return any(isinstance(module, KPACBlock) for module in model.modules())
+    weights = {attention: values[0].float().cpu() for attention, values in outputs.items()}
+    return restored, [_attention(block, weights) for block in blocks]
 
 
 def kpac_blocks(model: ImageNetwork) -> list[KPACBlock]:
-    """The KPAC blocks of a network, first to last.
-
-    Raises:
-        UserError: it has none.
-    """
-    blocks = [module for module in model.modules() if isinstance(module, KPACBlock)]
-    if not blocks:
-        raise UserError(f"network '{model.config['name']}' has no KPAC blocks")
-    return blocks
+    """The KPAC blocks of a network, first to last; empty for a network of another kind."""
+    return [module for module in model.modules() if isinstance(module, KPACBlock)]
 
 
 def rank_correlation(attention: BlockAttention, blur_radius: np.ndarray) -> float:
@@ -99,21 +85,22 @@ def rank_correlation(attention: BlockAttention, blur_radius: np.ndarray) -> floa
     return float(stats.spearmanr(expected.ravel(), true.ravel()).statistic)
 
 
+def pixels_per_position(image: tuple[int, ...], features: tuple[int, ...]) -> int:
+    """Side of a feature position in pixels, from both heights and widths: a power of 2, since encoders halve sizes."""
+    ratio = max(-(-pixels // positions) for pixels, positions in zip(image, features, strict=True))
+    return 1 << (ratio - 1).bit_length()
+
+
 def reduce_to(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Averages values over the pixels of each feature position; the last row and column may extend beyond the image."""
-    height, width = values.shape
-    factor = max(-(-height // size[0]), -(-width // size[1]))
-    factor = 1 << (factor - 1).bit_length()  # an encoder halves the size, so the factor is a power of 2
+    (height, width), factor = values.shape, pixels_per_position(values.shape, size)
     padded = np.pad(values, ((0, size[0] * factor - height), (0, size[1] * factor - width)), mode="edge")
     return padded.reshape(size[0], factor, size[1], factor).mean(axis=(1, 3))
 
 
-def _attend(block: KPACBlock, x: torch.Tensor) -> BlockAttention:
-    scale = shape = None
-    if block.scale_attention is not None:
-        scale = block.scale_attention(x)[0].float().cpu().numpy()
-    if block.shape_attention is not None:
-        shape = block.shape_attention(x)[0].float().mean(dim=(1, 2)).cpu().numpy()
+def _attention(block: KPACBlock, weights: dict[nn.Module, Tensor]) -> BlockAttention:
+    scale = weights[block.scale_attention].numpy() if block.scale_attention else None
+    shape = weights[block.shape_attention].mean(dim=(1, 2)).numpy() if block.shape_attention else None
     return BlockAttention(block.dilations, scale, shape)
 
 

@@ -16,7 +16,7 @@ from kpac.environment import choose_device
 from kpac.errors import UserError
 from kpac.files import write_json
 from kpac.images import read_pixels, to_float
-from kpac.inspect.attention import BlockAttention, attention_of, has_kpac_blocks, kpac_blocks, rank_correlation
+from kpac.inspect.attention import BlockAttention, attention_of, kpac_blocks, rank_correlation
 from kpac.inspect.kernels import kernel_patterns
 from kpac.inspect.receptive_field import effective_receptive_field
 from kpac.inspect.sheets import SHARES, attention_sheet, model_sheet, save_sheet
@@ -78,9 +78,9 @@ def inspect_weights(
     """
     _check_names(photos)
     model = load_model(weights).to(choose_device(device))
-    if not has_kpac_blocks(model) and not photos and not data:
-        return _inspect_receptive_field(model, weights, output)
     blocks = kpac_blocks(model)
+    if not blocks and not photos and not data:
+        return _inspect_receptive_field(model, weights, output)
     others = other_views or {}
     if not data and model.views != ("center",) and not others:
         raise UserError(f"network '{model.config['name']}' reads dual-pixel views", "dual_views")

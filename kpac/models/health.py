@@ -1,13 +1,12 @@
 """Whether the blocks of a network work: how much each contributes, and whether its attention can still learn."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from kpac.models.kpac import KPACBlock
+from kpac.models.recording import outputs_of
 
 DEAD_BELOW = 1e-3  # blocks contribute a hundredth of the residual soon after the start, and more later
 HEALTH_CROP = 256  # side in pixels of the square crop to measure on: large enough, and cheap
@@ -56,15 +55,14 @@ def block_health(network: nn.Module, views: Tensor) -> list[BlockHealth]:
     blocks = [module for module in network.modules() if isinstance(module, KPACBlock)]
     health = []
     with torch.no_grad():
-        with _gates(blocks) as gates:
+        with outputs_of(attention for block in blocks for attention in block.attentions()) as weights:
             output = network(views)
         residual = (output - views[:, :3]).double().square().mean().sqrt()
         for block in blocks:
-            with _without_branches(block):
+            with block.fusion.register_forward_pre_hook(lambda _, inputs: tuple(map(torch.zeros_like, inputs))):
                 change = (network(views) - output).double().square().mean().sqrt()
-            scale, shape = gates.get(block.scale_attention), gates.get(block.shape_attention)
-            saturated = [_saturated(weights) for weights in (scale, shape) if weights is not None]
-            mean_weight = None if scale is None else float(scale.mean())
+            saturated = [_saturated(weights[attention].float()) for attention in block.attentions()]
+            mean_weight = float(weights[block.scale_attention].float().mean()) if block.scale_attention else None
             health.append(BlockHealth(float(change / residual), mean_weight, max(saturated, default=None)))
     return health
 
@@ -73,33 +71,7 @@ def _saturated(weights: Tensor) -> float:
     return float(((weights - 0.5).abs() > 0.5 - SATURATED_WITHIN).float().mean())
 
 
-@contextmanager
-def _gates(blocks: list[KPACBlock]) -> Iterator[dict[nn.Module | None, Tensor]]:
-    """Context that collects the attention weights of the blocks' forward passes."""
-    gates: dict[nn.Module | None, Tensor] = {}
-
-    def keep(module: nn.Module, _inputs: object, weights: Tensor) -> None:
-        gates[module] = weights.float()
-
-    attentions = [attention for block in blocks for attention in (block.scale_attention, block.shape_attention)]
-    hooks = [attention.register_forward_hook(keep) for attention in attentions if attention is not None]
-    try:
-        yield gates
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def center_crop(image: Tensor, size: int) -> Tensor:
     """The center of an image (..., H, W), with no side longer than `size`."""
     top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
     return image[..., top : top + size, left : left + size]
-
-
-@contextmanager
-def _without_branches(block: KPACBlock) -> Iterator[None]:
-    hook = block.fusion.register_forward_pre_hook(lambda _module, inputs: tuple(map(torch.zeros_like, inputs)))
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -42,9 +42,7 @@ def initialize(network: nn.Module, scheme: str, last: nn.Conv2d, fusion: nn.Conv
                 taps = math.prod(module.kernel_size) / math.prod(module.stride)
                 nn.init.normal_(module.weight, std=math.sqrt(2 / ((1 + LEAKY_SLOPE**2) * module.in_channels * taps)))
             elif isinstance(module, KPACBlock):
-                for attention in (module.scale_attention, module.shape_attention):
-                    if attention is None:
-                        continue
+                for attention in module.attentions():
                     nn.init.zeros_(attention.weigh.weight)
                     module.fusion.weight.data.mul_(2)
         with torch.no_grad():

@@ -1,7 +1,6 @@
 """The KPAC block: kernel-sharing parallel atrous convolutions (paper, Sec. 3.2)."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +109,10 @@ class KPACBlock(nn.Module):
         self.shape_attention = ShapeAttention(channels, filters, shape_window) if shape_attention else None
         self.fusion = Conv(len(self.dilations) * filters, channels, 3)
 
+    def attentions(self) -> list[ScaleAttention | ShapeAttention]:
+        """The attention modules that the block has."""
+        return [attention for attention in (self.scale_attention, self.shape_attention) if attention is not None]
+
     def branches(self, x: Tensor) -> list[Tensor]:
         """The kernel's response at each dilation: a list of (N, filters, H, W)."""
         kernels = list(self.kernels) if len(self.kernels) > 1 else [self.kernels[0]] * len(self.dilations)
@@ -129,35 +132,6 @@ class KPACBlock(nn.Module):
                 shape = self.shape_attention(x)  # (N, filters, 1, 1), or (N, filters, H, W) with a window
             branches = [branch * shape for branch in branches]
         return self.fusion(torch.cat(branches, dim=1))
-
-
-def scale_attention_maps(network: nn.Module, views: Tensor) -> dict[str, Tensor]:
-    """Returns the scale attention of every block, from one forward pass.
-
-    Args:
-        network: has `ScaleAttention` modules.
-        views: (1, 3V, H, W) in [0, 1].
-
-    Returns:
-        Module name -> (branches, h, w), each weight in (0, 1); h x w is the size of the block's features.
-    """
-    maps: dict[str, Tensor] = {}
-
-    def keep(name: str, _module: nn.Module, _arguments: object, output: Tensor) -> None:
-        maps[name] = output[0].float()
-
-    hooks = [
-        module.register_forward_hook(partial(keep, name))
-        for name, module in network.named_modules()
-        if isinstance(module, ScaleAttention)
-    ]
-    try:
-        with torch.no_grad():
-            network(views)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return maps
 
 
 class PlainBlock(nn.Sequential):

@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 
 from kpac.models.health import BlockHealth, block_health
 from kpac.models.initialization import initialize
-from kpac.models.kpac import KPACBlock, PlainBlock, scale_attention_maps
+from kpac.models.kpac import KPACBlock, PlainBlock, ScaleAttention
 from kpac.models.layers import Conv, DownConv, ResidualConv, UpConv, pad_to_multiple
+from kpac.models.recording import outputs_of
 
 View = Literal["center", "left", "right"]
 
@@ -161,8 +162,17 @@ class KPACNet(nn.Module):
         return self.decode(chain, skips)
 
     def attention_maps(self, views: Tensor) -> dict[str, Tensor]:
-        """Scale attention of each block in an image; see `scale_attention_maps`."""
-        return scale_attention_maps(self, views)
+        """Scale attention of every block, from one pass over an image (1, 3V, H, W) in [0, 1].
+
+        Returns:
+            Module name -> (branches, h, w), each weight in (0, 1); h x w is the size of the block's features.
+        """
+        names: dict[nn.Module, str] = {
+            module: name for name, module in self.named_modules() if isinstance(module, ScaleAttention)
+        }
+        with torch.no_grad(), outputs_of(names) as maps:
+            self(views)
+        return {names[module]: weights[0].float() for module, weights in maps.items()}
 
     def block_health(self, views: Tensor) -> list[BlockHealth]:
         """Health of each block and its attention; see `kpac.models.health.block_health`."""

@@ -61,10 +61,7 @@ class MethodNetwork:
     @cached_property
     def attending(self) -> list[int]:
         """Numbers of the blocks with scale attention, from 1; empty for a network without KPAC blocks."""
-        try:
-            blocks = kpac_blocks(self.network.model) if self.exists else []
-        except UserError:
-            return []
+        blocks = kpac_blocks(self.network.model) if self.exists else []
         return [number for number, block in enumerate(blocks, 1) if block.scale_attention is not None]
 
     def restore(self, data_set: DataSet, name: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from kpac.errors import UserError
 from kpac.evaluation.evaluator import to_array
 from kpac.evaluation.methods import read_array
 from kpac.images import from_float, read_pixels, to_float
+from kpac.inspect.attention import pixels_per_position
 from kpac.reporting.pages.gallery import Gallery, GalleryScene, Key
 from kpac.reporting.pages.networks import MethodNetwork
 
@@ -152,5 +153,5 @@ def thumbnail(pixels: np.ndarray, width: int = 160) -> np.ndarray:
 def _map(name: str, values: np.ndarray, image: np.ndarray) -> Picture:
     low, high = float(values.min()), float(values.max())
     span = (high - low) or 1.0
-    factor = 1 << (max(1, -(-image.shape[0] // values.shape[0])) - 1).bit_length()  # a power of 2
+    factor = pixels_per_position(image.shape[:2], values.shape)
     return Picture(name, from_float((values - low) / span, 8), {"low": low, "high": high, "factor": factor})
