@@ -49,16 +49,16 @@ def flags_of(parser: argparse.ArgumentParser) -> set[str]:
     return flags
 
 
-def remedies() -> list[tuple[str, list[str]]]:
-    """Every remedy that an error of the library names, with the names of the values that the error has."""
-    found = []
-    for _, tree in modules():
-        for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in POSITION:
-                values = [keyword.arg or "" for keyword in call.keywords]
-                for argument in call.args[POSITION[call.func.id] :][:1]:
-                    found += [(text, values) for text in literals(argument)]
-    return found
+def remedies(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
+    """Every remedy that an error in a module names, with the names of the values that the error has."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in POSITION:
+            values = [keyword.arg or "" for keyword in call.keywords]
+            for argument in call.args[POSITION[call.func.id] :][:1]:
+                yield from ((text, values) for text in literals(argument))
+
+
+NAMED = [found for _, tree in modules() for found in remedies(tree)]
 
 
 def is_of_the_command_line(file: str) -> bool:
@@ -89,10 +89,10 @@ def test_flags_in_messages_exist():
 
 
 def test_remedies_are_those_that_errors_name():
-    assert {remedy for remedy, _ in remedies()} == REMEDIES.keys()
+    assert {remedy for remedy, _ in NAMED} == REMEDIES.keys()
 
 
-@pytest.mark.parametrize(("remedy", "values"), remedies())
+@pytest.mark.parametrize(("remedy", "values"), NAMED)
 def test_remedies_get_the_values_that_they_show(remedy, values):
     assert advice(remedy, **dict.fromkeys(values, "value")) != ""
 

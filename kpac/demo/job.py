@@ -14,13 +14,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kpac.errors import UserError
-from kpac.images import Photograph, from_float, read_photograph
-from kpac.inspect.attention import attention_of
+from kpac.images import bits, from_float, read_photograph
+from kpac.inspect.attention import attention_of, pixels_per_position
 from kpac.models.interface import ImageNetwork
 from kpac.restore.restorer import Restorer
 
 PREVIEW = 2048  # longest side of the page's images, in pixels; the file to download has the photograph's own size
 ATTENTION = 1024  # longest side of the image for attention maps, in pixels, as in `kpac inspect`
+ADVICE = {  # what to do on the page, by the remedies of `UserError`
+    "approximate_tile": "try a smaller photograph",
+    "precision": "start the page again in float32",
+    "tile": "try a smaller photograph, or start the page again with tiles of {tile}",
+}
 _one_at_a_time = threading.Lock()  # one pass uses all cores; the next waits until it ends or is cancelled
 
 
@@ -105,7 +110,8 @@ class RestoreJob(threading.Thread):
         except Cancelled:
             pass
         except UserError as error:
-            self.error = self._without_folders(str(error))
+            advice = ADVICE.get(error.remedy or "", "").format(**error.values)
+            self.error = self._without_folders("; ".join(filter(None, [str(error), advice])))
         except MemoryError:
             self.error = "out of memory: the photograph is too large; cut it into parts"
         except Exception as error:  # otherwise the page would wait forever
@@ -144,7 +150,7 @@ class RestoreJob(threading.Thread):
             seconds,
             memory / 1e9,
             (height, width),
-            _bits(center),
+            bits(center.pixels),
             restorer.tile,
             attention,
         )
@@ -182,10 +188,6 @@ class _Cancelling(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def _bits(photograph: Photograph) -> int:
-    return 8 * photograph.pixels.dtype.itemsize
-
-
 def _reduced(image: np.ndarray, longest: int) -> np.ndarray:
     height, width = image.shape[:2]
     scale = longest / max(height, width)
@@ -205,7 +207,7 @@ def _overlay(image: np.ndarray, dilation: np.ndarray, opacity: float = 0.6) -> n
     from matplotlib import colormaps
 
     height, width = image.shape[:2]
-    factor = 1 << (max(1, -(-height // dilation.shape[0])) - 1).bit_length()  # a power of 2, from the encoder
+    factor = pixels_per_position((height, width), dilation.shape)
     whole = cv2.resize(dilation, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)[:height, :width]
     low, high = float(dilation.min()), float(dilation.max())
     colors = colormaps["viridis"]((whole - low) / ((high - low) or 1.0))[..., :3]

@@ -140,7 +140,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             try:
                 config = resolve_model(load_config(base, words))
             except UserError as error:
-                raise UserError(f"{path}: run '{label}': {error}") from None
+                raise error.within(f"{path}: run '{label}'") from None
             evaluations = tuple(make_evaluation(config, section) for section in file.evaluation)
             runs.append(Run(label, value, config, (str(base), *words), evaluations))
     folders = [run.folder for run in runs]

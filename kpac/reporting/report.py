@@ -11,6 +11,8 @@ from kpac.reporting import figures
 from kpac.reporting.tables import image_table, summary_table
 from kpac.reporting.units import METRICS, cell
 
+MEND = "evaluate again once the file is there"  # of a learned metric's weights
+
 
 def write_report(folder: Path, results: dict[str, Any], protocol: Protocol, shown: Sequence[Evaluated]) -> None:
     """Writes report.md and comparison.png.
@@ -41,7 +43,7 @@ def report(results: dict[str, Any], protocol_summary: str) -> str:
         f"Cost: {_cost(results)}.",
         *([f"Confidence: {_confidence(results)}."] if results["confidence"]["interval"] else []),
         *(_learned(name, facts) for name, facts in results["metrics"].items()),
-        *(f"Not computed: {name.upper()}, {reason}." for name, reason in results["skipped"].items()),
+        *(f"Not computed: {name.upper()}, {reason}; {MEND}." for name, reason in results["skipped"].items()),
         f"Versions: Python {environment['python']}, {packages}; code {revision}.",
     ]
     parts = [

@@ -1,14 +1,19 @@
 """A photograph on the page is restored as `kpac restore` does it, and can be cancelled at any moment."""
 
+import ast
+import inspect
 import threading
 
 import numpy as np
 import pytest
+import torch
 
 import kpac
 from kpac.cli import main
-from kpac.demo.job import RestoreJob
+from kpac.demo.job import ADVICE, RestoreJob
 from kpac.images import write_pixels
+from kpac.restore import restorer
+from tests.test_messages import remedies
 
 
 @pytest.mark.parametrize("tile", ["auto", 32])
@@ -75,3 +80,30 @@ def test_progress_counts_the_tiles(tmp_path, weights):
     assert shares == sorted(shares)
     assert len(shares) > 4
     assert shares[-1] == pytest.approx(1)
+
+
+def failing(weights, path, output, **options) -> str:
+    job = RestoreJob(kpac.load_model(weights), options, {"center": path}, output)
+    job.model.fusion[-1].bias.data[0] = float("nan")
+    job.run()
+    return job.error
+
+
+def test_what_to_do_is_in_the_words_of_the_page(tmp_path, weights, photographs, monkeypatch):
+    path, output = photographs["deep"], tmp_path / "deep.tif"
+    assert "weights are damaged" in failing(weights, path, output, precision="float32")
+    assert failing(weights, path, output, precision="bfloat16").endswith("; start the page again in float32")
+
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(kpac.Restorer, "_restore", exhausted)
+    told = failing(weights, path, output, tile=512)
+    assert told.endswith("; try a smaller photograph, or start the page again with tiles of 128")
+    assert "--" not in told
+
+
+def test_page_knows_what_to_do_about_every_error_of_the_restorer():
+    known = {remedy for remedy, _ in remedies(ast.parse(inspect.getsource(restorer)))}
+    # The page begins with settings that were checked, and asks for the views that the network reads.
+    assert known - {"approximate", "missing_views", "unneeded_views"} == ADVICE.keys()

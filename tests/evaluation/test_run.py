@@ -338,7 +338,9 @@ def test_lpips_without_weights_is_skipped_in_one_line_or_refused(data_root, weig
     assert "lpips" not in results["mean"]
     assert "alexnet-owt-7be5be79.pth: no such file" in results["skipped"]["lpips"]
     assert "\n" not in results["skipped"]["lpips"]
-    assert "Not computed: LPIPS" in (tmp_path / "b" / "report.md").read_text()
+    reason = results["skipped"]["lpips"]
+    line = f"- Not computed: LPIPS, {reason}; evaluate again once the file is there.\n"
+    assert line in (tmp_path / "b" / "report.md").read_text()
     with pytest.raises(UserError, match=r"alexnet-owt-7be5be79.pth: no such file"):
         evaluate_weights(weights, Evaluation(data_root, required=("lpips",)), tmp_path / "c", "cpu")
 

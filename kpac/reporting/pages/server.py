@@ -1,5 +1,6 @@
 """Serves pages at a loopback address; renders scenes on demand."""
 
+import logging
 import re
 import threading
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from kpac.errors import UserError
 
 HOST = "127.0.0.1"
 NAMES = ("127.0.0.1", "localhost", "[::1]")  # accepted Host headers: keeps pages of other sites out (DNS rebinding)
+
+log = logging.getLogger(__name__)
 
 
 def serve(folder: Path, port: int, make_scene: Callable[[int], object], ready: Callable[[str], object]) -> None:
@@ -71,7 +74,7 @@ class _Handler(SimpleHTTPRequestHandler):
         try:
             self.scenes.need(self.path.partition("?")[0])
         except (UserError, IndexError) as error:
-            self.log_error("%s", error)
+            log.error("%s", error)
             self.send_error(404, "this scene cannot be read")
             return
         super().do_GET()
