@@ -2,12 +2,11 @@
 
 import pickle
 from pathlib import Path
-from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
+from kpac.downloads import download
 from kpac.errors import UserError
 
 LAYERS = 27  # the first layers of torchvision's VGG-19, up to conv4_4 and its ReLU
@@ -68,27 +67,24 @@ def _load(features: nn.Module, path: Path | None) -> None:
     from torchvision.models import VGG19_Weights
 
     url = VGG19_Weights.IMAGENET1K_V1.url
-    name = Path(urlparse(url).path).name
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    name = Path(url).name
+    if path is None:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / name
+        try:
+            download(url, path, path.stem.rpartition("-")[2])  # the name ends with the beginning of the SHA-256
+        except UserError as error:
+            raise error.within("the perceptual loss needs VGG-19's weights, or train.perceptual_weights") from None
     try:
-        if path is None and not cached.is_file():
-            state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
-        else:
-            state = torch.load(path or cached, map_location="cpu", weights_only=True)
-    except (URLError, OSError) as error:
-        if path:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); expected VGG-19's weights, {name}") from None
-        raise UserError(
-            f"the perceptual loss needs VGG-19's weights, and {url} cannot be reached; get {name} elsewhere and put it "
-            f"into {cached.parent}, or name it with train.perceptual_weights"
-        ) from None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected VGG-19's weights, {name}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise UserError(f"{path or cached}: not a weights file; expected torchvision's {name}") from None
+        raise UserError(f"{path}: not a weights file; expected torchvision's {name}") from None
     prefix = "features."
     wanted = features.state_dict()
     found = {key.removeprefix(prefix): value for key, value in state.items()} if isinstance(state, dict) else {}
     for key, value in wanted.items():
         if key not in found or found[key].shape != value.shape:
             problem = f"{prefix}{key} is missing or of another shape"
-            raise UserError(f"{path or cached}: not VGG-19 ({problem}); expected torchvision's {name}")
+            raise UserError(f"{path}: not VGG-19 ({problem}); expected torchvision's {name}")
     features.load_state_dict({key: found[key] for key in wanted})
