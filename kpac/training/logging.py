@@ -18,7 +18,7 @@ from kpac.config import Config
 from kpac.distributed import Ranks
 from kpac.environment import describe
 from kpac.errors import UserError
-from kpac.files import write_json, write_text
+from kpac.files import read_json_lines, write_json, write_text
 from kpac.models.health import DEAD_BELOW, BlockHealth
 
 
@@ -188,11 +188,5 @@ def _write_run(path: Path, start: int, facts: dict[str, Any]) -> None:
 
 def _drop_after(metrics: Path, iteration: int) -> None:
     """Removes the lines of later iterations, and a truncated last line."""
-    kept = []
-    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
-        try:
-            if json.loads(line)["iteration"] <= iteration:
-                kept.append(line + "\n")
-        except ValueError:
-            continue
+    kept = [json.dumps(entry) + "\n" for entry in read_json_lines(metrics) if entry["iteration"] <= iteration]
     write_text(metrics, "".join(kept))

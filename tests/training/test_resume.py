@@ -12,16 +12,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from kpac.cli import main
 from kpac.commands.remedies import explain
 from kpac.config import load_config
+from kpac.cpu import missing
+from kpac.cpu.layers import FastNet
 from kpac.errors import UserError
+from kpac.models.network import KPACNet
 from kpac.models.weights import load_model, read_weights_header
 from kpac.signals import StopRequest
 from kpac.training.checkpoint import Checkpoints, read_checkpoint
 from kpac.training.run_folder import resumed_config
-from kpac.training.trainer import train
+from kpac.training.trainer import Trainer, train
 
 ROOT = Path(__file__).parents[2]
 KPAC = "import sys, torch; torch.set_num_threads(2); from kpac.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -48,6 +52,12 @@ def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict]]:
 
 def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").glob("iteration_*.pt"))
+
+
+def forget_after(folder: Path, checkpoint: str) -> None:
+    for name in checkpoints(folder):
+        if name > checkpoint:
+            (folder / "checkpoints" / name).unlink()
 
 
 def test_killed_and_resumed_run_is_bit_identical(noisy_config, tmp_path):
@@ -247,10 +257,36 @@ def test_run_resumed_in_another_memory_layout_ends_close_to_the_whole_one(config
     folder = train(load_config(config_file, ["train.iterations=8", "train.checkpoint.every=4"]))
     file = folder / "checkpoints" / "last.safetensors"
     whole = load_model(file).state_dict()
-    for other in folder.glob("checkpoints/iteration_*.pt"):
-        if other.name > "iteration_0000004.pt":
-            other.unlink()
+    forget_after(folder, "iteration_0000004.pt")
     resume(folder, "train.compute.channels_last=true", allow_changes=True)
     resumed = load_model(file).state_dict()
     # Scrambled moments move weights by about a step, 1e-4 and more.
     assert max((whole[name] - resumed[name]).abs().max().item() for name in whole) < 1e-5
+
+
+@pytest.mark.skipif(bool(missing()), reason="needs Numba")
+@pytest.mark.parametrize(("before", "after"), [(FastNet, KPACNet), (KPACNet, FastNet)])
+def test_resuming_with_and_without_acceleration_is_the_same_network(config_file, monkeypatch, before, after):
+    def accelerate(network: type) -> str:
+        return f"train.compute.accelerate={str(network is FastNet).lower()}"
+
+    def losses(folder: Path) -> list[float]:
+        return [line["loss"] for line in outcome(folder)[1] if line["kind"] == "train"]
+
+    def load_and_keep(self: Trainer, state: dict) -> None:
+        load(self, state)
+        loaded.append((type(self.model), {name: value.clone() for name, value in self.model.state_dict().items()}))
+
+    settings = ["model.width=16", "train.iterations=8", "train.checkpoint.every=4", "train.log_every=1"]
+    folder = train(load_config(config_file, [*settings, accelerate(before)]))
+    whole, loaded, load = losses(folder), [], Trainer.load_state_dict
+    forget_after(folder, "iteration_0000004.pt")
+    saved = read_checkpoint(folder / "checkpoints" / "iteration_0000004.pt")["model"]
+    monkeypatch.setattr(Trainer, "load_state_dict", load_and_keep)
+    resume(folder, accelerate(after), allow_changes=True)
+    ((network, weights),) = loaded
+    assert network is after
+    assert list(weights) == list(saved)
+    assert all(torch.equal(value, saved[name]) for name, value in weights.items())
+    assert len(losses(folder)) == 8
+    assert losses(folder) == pytest.approx(whole, rel=0, abs=1e-5)
