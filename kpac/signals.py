@@ -30,7 +30,7 @@ class StopRequest:
         number: number of the first signal; 0 for none.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number = 0
         self._earlier: dict[int, Any] = {}
 

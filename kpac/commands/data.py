@@ -108,8 +108,9 @@ def cache(options: argparse.Namespace) -> int:
 
 
 def synthesize(options: argparse.Namespace) -> None:
-    from kpac.data.synthesis.dataset import SynthesisSettings, scenes_of_each, synthesize
+    from kpac.data.synthesis.dataset import scenes_of_each, synthesize
     from kpac.data.synthesis.photos import folder_photos, skimage_photos
+    from kpac.data.synthesis.settings import SynthesisSettings
 
     settings = SynthesisSettings.from_options(vars(options), options.recipe)
     if options.photos == "skimage":

@@ -3,9 +3,13 @@
 import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kpac.commands.arguments import Subcommands, add_command, add_plugin_argument, positive, say
 from kpac.errors import UserError
+
+if TYPE_CHECKING:
+    from kpac.reporting.pages.view import Pages
 
 PORT = 8017
 
@@ -83,7 +87,7 @@ def view(options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(pages, folder: Path, options: argparse.Namespace) -> int:
+def _serve(pages: "Pages", folder: Path, options: argparse.Namespace) -> int:
     import threading
 
     if options.refresh:

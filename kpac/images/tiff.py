@@ -71,7 +71,7 @@ class Own:
 def read_header(path: Path) -> ImageHeader:
     """Reads the header from the photograph's directory."""
     with _photograph(path) as page:
-        depth = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
+        depth = int(np.max(page.bitspersample))  # one number, or one a channel
         gray = page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
         depth = 8 if page.photometric == PALETTE else depth
         alpha = page.samplesperpixel > COLOURS[int(page.photometric)]

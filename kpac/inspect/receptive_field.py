@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from kpac.models.interface import ImageNetwork
 from kpac.models.network import KPACNet
@@ -55,7 +56,7 @@ def effective_receptive_field(model: ImageNetwork, side: int = 257, images: int 
     return ReceptiveField((influence / total).numpy(), _reach(model, side // 2))
 
 
-def _reach(model: ImageNetwork, pixel: int) -> tuple[int, int] | None:
+def _reach(model: nn.Module, pixel: int) -> tuple[int, int] | None:
     if type(model) is not KPACNet:
         return None
     (pixels,) = reads(model, Span(pixel, pixel), model.residual)

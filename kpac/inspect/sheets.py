@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
 
 from kpac.files import atomic_write
 from kpac.inspect.attention import BlockAttention
@@ -115,7 +117,7 @@ def _mosaic(axes: Axes, bank: KernelPatterns, rows: int, title: str) -> None:
     axes.set_axis_off()
 
 
-def _receptive_field(part, field: ReceptiveField) -> None:
+def _receptive_field(part: SubFigure, field: ReceptiveField) -> None:
     left, right = part.subplots(1, 2)
     side = field.influence.shape[0]
     middle = side // 2
@@ -146,13 +148,11 @@ def _receptive_field(part, field: ReceptiveField) -> None:
     right.legend(fontsize=7)
 
 
-def _square(corner: float, side: float, color: str):
-    from matplotlib.patches import Rectangle
-
+def _square(corner: float, side: float, color: str) -> Rectangle:
     return Rectangle((corner, corner), side, side, fill=False, edgecolor=color, linewidth=1)
 
 
-def _show(axes: Axes, image: np.ndarray, title: str, **options) -> None:
+def _show(axes: Axes, image: np.ndarray, title: str, **options: Any) -> None:
     axes.imshow(image, interpolation="nearest", **options)
     axes.set_title(title, fontsize=8)
     axes.set_axis_off()

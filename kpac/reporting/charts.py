@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kpac.config import nearest
 from kpac.errors import UserError
@@ -122,7 +123,7 @@ def curve(
     _write(figure, paths)
 
 
-def _scale_costs(axes, costs: Sequence[float]) -> None:
+def _scale_costs(axes: Any, costs: Sequence[float]) -> None:
     """Scales the x axis, with few ticks, plain numbers and no minor ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -140,13 +141,13 @@ def _scale_costs(axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
 
 
-def _ticks(most: int = 5):
+def _ticks(most: int = 5) -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(nbins=most, steps=[1, 2, 5, 10])
 
 
-def _axes(height: float = SIZE[1]):
+def _axes(height: float = SIZE[1]) -> Any:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -159,7 +160,7 @@ def _axes(height: float = SIZE[1]):
     return figure, axes
 
 
-def _write(figure, paths: Sequence[Path]) -> None:
+def _write(figure: Any, paths: Sequence[Path]) -> None:
     from matplotlib import rc_context
 
     with rc_context(PAPER):

@@ -107,7 +107,7 @@ def sheet(rows: Sequence[SheetRow], paths: Sequence[Path], caption: str) -> None
         save(figure, paths)
 
 
-def save(figure, paths: Sequence[Path]) -> None:
+def save(figure: Any, paths: Sequence[Path]) -> None:
     """Writes a figure to each path, atomically."""
     for path in paths:
         with atomic_write(path) as partial:
@@ -158,7 +158,7 @@ def _fitted(texts: Sequence[str], width: float, sizes: tuple[float, float]) -> t
     return ["\n".join(textwrap.wrap(text, max(1, int(0.95 * width / (letter * size))))) for text in texts], size
 
 
-def _draw_whole(axes, panel: Panel, boxes: Sequence[Box], inches: float) -> None:
+def _draw_whole(axes: Any, panel: Panel, boxes: Sequence[Box], inches: float) -> None:
     from matplotlib.patches import Rectangle
 
     axes.imshow(panel.image, interpolation="lanczos", aspect="auto")
@@ -171,7 +171,7 @@ def _draw_whole(axes, panel: Panel, boxes: Sequence[Box], inches: float) -> None
         axes.text(0.015, 0.03, text, transform=axes.transAxes, color="white", fontsize=size, bbox=style, va="bottom")
 
 
-def _draw_zoom(axes, image: np.ndarray, box: Box, color: str) -> None:
+def _draw_zoom(axes: Any, image: np.ndarray, box: Box, color: str) -> None:
     from matplotlib.patches import Rectangle
 
     top, left, height, width = box
