@@ -14,7 +14,10 @@ from kpac.files import sha256_of
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.yaml"
-DEFAULTS: dict[tuple[str, ...], str] = {("center",): "kpac_2level-synthetic"}
+DEFAULTS: dict[tuple[str, ...], str] = {
+    ("center",): "kpac_2level-synthetic",
+    ("center", "left", "right"): "kpac_dual-synthetic",
+}
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,8 @@ def test_shipped_weights_load_and_have_a_card(name):
 
 
 def test_no_default_for_views_without_weights():
-    with pytest.raises(UserError, match="for a network that reads center, left, right; name a model"):
-        default_weights(("center", "left", "right"))
+    with pytest.raises(UserError, match="for a network that reads left, right; name a model"):
+        default_weights(("left", "right"))
 
 
 @pytest.mark.parametrize("views", DEFAULTS)
@@ -144,3 +144,19 @@ def test_photograph_is_restored_inspected_and_scored_without_naming_a_model(tmp_
     assert (tmp_path / "sheets" / "photo.png").is_file()
     assert main(["evaluate", "--data", str(data_root), "--device", "cpu"]) == 0
     assert list(tmp_path.glob(f"results/{default_weights()}/*/results.json"))
+
+
+def test_dual_pixel_views_are_restored_and_inspected_without_naming_a_model(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    views = {name: texture(40, 56, seed) for seed, name in enumerate(("center", "left", "right"))}
+    for name, image in views.items():
+        write_pixels(tmp_path / f"{name}.png", from_float(image, 8))
+    default = default_weights(("center", "left", "right"))
+    others = ["--left", "left.png", "--right", "right.png", "--device", "cpu"]
+    assert main(["restore", "center.png", "-o", "restored.png", *others]) == 0
+    assert f"no model was given: using {default}" in capsys.readouterr().err
+    arrays = [to_float(read_pixels(f"{name}.png")) for name in views]
+    expected = kpac.Restorer(kpac.load_model(default), device="cpu")(*arrays)
+    assert (read_pixels("restored.png") == from_float(expected, 8)).all()
+    assert main(["inspect", "center.png", "-o", "sheets", *others]) == 0
+    assert f"no model was given: using {default}" in capsys.readouterr().err
