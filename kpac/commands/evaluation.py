@@ -61,7 +61,7 @@ def add(commands: Subcommands) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for the results, with a subfolder for each of several (default: in the run's folder)",
+        help="folder for the results; several evaluations get subfolders (default: in the run's folder)",
     )
     command.add_argument(
         "--overwrite", action="store_true", help="replace the results of another model, protocol or data set"

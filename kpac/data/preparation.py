@@ -21,7 +21,7 @@ def prepare_scenes(
         skip_unreadable: leaves out scenes with an unreadable image, and logs each, instead of raising.
 
     Returns:
-        The scenes, all of them unless `skip_unreadable`.
+        The usable scenes; all of them without `skip_unreadable`.
 
     Raises:
         UserError: an image cannot be read, the images of a scene differ in size, or no scene is left.

@@ -1,4 +1,4 @@
-"""The training stream: which positions of the crop data set each step and rank loads, and at which crop size."""
+"""The training stream: positions in the crop data set, and crop size, for each step and rank."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

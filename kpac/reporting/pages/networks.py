@@ -71,7 +71,7 @@ class MethodNetwork:
             return to_array(self.protocol.finish(self.network.restore(scene).output).cpu())
 
     def attention(self, data_set: DataSet, name: str) -> list[tuple[int, BlockAttention]]:
-        """Attention of each block with scale attention in a scene, with the block's number from 1."""
+        """For each block with scale attention: its number, from 1, and its attention in a scene."""
         with _one_at_a_time:
             views = self._scene(data_set, name).views
             arrays = [to_array(views[start : start + 3]) for start in range(0, len(views), 3)]

@@ -140,7 +140,7 @@ class ResultsPage:
 
 
 def _plain(summary: str) -> str:
-    """A text without Markdown, and without the end "; as in " of a protocol without a source."""
+    """A text without Markdown; drops a trailing "; as in ", which names no source."""
     return summary.replace("`", "").removesuffix("; as in ")
 
 
