@@ -66,7 +66,8 @@ def scatter(table: Table, paths: Sequence[Path], metric: str = "psnr", cost: str
             arrow = {"marker": "$\\uparrow$", "transform": axes.get_xaxis_transform(), "clip_on": False}
             axes.plot(x, 1, label=f"{label} (infinite)", **style | arrow | {"markersize": 9})
         else:
-            axes.plot(x, y, MARKERS[number % len(MARKERS)], label=label, **style)
+            marker = MARKERS[(number + number // len(COLORS)) % len(MARKERS)]  # other pairs once the colors repeat
+            axes.plot(x, y, marker, label=label, **style)
     for number, (label, row) in enumerate(zip(labels[len(rows) :], published, strict=True)):
         dashes = DASHES[number % len(DASHES)]
         axes.axhline(row.values[quality], color=THEIRS, linestyle=dashes, linewidth=1, zorder=1, label=label)

@@ -84,6 +84,12 @@ def test_scatter_of_a_single_method_beside_published_ones(drawn):
     assert low < 20.1 < 25.82 < high
 
 
+def test_many_methods_have_a_color_and_marker_each(drawn):
+    scatter(table(*((f"method {i}", 25 + 0.1 * i, 1e9 * (i + 1), None) for i in range(30))), [])
+    looks = {(line.get_color(), line.get_marker()) for line in drawn[0].axes[0].lines}
+    assert len(looks) == 30
+
+
 def test_infinite_psnr_is_seen(drawn):
     scatter(table(("equal", math.inf, 2e9, None), ("mine", 25.0, 2.1e9, None)), [])
     lines = {line.get_label(): line for line in drawn[0].axes[0].lines}
