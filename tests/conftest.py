@@ -1,12 +1,14 @@
 """Small real inputs that many tests share."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kpac.cpu import accelerate
 from kpac.data.batches import PackedBatch
 from kpac.data.dataset import Crop
 from kpac.data.synthesis.dataset import synthesize
@@ -16,6 +18,8 @@ from kpac.images import from_float, write_pixels
 from tests.browser import browser, page  # noqa: F401 (here alone: a second copy would start a second driver)
 
 torch.set_num_threads(2)
+if find_spec("numba") is None:
+    accelerate(torch.nn.Identity())  # says so here, once a process, and not in a test of what is said
 os.environ["KPAC_OFFLINE"] = "1"  # no test waits for a network
 
 ROOT = Path(__file__).parents[1]
