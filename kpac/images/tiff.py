@@ -147,8 +147,8 @@ def _photograph(path: Path) -> Iterator[tifffile.TiffPage]:
     with tifffile.TiffFile(path) as file:
         if len(file.pages) > MOST_IMAGES:
             raise UserError(f"{path}: holds {len(file.pages):,} images; expected one")
-        pages = list(file.pages)
-        inside = [sub for page in pages if 330 in page.tags for sub in page.pages or ()]
+        pages = cast(list[tifffile.TiffPage], list(file.pages))  # a TiffFrame is made only with `useframes`
+        inside = cast(list[tifffile.TiffPage], [sub for page in pages if 330 in page.tags for sub in page.pages or ()])
         if any(page.photometric in RAW_COLOURS or DNG_VERSION in page.tags for page in [*pages, *inside]):
             raise raw_error(path)
         whole = [page for page in pages if not page.subfiletype & (REDUCED | MASK | DEPTH)]
