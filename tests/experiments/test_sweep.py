@@ -82,15 +82,17 @@ SWEEPS = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.stem.endsw
 
 def test_every_kind_of_sweep_exists_for_dpdd_and_for_the_quickstart():
     kinds = {"blocks", "kernel_sharing", "attention", "dilations", "kernel_size"}
-    assert {path.stem for path in SWEEPS} == kinds | {f"quickstart_{kind}" for kind in kinds} | {"synthetic"}
+    assert {path.stem for path in SWEEPS} == kinds | {f"quickstart_{kind}" for kind in kinds} | {"synthetic", "recipe"}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_shipped_sweeps_are_valid_and_their_groups_match(path):
     sweep = load_sweep(path)
     assert len(sweep.labels) >= 3
-    root = {"quickstart": "quickstart", "synthetic": "synthetic_waves"}.get(path.stem.partition("_")[0])
-    assert {run.config.data.root.name for run in sweep.runs} == {root or "dd_dp_dataset_canon"}
+    roots = {"quickstart": ["quickstart"], "synthetic": ["synthetic_waves"]}
+    roots["recipe"] = ["waves", "objects", "lens", "aperture", "camera", "jpeg"]
+    found = {run.config.data.root.name for run in sweep.runs}
+    assert found == set(roots.get(path.stem.partition("_")[0], ["dd_dp_dataset_canon"]))
     for run in {run.label: run for run in sweep.runs}.values():
         network = create_model(run.config.model.name, **{**run.config.model.options, "width": 4})
         assert parameter_groups(network, run.config.train.optimizer)
