@@ -2,7 +2,7 @@
 
 SIMD code computes 8 or 16 neighbouring output channels at a time; a convolution to three channels leaves most lanes
 idle. Here every column of the kernel gets its own output channels, so that 5x5 to 3 channels becomes 5x1 to 15. Their
-responses are then summed with shifts. This takes about half the time, gradients included.
+responses are then summed with shifts. This takes about half the time.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ LANES = 16  # float32 values in the widest vector registers
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Computes a size-preserving convolution with zero padding, with gradients.
+    """Computes a size-preserving convolution with zero padding; PyTorch's autograd differentiates it.
 
     Shape: x (N, C, H, W), weight (M, C, size, size), bias (M) -> (N, M, H, W). C must satisfy `fill_registers`; size
     must be odd.

@@ -1,4 +1,4 @@
-"""Names -> weights files: those in this folder, and those that a manifest names a URL for."""
+"""Finds weights files by name: files in this folder, or downloads listed in the manifest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ DEFAULTS: dict[tuple[str, ...], str] = {
 class Weights:
     """One entry of the manifest."""
 
-    name: str  # what `kpac.load_model` takes
+    name: str  # name for `kpac.load_model`
     summary: str  # one line for a list
-    sha256: str  # of the file, in hexadecimal
+    sha256: str  # SHA-256 of the file, in hexadecimal
     url: str | None = None  # where the file can be downloaded; None for a file that comes with the package
 
     @property
@@ -48,7 +48,7 @@ def known_weights(manifest: Path = MANIFEST) -> dict[str, Weights]:
 
 
 def find_weights(name: str, manifest: Path = MANIFEST) -> Path:
-    """The file of weights with a name, its hash checked; downloaded the first time, with a progress bar.
+    """Returns the weights file of a name. Checks its hash; downloads it on first use, with a progress bar.
 
     Args:
         name: an entry of the manifest.
@@ -59,13 +59,13 @@ def find_weights(name: str, manifest: Path = MANIFEST) -> Path:
     """
     known = known_weights(manifest)
     if name not in known:
-        raise UserError(f"{name}: no such file or folder, and no weights are called so{nearest(name, known)}")
+        raise UserError(f"{name}: no such file or folder, and no weights of this name{nearest(name, known)}")
     weights = known[name]
     if weights.url and not weights.path.is_file():
         download(weights.url, weights.path, weights.sha256)
     found = sha256_of(weights.path) if weights.path.is_file() else "nothing"
     if found != weights.sha256:
-        again = "delete it, and it is downloaded again" if weights.url else "install the package again"
+        again = "delete it to download it again" if weights.url else "install the package again"
         raise UserError(
             f"{weights.path}: not the weights called '{name}': expected SHA-256 {weights.sha256[:12]}, "
             f"found {found[:12]}; {again}"
@@ -74,7 +74,7 @@ def find_weights(name: str, manifest: Path = MANIFEST) -> Path:
 
 
 def default_weights(views: Sequence[str] = ("center",), manifest: Path = MANIFEST) -> str:
-    """The name of the weights to take where none are named, for a network that reads these views.
+    """The name of the default weights for a network that reads these views.
 
     Raises:
         UserError: there are none for these views.

@@ -99,7 +99,7 @@ def test_file_with_another_hash_is_refused(manifest):
 
 
 def test_unknown_name_names_the_nearest(manifest):
-    with pytest.raises(UserError, match=r"tinny: no such file or folder, .* called so; did you mean 'tiny'"):
+    with pytest.raises(UserError, match=r"tinny: no such .*, and no weights of this name; did you mean 'tiny'"):
         find_weights("tinny", manifest)
 
 
