@@ -390,7 +390,8 @@ def test_estimate_of_memory_holds(name, options, monkeypatch):
     for module, size in ((banded, "BAND_BYTES"), (banded, "CHAIN_BYTES"), (winograd, "TILE_BYTES")):
         monkeypatch.setattr(module, size, 1)
     quick, _ = pair(name, options)
-    views = torch.rand(1, 3 * len(quick.views), 480, 320).contiguous(memory_format=torch.channels_last)
+    # Large, because the rows being computed, which the estimate leaves out, are 2 MB at any size.
+    views = torch.rand(1, 3 * len(quick.views), 960, 640).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), LiveBytes() as live:
         quick(views)
-    assert peak_bytes(quick, 480, 320) == pytest.approx(live.peak + views.nbytes, rel=0.1)
+    assert peak_bytes(quick, 960, 640) == pytest.approx(live.peak + views.nbytes, rel=0.05)
