@@ -234,7 +234,7 @@ class TrainConfig(Section):
     batch_size: Positive = 8
     """Crops per step, over all ranks."""
     losses: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"l1": 1.0}
-    """Terms of the training loss and their weights: l1, mse, charbonnier, ssim, frequency, perceptual."""
+    """Terms of the training loss and their weights: l1, mse, charbonnier, psnr, ssim, frequency, perceptual."""
     perceptual_weights: UserPath | None = None
     """File with torchvision's VGG-19 weights for the perceptual loss; by default in torchvision's cache, downloaded
     once."""

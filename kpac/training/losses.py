@@ -26,6 +26,24 @@ class CharbonnierLoss(nn.Module):
         return ((output - target).square() + self.epsilon**2).sqrt().mean()
 
 
+class PSNRLoss(nn.Module):
+    """Minus the mean PSNR of the images, in dB (HINet, Chen et al., arXiv 2105.06086).
+
+    An image with little error counts as much as one with much. Epsilon, 1e-5, is the mean squared error of 0.8 grey
+    levels of 255: improving an image below it gains little.
+
+    Shape: (N, 3, H, W) in [0, 1], twice -> ().
+    """
+
+    def __init__(self, epsilon: float = 1e-5):
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        error = (output - target).square().mean(dim=(1, 2, 3))
+        return 10 * torch.log10(error + self.epsilon).mean()
+
+
 class SSIMLoss(nn.Module):
     """One minus the mean structural similarity, with the usual 7x7 window of evaluations.
 
@@ -52,6 +70,7 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "l1": nn.L1Loss,
     "mse": nn.MSELoss,
     "charbonnier": CharbonnierLoss,
+    "psnr": PSNRLoss,
     "ssim": SSIMLoss,
     "frequency": FrequencyLoss,
     "perceptual": PerceptualLoss,

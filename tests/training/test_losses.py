@@ -10,7 +10,8 @@ from skimage.metrics import structural_similarity
 from torchvision.models import VGG19_Weights, vgg19
 
 from kpac.errors import UserError
-from kpac.training.losses import LOSSES, CharbonnierLoss, FrequencyLoss, SSIMLoss, WeightedLoss
+from kpac.evaluation.metrics import psnr
+from kpac.training.losses import LOSSES, CharbonnierLoss, FrequencyLoss, PSNRLoss, SSIMLoss, WeightedLoss
 from kpac.training.perceptual import LAYERS, PerceptualLoss
 
 NAME = Path(VGG19_Weights.IMAGENET1K_V1.url).name
@@ -53,13 +54,21 @@ def test_perceptual_gradient_is_right_along_a_direction(vgg_file):
 def test_equal_images_have_no_loss(name, vgg_file):
     options = {"weights": vgg_file} if name == "perceptual" else {}
     image = torch.rand(1, 3, 16, 16)
-    smallest = 1e-3 if name == "charbonnier" else 0
+    smallest = {"charbonnier": 1e-3, "psnr": -50}.get(name, 0)
     assert LOSSES[name](**options)(image, image.clone()).item() == pytest.approx(smallest, abs=1e-6)
 
 
 def test_charbonnier_is_the_root_of_the_square_and_epsilon():
     loss = CharbonnierLoss(epsilon=0.3)
     assert loss(torch.full((1, 3, 2, 2), 0.4), torch.zeros(1, 3, 2, 2)).item() == pytest.approx(0.5)
+
+
+def test_psnr_loss_is_the_mean_over_images_of_the_metric():
+    """Not the PSNR of the batch's mean error, which the image with the largest error would decide."""
+    output, target = torch.rand(2, 3, 3, 16, 16)
+    target[0] = output[0] + 0.01 * torch.rand(3, 16, 16)
+    expected = -psnr(output, target).mean()
+    assert PSNRLoss(epsilon=0)(output, target).item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_frequency_loss_of_one_differing_pixel_is_its_difference():
