@@ -93,7 +93,7 @@ model: {{width: 4, blocks: 1}}
 data:
   root: {data_root}
   crop: 32
-  augment: {{rotate: false, noise: null}}
+  augment: {{rotate: false, scale: null, noise: null}}
   workers: 0
   cache: {tmp_path / "cache"}
 train:
@@ -103,6 +103,7 @@ train:
   ema_decay: null
   optimizer: {{learning_rate: 2e-3, groups: {{attention: null}}}}
   schedule: {{warmup: 20}}
+  compute: {{threads: null}}
 validation: {{every: 3}}
 """
     )

@@ -187,6 +187,8 @@ class ComputeConfig(Section):
     """Compiles the network with torch.compile: the first steps with each crop size are slow, later ones are faster."""
     accelerate: bool | None = None
     """Computes KPAC's layers with loops compiled for the processor (`kpac.cpu`, the extra `cpu`); null: on CPUs."""
+    threads: Positive | None = None
+    """Number of CPU threads of a process; null: PyTorch's own choice. A small network trains faster with one."""
     cuda_graphs: bool = False
     """Replays the compiled network as CUDA graphs, which saves kernel launches; needs `compile` and a GPU."""
     cudnn_benchmark: bool | None = None

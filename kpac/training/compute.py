@@ -39,6 +39,8 @@ class Compute:
         self.cuda_graphs = config.cuda_graphs and on_gpu
         self.deterministic = config.deterministic
         self.benchmark = on_gpu and _or(config.cudnn_benchmark, not config.deterministic)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         if on_gpu:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
             torch.backends.cudnn.benchmark = self.benchmark
@@ -68,6 +70,7 @@ class Compute:
             "channels_last": self.memory_format is torch.channels_last,
             "compile": self.compiled,
             "accelerate": self.accelerated,
+            "threads": torch.get_num_threads(),
             "cuda_graphs": self.cuda_graphs,
             "cudnn_benchmark": self.benchmark,
             "deterministic": self.deterministic,

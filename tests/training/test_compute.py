@@ -86,8 +86,19 @@ def test_auto_precision_is_float32_on_a_cpu():
     assert described == {
         "precision": "float32", "tf32": False, "channels_last": False, "compile": False, "cuda_graphs": False,
         "cudnn_benchmark": False, "deterministic": False, "accelerate": True, "fused_optimizer": True,
+        "threads": torch.get_num_threads(),
         "prefetch": False,
     }  # fmt: skip
+
+
+def test_threads_are_pytorchs_unless_given():
+    before = torch.get_num_threads()
+    try:
+        for threads in (before + 1, None):
+            assert Compute(ComputeConfig(threads=threads), CPU).describe()["threads"] == before + 1
+            assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("settings", [{}, {"fused_optimizer": False}, {"precision": "float16"}])
