@@ -70,7 +70,6 @@ class Compute:
             "channels_last": self.memory_format is torch.channels_last,
             "compile": self.compiled,
             "accelerate": self.accelerated,
-            "threads": torch.get_num_threads(),
             "cuda_graphs": self.cuda_graphs,
             "cudnn_benchmark": self.benchmark,
             "deterministic": self.deterministic,
