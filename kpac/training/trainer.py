@@ -87,11 +87,11 @@ class Trainer:
         model = create_model(config.model.name, **config.model.options)
         if config.train.initial_weights:
             load_weights(model, weights_file(config.train.initial_weights))
-        self.data = TrainingData(config, ranks, model.views)
         self.compute = Compute(config.train.compute, ranks.device)
         self.compute.check_losses(config.train.losses)
         loss = WeightedLoss(config.train.losses, config.train.perceptual_weights, self.compute.dtype)
         self.loss = self.compute.move(loss)
+        self.data = TrainingData(config, ranks, model.views)
         self.model = self.compute.place(model)
         self.network: nn.Module = self.model
         self.optimizer = make_optimizer(self.model, config.train.optimizer, self.compute.fused)

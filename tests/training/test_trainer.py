@@ -162,7 +162,7 @@ def test_images_whose_names_are_not_utf_8_train_and_validate(config_file, data_r
             "train.progressive.0.batch_size: 3",
         ),
         (["data.root=/nowhere"], "/nowhere: no such folder"),
-        (["train.losses={l11: 1}"], "no loss is called 'l11'; did you mean 'l1'"),
+        (["train.losses={l11: 1}", "data.root=/nowhere"], "no loss is called 'l11'; did you mean 'l1'"),
         (["validation.protocol=dpdd8bit"], "did you mean 'dpdd-8bit'"),
         (["train.initial_weights=gone.safetensors"], "gone.safetensors: no such file or folder"),
     ],
