@@ -70,7 +70,7 @@ def waiting(folder: Path) -> float:
     settings = [
         *(f"data.root={folder / 'data'}", f"runs={folder / 'runs'}", f"data.cache={folder / 'cache'}"),
         *("name=wait", "device=cpu", "data.crop=256", "train.iterations=40", "train.log_every=20"),
-        *("train.schedule.warmup=0", "validation.every=40"),
+        *("train.batch_size=8", "train.schedule.warmup=0", "validation.every=40"),
     ]
     kpac("train", ROOT / "configs" / "quickstart.yaml", *settings)
     lines = (folder / "runs" / "wait" / "metrics.jsonl").read_text().splitlines()

@@ -87,6 +87,7 @@ def config_file(tmp_path, data_root) -> Path:
         f"""
 extends: {quickstart}
 name: small
+seed: 0
 runs: {tmp_path / "runs"}
 device: cpu
 model: {{width: 4, blocks: 1}}
