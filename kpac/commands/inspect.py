@@ -80,7 +80,8 @@ def inspect(options: argparse.Namespace) -> None:
         print(f"\ncontribution of each block to the result, and its scale attention\n\n{health_table(result)}\n")
     table = correlation_table(result)
     if table:
-        print(f"\nrank correlation of the expected dilation with the true circle of confusion\n\n{table}\n")
+        print("\nrank correlation with the true blur, of the expected dilation and of the branches' mean weight\n")
+        print(f"{table}\n")
     if not result["images"]:
         radius = ", ".join(
             f"{share} within {pixels} pixels" for share, pixels in result["receptive_field"]["radius"].items()

@@ -34,6 +34,12 @@ class BlockAttention:
         dilations = np.asarray(self.dilations, np.float32)[:, None, None]
         return (self.scale * dilations).sum(axis=0) / self.scale.sum(axis=0)
 
+    @property
+    def mean_weight(self) -> np.ndarray:
+        """The mean weight of the branches, h x w: where it is high, the block works."""
+        assert self.scale is not None
+        return self.scale.mean(axis=0)
+
 
 def attention_of(
     model: ImageNetwork, image: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None
@@ -67,22 +73,21 @@ def kpac_blocks(model: ImageNetwork) -> list[KPACBlock]:
     return [module for module in model.modules() if isinstance(module, KPACBlock)]
 
 
-def rank_correlation(attention: BlockAttention, blur_radius: np.ndarray) -> float:
-    """Spearman's rank correlation of the expected dilation with the true circle of confusion.
+def rank_correlation(values: np.ndarray, blur_radius: np.ndarray) -> float:
+    """Spearman's rank correlation of a block's attention with the true circle of confusion.
 
     Args:
-        attention: attention of a block with scale attention.
+        values: the expected dilation or the mean weight, h x w.
         blur_radius: H x W in pixels, with signs, as `kpac data synthesize` writes it. Its absolute value is averaged
             over the pixels of each of the block's positions.
 
     Returns:
-        -1 to 1; NaN if the expected dilation or the blur is the same everywhere.
+        -1 to 1; NaN if the values or the blur are the same everywhere.
     """
-    expected = attention.expected_dilation
-    true = reduce_to(np.abs(blur_radius), expected.shape)
-    if np.ptp(expected) == 0 or np.ptp(true) == 0:
+    true = reduce_to(np.abs(blur_radius), values.shape)
+    if np.ptp(values) == 0 or np.ptp(true) == 0:
         return float("nan")
-    return float(stats.spearmanr(expected.ravel(), true.ravel()).statistic)
+    return float(stats.spearmanr(values.ravel(), true.ravel()).statistic)
 
 
 def pixels_per_position(image: tuple[int, ...], features: tuple[int, ...]) -> int:

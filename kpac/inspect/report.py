@@ -26,6 +26,7 @@ from kpac.models.weights import load_model, weights_file
 from kpac.restore.photos import other_view
 from kpac.text import markdown_table
 
+CORRELATIONS = {"rank_correlation": "dilation", "rank_correlation_of_weight": "weight"}  # keys and columns
 HEALTH = {"contribution": ".3f", "mean_weight": ".2f", "saturated": ".0%"}  # printed values and their formats
 VIEWS = {"center": "image", "left": "left", "right": "right"}  # view -> argument of `attention_of`
 
@@ -69,8 +70,8 @@ def inspect_weights(
 
     Returns:
         The content of inspect.json. For each photograph and block: its health (`kpac.models.health.BlockHealth`), the
-        range of the expected dilation, the shape attention, and, if the true blur is known, the rank correlation with
-        it (None if either is constant). Also the receptive field.
+        range of the expected dilation, the shape attention, and, if the true blur is known, the rank correlations of
+        the expected dilation and of the mean weight with it (None if one is constant). Also the receptive field.
 
     Raises:
         UserError: a file cannot be read, or photographs are given for a network without KPAC blocks. Only the
@@ -139,13 +140,15 @@ def _inspect_receptive_field(model: ImageNetwork, weights: Path, output: Path) -
 def correlation_table(result: dict[str, Any]) -> str:
     """Table of rank correlations, image by block, from the result of `inspect_weights`; empty without true blur."""
     rows = [
-        [image["name"], *(_correlation(block["rank_correlation"]) for block in image["blocks"])]
+        [image["name"], *(_correlation(block[key]) for block in image["blocks"] for key in CORRELATIONS)]
         for image in result["images"]
-        if all("rank_correlation" in block for block in image["blocks"])
+        if all(key in block for block in image["blocks"] for key in CORRELATIONS)
     ]
     if not rows:
         return ""
-    return markdown_table(["image", *(f"block {number}" for number in range(1, len(rows[0])))], rows)
+    blocks = range(1, len(result["images"][0]["blocks"]) + 1)
+    columns = [f"block {number}: {name}" for number in blocks for name in CORRELATIONS.values()]
+    return markdown_table(["image", *columns], rows)
 
 
 def health_table(result: dict[str, Any]) -> str:
@@ -173,8 +176,9 @@ def _numbers(block: BlockAttention, blur_radius: np.ndarray | None) -> dict[str,
         numbers["expected_dilation"] = [float(expected.min()), float(expected.max())]
         numbers["mean_weights"] = block.scale.mean(axis=(1, 2)).tolist()
         if blur_radius is not None:
-            correlation = rank_correlation(block, blur_radius)
-            numbers["rank_correlation"] = None if np.isnan(correlation) else correlation
+            for key, values in zip(CORRELATIONS, (expected, block.mean_weight), strict=True):
+                correlation = rank_correlation(values, blur_radius)
+                numbers[key] = None if np.isnan(correlation) else correlation
     if block.shape is not None:
         numbers["shape_attention"] = block.shape.tolist()
     return numbers

@@ -51,10 +51,12 @@ def test_rank_correlation_follows_the_size_of_the_blur_and_not_its_side():
     radius = np.linspace(-3, 3, 64, dtype=np.float32)[None].repeat(32, axis=0)
     size = reduce_to(np.abs(radius), (8, 16))
     wide = BlockAttention((1, 5), np.stack([3 - size, size]), None)
-    assert rank_correlation(wide, radius) > 0.999  # rounding parts ties
+    assert rank_correlation(wide.expected_dilation, radius) > 0.999  # rounding parts ties
     narrow = BlockAttention((5, 1), np.stack([3 - size, size]), None)
-    assert rank_correlation(narrow, radius) < -0.999
-    assert np.isnan(rank_correlation(BlockAttention((1, 5), np.ones((2, 8, 16)), None), radius))
+    assert rank_correlation(narrow.expected_dilation, radius) < -0.999
+    fading = BlockAttention((1, 5), np.stack([size, size]), None)
+    assert rank_correlation(fading.mean_weight, radius) > 0.999
+    assert np.isnan(rank_correlation(np.ones((8, 16)), radius))
 
 
 def test_reducing_takes_means_of_whole_positions():
@@ -104,8 +106,9 @@ def test_sheets_and_numbers_of_a_synthetic_set(capsys, tmp_path, data_root):
     table = capsys.readouterr().out
     for image in result["images"]:
         for block in image["blocks"]:
-            assert -1 <= block["rank_correlation"] <= 1
-            assert f"{block['rank_correlation']:+.2f}" in table
+            for correlation in (block["rank_correlation"], block["rank_correlation_of_weight"]):
+                assert -1 <= correlation <= 1
+                assert f"{correlation:+.2f}" in table
             assert len(block["shape_attention"]) == 4
     for name in ("model", *(image["name"] for image in result["images"])):
         assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
