@@ -37,7 +37,7 @@ def main() -> None:
     model = kpac.load_model(options.model).to(options.device)
     scenes = SceneDataset(find_scenes(options.data, options.split, model.views), 8)
     reference = scores(model, scenes, ())
-    rows = [["as trained", f"{reference[:, 0].mean():.2f}", f"{reference[:, 1].mean():.4f}", ""]]
+    rows = [["nothing", f"{reference[:, 0].mean():.2f}", f"{reference[:, 1].mean():.4f}", ""]]
     for name, changes in parts(model):
         change = scores(model, scenes, changes) - reference
         psnr_change, ssim_change = change.mean(0).tolist()
