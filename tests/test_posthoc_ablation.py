@@ -1,9 +1,9 @@
-"""benchmarks/parts.py switches off exactly the part that a row names."""
+"""benchmarks/posthoc_ablation.py switches off exactly the part that a row names."""
 
 import torch
 
 import kpac
-from benchmarks.parts import parts, scores
+from benchmarks.posthoc_ablation import parts, scores
 from kpac.data.dataset import SceneDataset
 from kpac.data.layouts import find_scenes
 from tests.models.golden import randomize

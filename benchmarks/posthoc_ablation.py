@@ -1,6 +1,6 @@
-"""Measures what a trained network uses: its scores with one part of the KPAC blocks switched off, without retraining.
+"""Post-hoc ablation: scores of a trained network with one part of its KPAC blocks switched off, without retraining.
 
-    python benchmarks/parts.py kpac_2level-synthetic data/synthetic    # prints a Markdown table
+    python benchmarks/posthoc_ablation.py kpac_2level-synthetic data/synthetic    # prints a Markdown table
 
 Scores are of the protocol dpdd-8bit. A network that was trained without the part could do better than these rows say.
 """
