@@ -62,7 +62,7 @@ def environment(check: Check) -> str:
 
 def tests(check: Check) -> str:
     """Runs pytest -m gpu."""
-    more = ["--collect-only"] if check.rehearse else ["-x", "--durations=5"]
+    more = ["--collect-only"] if check.rehearse else ["--durations=5"]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *more, "tests"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     (check.output / "pytest.txt").write_text(done.stdout + done.stderr, encoding="utf-8")

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Renders the synthetic set on this machine, trains the paper's 2-level network on it for so many minutes, and leaves
-# what is to be kept in one folder of less than 16 MiB.
+# Renders the synthetic set on this machine, trains the package's network on it for so many minutes, and leaves what is to
+# be kept in one folder of less than 16 MiB.
 #
 #     scripts/train_on_gpu.sh PHOTOS MINUTES [key=value ...]
 #
 # PHOTOS is a folder of sharp photographs, or "skimage". The minutes are those of the training; rendering and evaluating
 # come on top. How many iterations they are is found by a short training before, so that the learning rate comes to its
-# end. DEVICE (cuda), PYTHON (python3), RECIPE (real), CONFIG and OUT (results) change what their names say.
+# end. With 0 minutes it only renders. A set that is there is not rendered again.
+#
+# Environment: DEPTH, a folder of depth maps for some photographs; SCENES, of the recipe, for each photograph (6);
+# VIEWS, center or dual, and CONFIG for it; DEVICE (cuda), PYTHON (python3) and OUT (results).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/gpu_packages.sh
@@ -18,14 +21,30 @@ if (($# < 2)); then
 fi
 photos=$1 minutes=$2
 shift 2
-config=${CONFIG:-configs/synthetic/kpac_2level.yaml}
-kept=${OUT:-results}/train-on-gpu
-data=data/synthetic
-common=("device=${DEVICE:-cuda}" "data.root=$data" "$@")
+views=${VIEWS:-center}
+name=kpac_2level
+[[ $views == dual ]] && name=kpac_dual
+config=${CONFIG:-configs/synthetic/$name.yaml}
+kept=${OUT:-results}/train-on-gpu-$views
+data=data/synthetic/$views
+common=("device=${DEVICE:-cuda}" "data.root=$data/all" "$@")
 kpac() { "$python" -m kpac "$@"; }
 
-mkdir -p "$kept"
-kpac data synthesize --photos "$photos" --recipe "${RECIPE:-real}" --output "$data" --workers "$(nproc)" --overwrite
+render() { # NAME ARGUMENTS: renders a set, unless it is there
+    local set=$data/$1
+    shift
+    [[ -f $set/synthesis.json ]] ||
+        kpac data synthesize --photos "$photos" --views "$views" --output "$set" --workers "$(nproc)" --overwrite "$@"
+}
+
+photographs=13 # scikit-image's
+[[ -d $photos ]] && photographs=$(find -L "$photos" -type f ! -name '.*' | wc -l)
+render real --recipe real ${DEPTH:+--depth "$DEPTH"} --scenes $((${SCENES:-6} * photographs))
+render waves --f-number 1.4 --scenes "$photographs"
+render sharp --f-number 32 --scenes "$photographs" --size 640
+rm -rf "$data/all"
+"$python" scripts/mix_data.py "$data/all" "$data/real:0" "$data/waves:0" "$data/sharp:0"
+[[ $minutes == 0 ]] && exit
 
 # The second half of a short training, without what only its start takes, says how many iterations fit.
 probe=${PROBE:-400}
@@ -43,11 +62,13 @@ print(max(2, int(0.9 * steps)))  # a tenth is for validations
 PY
 )
 echo "training $iterations iterations in about $minutes minutes"
-kpac train "$config" name=train-on-gpu "${common[@]}" "train.iterations=$iterations" \
-    "validation.every=$((iterations / 10 + 1))" --overwrite
-kpac evaluate runs/train-on-gpu --data "$data" --split test --device "${DEVICE:-cuda}" --output "$kept" --overwrite
+run=runs/train-on-gpu-$views
+kpac train "$config" "name=${run#runs/}" "${common[@]}" "train.iterations=$iterations" \
+    "validation.every=$((iterations / 5 + 1))" --overwrite
+mkdir -p "$kept"
+kpac evaluate "$run" --data "$data/all" --split test --device "${DEVICE:-cuda}" --output "$kept" --overwrite
 
-cp runs/train-on-gpu/{config.yaml,run.json,metrics.jsonl} runs/train-on-gpu/checkpoints/best.safetensors "$kept"
+cp "$run"/{config.yaml,run.json,metrics.jsonl} "$run/checkpoints/best.safetensors" "$kept"
 find "$kept" -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} + # the records of single images
 size=$(du -sk "$kept" | cut -f1)
 if ((size > 16 * 1024)); then
