@@ -62,12 +62,14 @@ def environment(check: Check) -> str:
 
 def tests(check: Check) -> str:
     """Runs pytest -m gpu."""
-    more = ["--collect-only"] if check.rehearse else ["--durations=5"]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *more, "tests"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    (check.output / "pytest.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    expect(done.returncode == 0, f"pytest: {last_line(done.stdout)}")
-    return last_line(done.stdout).strip("= ")
+    more = ["--collect-only"] if check.rehearse else ["--maxfail=3", "--durations=5"]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", *more, "tests"]
+    log = check.output / "pytest.txt"  # written as it comes, so that a step out of time still names its tests
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    said = last_line(log.read_text(encoding="utf-8"))
+    expect(done.returncode == 0, f"pytest: {said}")
+    return said.strip("= ")
 
 
 def resume(check: Check) -> str:

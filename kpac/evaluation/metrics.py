@@ -92,21 +92,29 @@ def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) 
     height, width = output.shape[-2:]
     if min(height, width) < side:
         raise ValueError(f"SSIM needs images of {side}x{side} or more, found {(height, width)}")
+    if output.device.type != "cpu":
+        return _ssim_at_once(output, target, settings)
     rows, columns = height - side + 1, width - side + 1
-    band = max(BAND // width - side + 1, side) if output.device.type == "cpu" else rows
+    band = max(BAND // width - side + 1, side)
     total = output.new_zeros(len(output), dtype=torch.float64)
     for top in range(0, rows, band):
         part = slice(top, min(top + band, rows) + side - 1)
         for x, y in zip(output[..., part, :].unbind(1), target[..., part, :].unbind(1), strict=True):
-            total = total + _similarity(x.double(), y.double(), settings).sum(dim=(-2, -1))
+            total = total + _similarity(x.double(), y.double(), settings, _uniform_mean).sum(dim=(-2, -1))
     return total / (output.shape[1] * rows * columns)
 
 
-def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
+def _ssim_at_once(output: Tensor, target: Tensor, settings: SSIMSettings) -> Tensor:
+    """`ssim` for GPUs: every operation takes all channels and rows, since launching a kernel costs more than its work."""
+    x, y = (images.double().flatten(0, 1) for images in (output, target))
+    return _similarity(x, y, settings, _pooled_mean).unflatten(0, output.shape[:2]).mean(dim=(1, 2, 3))
+
+
+def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings, uniform_mean: Callable[[Tensor, int], Tensor]) -> Tensor:
     """SSIM at every position of the window; (N, H, W), twice -> (N, H - side + 1, W - side + 1)."""
     if settings.gaussian_sigma:
         return _ssim_map(x, y, partial(_weighted_mean, weights=settings.weights(x)), settings.side**2, settings)
-    return _ssim_map(x, y, partial(_uniform_mean, side=settings.side), settings.side**2, settings)
+    return _ssim_map(x, y, partial(uniform_mean, side=settings.side), settings.side**2, settings)
 
 
 def _ssim_across_channels(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
@@ -145,7 +153,13 @@ def _ssim_map(x: Tensor, y: Tensor, mean: Callable[[Tensor], Tensor], values: in
     return (2 * mixed + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
+def _pooled_mean(x: Tensor, side: int) -> Tensor:
+    """Mean over a window in a single operation."""
+    return F.avg_pool2d(x[:, None], side, stride=1)[:, 0]
+
+
 def _uniform_mean(x: Tensor, side: int) -> Tensor:
+    """The same in fewer additions, faster on a CPU."""
     return _running_sum(_running_sum(x, -2, side), -1, side) / side**2
 
 

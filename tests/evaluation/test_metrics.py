@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from kpac.evaluation.metrics import SSIMSettings, mae, psnr, ssim
+from kpac.evaluation.metrics import SSIMSettings, _ssim_at_once, mae, psnr, ssim
 from kpac.evaluation.protocols import find_protocol
 from tests.conftest import texture
 
@@ -70,6 +71,27 @@ def test_ssim_does_not_depend_on_the_bands_that_it_is_computed_in(monkeypatch):
     whole = ssim(output, target).item()
     monkeypatch.setattr("kpac.evaluation.metrics.BAND", 31 * 20)
     assert ssim(output, target).item() == pytest.approx(whole, abs=1e-12)
+
+
+@pytest.mark.parametrize("settings", [SSIMSettings(), SSIMSettings(gaussian_sigma=1.5)], ids=["uniform", "gaussian"])
+def test_ssim_in_the_way_of_a_gpu_is_that_of_a_cpu(settings):
+    first, second = (torch.rand(2, 3, 20, 31, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    with CountedOperations() as at_once:
+        found = _ssim_at_once(first, second, settings)
+    with CountedOperations() as one_by_one:
+        expected = ssim(first, second, settings)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    gradients = (torch.autograd.grad(value.sum(), first)[0] for value in (found, expected))
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
+    assert at_once.count < one_by_one.count / 2.5
+
+
+class CountedOperations(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
 
 
 def test_ssim_has_the_gradient_of_its_finite_differences():
