@@ -24,7 +24,7 @@ shift 2
 views=${VIEWS:-center}
 name=kpac_2level
 [[ $views == dual ]] && name=kpac_dual
-config=${CONFIG:-configs/synthetic/$name.yaml}
+config=${CONFIG:-configs/synthetic/${name}_gpu.yaml}
 kept=${OUT:-results}/train-on-gpu-$views
 data=data/synthetic/$views
 common=("device=${DEVICE:-cuda}" "data.root=$data/all" "$@")

@@ -89,5 +89,5 @@ def test_training_on_another_machine_leaves_weights_and_results(tmp_path):
     command = ["bash", str(clone / "scripts" / "train_on_gpu.sh"), str(photos), "0.05", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    kept = {path.name for path in (tmp_path / "out" / "train-on-gpu").iterdir()}
+    kept = {path.name for path in (tmp_path / "out" / "train-on-gpu-center").iterdir()}
     assert {"best.safetensors", "config.yaml", "run.json", "metrics.jsonl", "results.json", "report.md"} <= kept
