@@ -6,7 +6,8 @@
 #
 # PHOTOS is a folder of sharp photographs, or "skimage". The minutes are those of the training; rendering and evaluating
 # come on top. How many iterations they are is found by a short training before, so that the learning rate comes to its
-# end. With 0 minutes it only renders. A set that is there is not rendered again.
+# end. With 0 minutes it only renders. A set that is there, in data/synthetic/VIEWS, is used as it is: remove it to render
+# another.
 #
 # Environment: DEPTH, a folder of depth maps for some photographs; SCENES, of the recipe, for each photograph (6);
 # VIEWS, center or dual, and CONFIG for it; DEVICE (cuda), PYTHON (python3) and OUT (results).
