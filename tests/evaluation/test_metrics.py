@@ -73,8 +73,8 @@ def test_ssim_does_not_depend_on_the_bands_that_it_is_computed_in(monkeypatch):
     assert ssim(output, target).item() == pytest.approx(whole, abs=1e-12)
 
 
-@pytest.mark.parametrize("settings", [SSIMSettings(), SSIMSettings(gaussian_sigma=1.5)], ids=["uniform", "gaussian"])
-def test_ssim_in_the_way_of_a_gpu_is_that_of_a_cpu(settings):
+@pytest.mark.parametrize(("settings", "fewer"), [(SSIMSettings(), 5), (SSIMSettings(gaussian_sigma=1.5), 2.5)])
+def test_ssim_in_the_way_of_a_gpu_is_that_of_a_cpu(settings, fewer):
     first, second = (torch.rand(2, 3, 20, 31, dtype=torch.float64, requires_grad=True) for _ in range(2))
     with CountedOperations() as at_once:
         found = _ssim_at_once(first, second, settings)
@@ -83,7 +83,7 @@ def test_ssim_in_the_way_of_a_gpu_is_that_of_a_cpu(settings):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     gradients = (torch.autograd.grad(value.sum(), first)[0] for value in (found, expected))
     torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
-    assert at_once.count < one_by_one.count / 2.5
+    assert at_once.count < one_by_one.count / fewer
 
 
 class CountedOperations(TorchDispatchMode):
