@@ -105,7 +105,7 @@ def ssim(output: Tensor, target: Tensor, settings: SSIMSettings = DEFAULT_SSIM) 
 
 
 def _ssim_at_once(output: Tensor, target: Tensor, settings: SSIMSettings) -> Tensor:
-    """`ssim` for GPUs: every operation takes all channels and rows, since launching a kernel costs more than its work."""
+    """`ssim` for GPUs: each operation takes all channels and rows, because launches take longer than the work."""
     x, y = (images.double().flatten(0, 1) for images in (output, target))
     return _similarity(x, y, settings, _pooled_mean).unflatten(0, output.shape[:2]).mean(dim=(1, 2, 3))
 
@@ -114,7 +114,7 @@ def _similarity(x: Tensor, y: Tensor, settings: SSIMSettings, uniform_mean: Call
     """SSIM at every position of the window; (N, H, W), twice -> (N, H - side + 1, W - side + 1)."""
     if settings.gaussian_sigma:
         return _ssim_map(x, y, partial(_weighted_mean, weights=settings.weights(x)), settings.side**2, settings)
-    return _ssim_map(x, y, partial(uniform_mean, side=settings.side), settings.side**2, settings)
+    return _ssim_map(x, y, lambda image: uniform_mean(image, settings.side), settings.side**2, settings)
 
 
 def _ssim_across_channels(x: Tensor, y: Tensor, settings: SSIMSettings) -> Tensor:
