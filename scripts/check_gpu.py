@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUTS = {  # seconds; about 1.5 times the expected time of a step
     "environment": 40,
-    "tests": 240,
+    "tests": 135,
     "resume": 60,
     "deterministic": 45,
     "launched": 120,

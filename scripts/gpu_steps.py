@@ -77,8 +77,7 @@ def resume(check: Check) -> str:
     config = small_config(check)
     apart = []
     for first, second in (("cpu", check.device), (check.device, "cpu")):
-        # Without acceleration, since compiling its loops would take longer than everything else.
-        words = [*EXACT, "train.compute.accelerate=false", "data.workers=0", f"name={first}-{second}-{len(apart)}"]
+        words = [*EXACT, "data.workers=0", f"name={first}-{second}-{len(apart)}"]
         whole = trained(config, [*words, f"device={first}", "train.iterations=12"])
         half = trained(config, [*words, f"device={first}", "train.iterations=6", f"name=half-{len(apart)}"])
         run_train(["--resume", str(half), f"device={second}", "train.iterations=12", "--allow-changes"])

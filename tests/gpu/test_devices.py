@@ -175,8 +175,9 @@ def test_sigterm_saves_the_run(config_file, tmp_path):
     assert "the run is saved" in errors
 
 
-def test_run_without_room_on_the_card_ends_in_one_line(config_file):
-    held = torch.empty(torch.cuda.mem_get_info()[0] - (3 << 30), dtype=torch.uint8, device=GPU)  # leaves 3 GB
+@pytest.mark.parametrize("left", [1, 3])
+def test_run_without_room_on_the_card_ends_in_one_line(config_file, left):
+    held = torch.empty(torch.cuda.mem_get_info()[0] - (left << 30), dtype=torch.uint8, device=GPU)  # leaves so many GB
     words = [*STEPS, "device=cuda", "train.batch_size=256", "train.iterations=1", "model.width=256", "data.workers=0"]
     command = [sys.executable, "-m", "kpac", "train", str(config_file), *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=dict(os.environ), timeout=120)
