@@ -28,11 +28,21 @@ def peak_bytes_held() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+# How PyTorch reports exhausted memory without an exception class of its own: from its CPU allocator; from CUDA, if it
+# was not PyTorch's GPU allocator that asked for the memory, but for instance the loading of a kernel; cuBLAS; cuDNN.
+EXHAUSTED = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
 def is_exhausted(error: BaseException) -> bool:
     """Whether an error says that memory could not be allocated, on a CPU or a GPU."""
-    # PyTorch's CPU allocator has no separate exception class. Comparing names avoids importing PyTorch.
-    of_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
-    return of_torch or isinstance(error, MemoryError)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # by name: PyTorch is not imported
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in EXHAUSTED)
 
 
 def _container_bytes() -> list[int]:

@@ -91,11 +91,24 @@ def test_validation_without_memory_does_not_speak_of_crops():
         raise OutOfMemory("out of memory for 9x6 pixels whole", "tile_or_memory", tile=64)
 
 
-def test_cpu_memory_is_memory_and_other_errors_stay():
-    with pytest.raises(UserError, match="out of memory"), out_of_memory_explained(torch.device("cpu")):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
-    with pytest.raises(RuntimeError, match="of the network"), out_of_memory_explained(torch.device("cpu")):
-        raise RuntimeError("of the network")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_exhausted_memory_without_an_exception_class_is_recognized(text):
+    with pytest.raises(UserError, match=": out of memory; raise train"), out_of_memory_explained(torch.device("cpu")):
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("text", ["of the network", "CUDA error: an illegal memory access was encountered"])
+def test_other_errors_stay(text):
+    with pytest.raises(RuntimeError, match=text), out_of_memory_explained(torch.device("cpu")):
+        raise RuntimeError(text)
 
 
 def test_devices_by_number_and_apples(monkeypatch):
