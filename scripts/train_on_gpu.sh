@@ -41,7 +41,7 @@ render() { # NAME ARGUMENTS: renders a set, unless it is there
 photographs=13 # scikit-image's
 [[ -d $photos ]] && photographs=$(find -L "$photos" -type f ! -name '.*' | wc -l)
 render real --recipe real ${DEPTH:+--depth "$DEPTH"} --scenes $((${SCENES:-6} * photographs))
-render waves --f-number 1.4 --scenes "$photographs"
+render waves --f-number 1.4 --contrast 0.5:1 --scenes "$photographs"
 render sharp --f-number 32 --scenes "$photographs" --size 640
 rm -rf "$data/all"
 "$python" scripts/mix_data.py "$data/all" "$data/real:0" "$data/waves:0" "$data/sharp:0"
