@@ -7,6 +7,7 @@ between the one before a fine-tuning and the one after it is often better than b
 kind.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -38,10 +39,28 @@ def average(output: Path, sources: list[tuple[str, float]]) -> None:
     kpac.save_model(models[0], output, averaged={source: share / total for source, share in sources})
 
 
-if __name__ == "__main__":
-    file, *named = sys.argv[1:]
-    parts = [name.rpartition(":") for name in named]
+def _source(text: str) -> tuple[str, float]:
+    source, _, share = text.rpartition(":")
     try:
-        average(Path(file), [(source, float(share)) for source, _, share in parts])
+        found = float(share)
+    except ValueError:
+        found = 0.0
+    if not source or not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a model and its share above 0, such as runs/after:3")
+    return source, found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the arguments, and averages; see the module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="a .safetensors file")
+    parser.add_argument("sources", type=_source, nargs="+", metavar="MODEL:SHARE")
+    options = parser.parse_args(arguments)
+    average(options.output, options.sources)
+
+
+if __name__ == "__main__":
+    try:
+        main()
     except UserError as error:
         sys.exit(f"error: {error}")
