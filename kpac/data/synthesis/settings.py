@@ -33,9 +33,9 @@ def _range(limits: str, fits: Callable[[float], bool]) -> BeforeValidator:
         except (TypeError, ValueError):
             bounds = []
         if len(bounds) not in (1, 2) or len(bounds) != len(parts) or not all(map(fits, bounds)):
-            raise ValueError(f"should be a number {limits}, or a range LOW:HIGH of such numbers, found {value!r}")
+            raise ValueError(f"should be a number {limits}, or a range LOW:HIGH of such numbers")
         if bounds[0] > bounds[-1]:
-            raise ValueError(f"should have its smaller value first, found {value!r}")
+            raise ValueError("should have its smaller value first")
         return bounds[0], bounds[-1]
 
     return BeforeValidator(parse)
@@ -52,7 +52,7 @@ Multiple = _range("of 1 or more", lambda value: 1 <= value < math.inf)
 def _shapes(choices: tuple[int, ...]) -> tuple[int, ...]:
     for blades in choices:
         if blades < 0 or blades in (1, 2):
-            raise ValueError(f"should be 0 or at least 3 each, found {blades}")
+            raise ValueError("should be 0 or at least 3 each")
     return choices
 
 

@@ -230,7 +230,7 @@ def test_recipe_draws_each_scene_and_flags_change_it(tmp_path):
     assert all(2 <= scene["f_number"] <= 4 for scene in scenes)
     own = tmp_path / "own.yaml"
     own.write_text("f_number: [4, 2]\n")
-    with pytest.raises(UserError, match="'f_number' should have its smaller value first"):
+    with pytest.raises(UserError, match=r"^'f_number' should have its smaller value first, found \[4, 2\]$"):
         SynthesisSettings.from_options({}, str(own))
     own.write_text("f_nmber: 2\n")
     with pytest.raises(UserError, match="did you mean 'f_number'"):
